@@ -1,0 +1,56 @@
+"""A padded batch: images of unequal sizes on one canvas, and which of its pixels are padding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+# Mean and standard deviation of ImageNet's RGB values in [0, 1], which every torchvision backbone was trained with.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class NestedTensor(NamedTuple):
+    """Images on one canvas, top-left aligned.
+
+    `tensors` is float32 [B, C, H, W], zero on padding; `padding_mask` is bool [B, H, W], True on padding.
+    """
+
+    tensors: Tensor
+    padding_mask: Tensor
+
+
+def round_up(length: int, multiple: int) -> int:
+    """The smallest multiple of `multiple` that is not below `length`."""
+    return -(-length // multiple) * multiple
+
+
+def pad_images(images: Sequence[Tensor], multiple: int = 32) -> NestedTensor:
+    """Put images [C, h_i, w_i] on the smallest common canvas whose sides are multiples of `multiple`.
+
+    With a multiple of 32 the valid cells at stride s are exactly ceil(h/s) x ceil(w/s), which exact padding needs;
+    `multiple=1` gives the canvas of the reference (util/misc.py). Raises ValueError on an empty sequence.
+    """
+    if not images:
+        raise ValueError("a batch needs at least one image")
+    height = round_up(max(image.shape[-2] for image in images), multiple)
+    width = round_up(max(image.shape[-1] for image in images), multiple)
+    first = images[0]
+    canvas = first.new_zeros((len(images), first.shape[0], height, width))
+    padding_mask = torch.ones((len(images), height, width), dtype=torch.bool, device=first.device)
+    for i, image in enumerate(images):
+        h, w = image.shape[-2:]
+        canvas[i, :, :h, :w] = image
+        padding_mask[i, :h, :w] = False
+    return NestedTensor(canvas, padding_mask)
+
+
+def normalize(images: Tensor, padding_mask: Tensor) -> NestedTensor:
+    """uint8 images [B, 3, H, W] to what the network takes: ImageNet mean and deviation removed, zeros on padding."""
+    mean = torch.tensor(IMAGENET_MEAN, device=images.device).view(3, 1, 1)
+    std = torch.tensor(IMAGENET_STD, device=images.device).view(3, 1, 1)
+    valid = (~padding_mask).unsqueeze(1)  # (B, 1, H, W)
+    return NestedTensor((images.float() / 255 - mean) / std * valid, padding_mask)

@@ -1,0 +1,1 @@
+"""Reference numbers of the published implementation; see README.md beside this file."""
