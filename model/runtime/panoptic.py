@@ -1,0 +1,183 @@
+"""From mask logits to a panoptic segmentation: every pixel of the image belongs to exactly one segment.
+
+The algorithm is the published one (arXiv:2005.12872, section 5; facebookresearch/detr,
+models/segmentation.py): among the queries that see something, each pixel goes to the one with the highest
+mask logit; queries of one stuff class are one segment; segments of a few pixels are dropped. It departs from
+that implementation where that is in error:
+
+- Masks are cropped to their image before they are resized, so padding does not shift them.
+- Queries of one stuff class stay one segment. There, the merge is done once, which leaves all but the first
+  of them with no pixel; they are then dropped as too small, and the pixels they had won go to whatever comes
+  second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.runtime.categories import Category
+from model.runtime.mask_winners import nearest_index, winners, winners_at
+from model.runtime.postprocess import OutputError, softmax
+
+LARGEST_DROPPED_AREA = 4  # pixels of the original image
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One segment of a panoptic result; it has at least one pixel."""
+
+    id: int  # 1 to n, its value in the id map
+    label: int  # class index
+    isthing: bool
+    score: float  # of its best query
+    area: int  # pixels
+    box_xyxy: tuple[int, int, int, int]  # pixels, tight; right and bottom are exclusive
+
+
+@dataclass(frozen=True)
+class PanopticResult:
+    """A panoptic segmentation of one image."""
+
+    id_map: NDArray[np.int32]  # [H, W] of the original image; 0 (void) only where there is no segment at all
+    segments: tuple[Segment, ...]  # by id
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """The queries that see something, as segments: stuff queries of one class share one."""
+
+    masks: NDArray[np.float32]  # [k, ceil(h / stride), ceil(w / stride)], logits
+    segment: NDArray[np.uint16]  # [k], from 0
+    labels: list[int]  # by segment
+    scores: list[float]  # by segment
+
+
+def panoptic(
+    pred_logits: NDArray[np.float32],
+    mask_logits: NDArray[np.float32],
+    query_index: NDArray[np.int64],
+    size: tuple[int, int],
+    orig_size: tuple[int, int],
+    categories: Sequence[Category],
+    threshold: float,
+    mask_stride: int,
+) -> PanopticResult:
+    """Panoptic segmentation of one image, in its original pixels.
+
+    Args:
+        pred_logits: float32 [Q, C + 1], the last class is no-object.
+        mask_logits: float32 [k, m, n] with m >= ceil(h / stride) and n >= ceil(w / stride); what is beyond is
+            padding.
+        query_index: int64 [k], the query of each mask. A query that has no mask is no candidate.
+        size: (h, w) in pixels, the image as the network saw it, without padding.
+        orig_size: (H, W) in pixels of the image that the result is wanted in.
+        categories: by class index, length C.
+        threshold: a query is a candidate if its best class is real and has a probability above this.
+        mask_stride: pixels per mask cell.
+
+    Raises:
+        OutputError: a logit is NaN or infinite.
+    """
+    candidates = _candidates(pred_logits, mask_logits, query_index, size, categories, threshold, mask_stride)
+    if not candidates.labels:
+        return PanopticResult(np.zeros(orig_size, dtype=np.int32), ())
+    # The result is the map at the network's size under a nearest-neighbour resize: where each of its rows and
+    # columns comes from also says what is left of a segment, before any large array exists.
+    rows, columns = nearest_index(size[0], orig_size[0]), nearest_index(size[1], orig_size[1])
+    number_map, alive = _assign(candidates, size, rows, columns)
+    areas, boxes = _measure(number_map, rows, columns, len(alive) + 1)
+    segments = []
+    for number, index in enumerate(alive, start=1):
+        label = candidates.labels[index]
+        x1, y1, x2, y2 = boxes[number].tolist()
+        area, score = int(areas[number]), candidates.scores[index]
+        segments.append(Segment(number, label, categories[label].isthing, score, area, (x1, y1, x2, y2)))
+    return PanopticResult(number_map[:, columns][rows], tuple(segments))
+
+
+def _candidates(
+    pred_logits: NDArray[np.float32],
+    mask_logits: NDArray[np.float32],
+    query_index: NDArray[np.int64],
+    size: tuple[int, int],
+    categories: Sequence[Category],
+    threshold: float,
+    mask_stride: int,
+) -> _Candidates:
+    probabilities = softmax(pred_logits)[query_index]  # [k, C + 1]
+    best = probabilities.argmax(axis=1)
+    kept = np.flatnonzero((best < len(categories)) & (probabilities.max(axis=1) > threshold))
+    height, width = (-(-side // mask_stride) for side in size)
+    masks = mask_logits[kept, :height, :width]
+    if not np.isfinite(masks).all():
+        raise OutputError("the network gave a mask logit that is not finite")
+    number_of: dict[tuple[int, int], int] = {}  # by class, and for things by query as well
+    segment: list[int] = []
+    labels: list[int] = []
+    scores: list[float] = []
+    for row in kept.tolist():
+        label, score = int(best[row]), float(probabilities[row, best[row]])
+        key = (label, row if categories[label].isthing else -1)
+        number = number_of.setdefault(key, len(number_of))
+        if number == len(labels):
+            labels.append(label)
+            scores.append(score)
+        scores[number] = max(scores[number], score)
+        segment.append(number)
+    return _Candidates(masks, np.array(segment, dtype=np.uint16), labels, scores)
+
+
+def _assign(
+    candidates: _Candidates, size: tuple[int, int], rows: NDArray[np.intp], columns: NDArray[np.intp]
+) -> tuple[NDArray[np.int32], list[int]]:
+    """Ids from 1 at the network's size, int32 [h, w], and the candidates' segments behind them, in order.
+
+    One round of dropping small segments is enough: their pixels go to others, so the others only grow.
+    """
+    segment_map = candidates.segment[winners(candidates.masks, size)]
+    areas, _ = _measure(segment_map, rows, columns, len(candidates.labels))
+    small = areas <= LARGEST_DROPPED_AREA
+    if small.all():
+        return np.zeros(size, dtype=np.int32), []
+    orphans = np.nonzero(small[segment_map])
+    if orphans[0].size:
+        heirs = np.flatnonzero(~small[candidates.segment])
+        segment_map[orphans] = candidates.segment[heirs[winners_at(candidates.masks[heirs], size, *orphans)]]
+    ids = np.cumsum(~small, dtype=np.int32)
+    return ids[segment_map], np.flatnonzero(~small).tolist()
+
+
+def _measure(
+    numbers: NDArray[np.integer], rows: NDArray[np.intp], columns: NDArray[np.intp], count: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Area [count] and tight box [count, 4] (x1, y1, x2, y2) of each number after the nearest-neighbour
+    resize.
+
+    The map is taken apart into horizontal runs of one number, which are few; each becomes a rectangle of the
+    result, perhaps an empty one. A number without a pixel has area 0 and a meaningless box.
+    """
+    height, width = numbers.shape
+    begins = np.ones(numbers.shape, dtype=np.bool_)
+    np.not_equal(numbers[:, 1:], numbers[:, :-1], out=begins[:, 1:])
+    start = np.flatnonzero(begins)
+    owner = numbers.ravel()[start]
+    y, x = start // width, start % width
+    x_end = np.append(start[1:], numbers.size) - y * width
+    # The resize keeps order, so the first result column that comes from column x or beyond is a run's new
+    # left end.
+    new_x, new_y = (
+        np.searchsorted(columns, np.arange(width + 1)),
+        np.searchsorted(rows, np.arange(height + 1)),
+    )
+    rectangles = np.stack([new_x[x], new_y[y], new_x[x_end], new_y[y + 1]], axis=1)
+    area = (rectangles[:, 2] - rectangles[:, 0]) * (rectangles[:, 3] - rectangles[:, 1])
+    seen = area > 0
+    areas = np.bincount(owner, weights=area, minlength=count).astype(np.int64)
+    boxes = np.repeat(np.array([[len(columns), len(rows), 0, 0]]), count, axis=0)
+    np.minimum.at(boxes[:, :2], owner[seen], rectangles[seen, :2])
+    np.maximum.at(boxes[:, 2:], owner[seen], rectangles[seen, 2:])
+    return areas, boxes
