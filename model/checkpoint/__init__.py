@@ -1,0 +1,7 @@
+"""Weights in and out: published, Hugging Face's and this project's own, always checked strictly."""
+
+from model.checkpoint.own import save_checkpoint
+from model.checkpoint.reading import read_checkpoint
+from model.checkpoint.strict import Checkpoint, CheckpointError, check_state, describe
+
+__all__ = ["Checkpoint", "CheckpointError", "check_state", "describe", "read_checkpoint", "save_checkpoint"]

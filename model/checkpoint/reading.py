@@ -1,0 +1,141 @@
+"""Reads a checkpoint of any format, finds out which network it is, and checks it strictly.
+
+Three formats are read: a published `.pth` (`{"model": state_dict}`, also as the reference's training script
+writes it), a folder that transformers' `save_pretrained` wrote, and this project's own `.safetensors`.
+"""
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from model import published
+from model.checkpoint.files import as_weights, load_pickle, load_safetensors, sha256_of
+from model.checkpoint.hugging_face import has_native_backbone, published_state
+from model.checkpoint.hugging_face_config import categories_of, check_against, read_config
+from model.checkpoint.own import METADATA_KEY, own_checkpoint
+from model.checkpoint.strict import Checkpoint, CheckpointError, check_count, check_state, describe
+from model.checkpoint.structure import disagreements, infer_config
+from model.coco_categories import coco_categories
+from model.config import PRESETS, ModelConfig
+from model.runtime.categories import Category
+
+WEIGHTS_IN_A_FOLDER = ("model.safetensors", "pytorch_model.bin")
+
+
+def read_checkpoint(
+    path: Path, preset: str | None = None, categories: tuple[Category, ...] | None = None
+) -> Checkpoint:
+    """Read a checkpoint of any of the three formats and check it strictly.
+
+    `preset` says what leaves no trace in a published file (dilation, the number of attention heads); what
+    leaves one must agree with it, except for the numbers of classes and queries. `categories`, by class
+    index, replace those that the checkpoint has.
+
+    Raises CheckpointError, which begins with the file's name, if it cannot be read, holds no DETR, has a
+    missing, unexpected or misshapen key, or does not fit `preset` or `categories`.
+    """
+    try:
+        if preset is not None and preset not in PRESETS:
+            raise CheckpointError(f"there is no preset {preset!r}; there are {', '.join(PRESETS)}")
+        checkpoint = _read(path, preset)
+        if preset is not None and (wrong := disagreements(checkpoint.config, PRESETS[preset])):
+            raise CheckpointError(f"it does not fit the preset {preset}: {'; '.join(wrong)}")
+        check_state(checkpoint.state_dict, checkpoint.config)
+        if categories is not None:
+            check_count(categories, checkpoint.config)
+            notes = (*checkpoint.notes, "categories: those of the names file")
+            checkpoint = replace(checkpoint, categories=categories, notes=notes)
+        return checkpoint
+    except CheckpointError as error:
+        raise CheckpointError(f"{path.resolve().name}: {error}") from error
+
+
+def _read(path: Path, preset: str | None) -> Checkpoint:
+    """The checkpoint of whichever format it is, not yet checked against its network."""
+    if path.is_dir():
+        path = next((path / name for name in WEIGHTS_IN_A_FOLDER if (path / name).is_file()), path)
+    if path.is_dir():
+        raise CheckpointError(f"it is a folder without {' or '.join(WEIGHTS_IN_A_FOLDER)}")
+    if not path.is_file():
+        raise CheckpointError("there is no such file")
+    hugging_face = (path.parent / "config.json").is_file()
+    if path.suffix != ".safetensors":
+        is_published = path.suffix != ".bin" or not hugging_face
+        return _published(path, preset) if is_published else _hugging_face(path, load_pickle(path))
+    header, tensors = load_safetensors(path)
+    if METADATA_KEY in header:
+        return own_checkpoint(path, header[METADATA_KEY], as_weights(tensors)[0])
+    if hugging_face:
+        return _hugging_face(path, tensors)
+    raise CheckpointError("it has neither this project's header nor transformers' config.json beside it")
+
+
+def _hugging_face(file: Path, loaded: Mapping[str, Any]) -> Checkpoint:
+    weights, notes = as_weights(loaded)
+    native = has_native_backbone(weights)
+    weights = _without_counters(published_state(weights))
+    base, config_json, config_notes = read_config(file.parent, native)
+    config = infer_config(weights, base)
+    check_against(config_json, config)
+    categories, category_note = categories_of(config_json, config.num_classes, config.masks)
+    first = f"a Hugging Face model with {'transformers' if native else 'timm'} names for its backbone"
+    said = f"config.json and the shapes say: {describe(config)}"
+    all_notes = (first, said, *config_notes, *notes, category_note)
+    return Checkpoint(weights, config, categories, file.resolve().parent.name, sha256_of(file), {}, all_notes)
+
+
+def _published(path: Path, preset: str | None) -> Checkpoint:
+    content = load_pickle(path)
+    state = content.get("model", content)
+    if not isinstance(state, dict):
+        raise CheckpointError(f"its entry 'model' is a {type(state).__name__}, not a state dict")
+    weights, notes = as_weights(state)
+    weights = _without_counters(weights)
+    sha256 = sha256_of(path)
+    base, base_note = _base(sha256, preset, content.get("args"))
+    config = infer_config(weights, base)
+    categories = coco_categories(config.num_classes)
+    who = "unknown" if categories is None else "COCO's"
+    notes = [
+        "a checkpoint with the published names",
+        base_note,
+        f"keys and shapes say: {describe(config)}",
+        *notes,
+        f"categories: {who}, by the class count {config.num_classes}",
+    ]
+    return Checkpoint(weights, config, categories, path.name, sha256, {}, tuple(notes))
+
+
+def _base(sha256: str, preset: str | None, args: object) -> tuple[ModelConfig, str]:
+    """What the network is as far as keys and shapes do not say it, and a note on who says it."""
+    recognized = published.preset_of_digest(sha256)
+    if recognized is not None:
+        if preset not in (None, recognized):
+            raise CheckpointError(f"by its SHA-256 it is the published {recognized}, not {preset}")
+        return PRESETS[recognized], f"recognized by its SHA-256 as the published {recognized}"
+    if preset is not None:
+        return PRESETS[preset], f"dilation and attention heads as in the preset {preset}, as asked"
+    if isinstance(args, argparse.Namespace):
+        return _from_arguments(args), "dilation and attention heads from the training arguments in the file"
+    return ModelConfig(), "assumed: no dilation (DC5) and 8 attention heads, which only a preset can say"
+
+
+def _from_arguments(args: argparse.Namespace) -> ModelConfig:
+    """What the arguments of the reference's training script say that leaves no trace in the weights."""
+    dilation, nheads = getattr(args, "dilation", False), getattr(args, "nheads", 8)
+    hidden_dim = getattr(args, "hidden_dim", 256)
+    if type(dilation) is not bool or type(nheads) is not int or type(hidden_dim) is not int or nheads < 1:
+        raise CheckpointError("its training arguments are not those of a DETR")
+    try:
+        return ModelConfig(dilation=dilation, nheads=nheads, hidden_dim=hidden_dim)
+    except ValueError as error:
+        raise CheckpointError(f"its training arguments cannot be followed: {error}") from error
+
+
+def _without_counters(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights without the step counters of live batch norm, which frozen batch norm has no use for."""
+    return {key: tensor for key, tensor in weights.items() if not key.endswith(".num_batches_tracked")}

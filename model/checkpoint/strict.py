@@ -1,0 +1,81 @@
+"""A checkpoint, and the check that its weights fit its network key for key."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from model.build import build_model
+from model.config import ModelConfig
+from model.runtime.categories import Category
+
+
+class CheckpointError(Exception):
+    """A checkpoint that cannot be used; the message says why and names every key concerned."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights, and what is known about them.
+
+    `state_dict` is float32 under the published names and fits `build_model(config)` key for key.
+    `categories`, by class index, are None where nobody says what the classes are called. `source` names the
+    file or folder, `sha256` is of the file with the weights. `provenance` is the free JSON that a checkpoint
+    of this project carries. `notes` tell a person, a line each, what was recognized and what was assumed.
+    """
+
+    state_dict: dict[str, Tensor]
+    config: ModelConfig
+    categories: tuple[Category, ...] | None
+    source: str
+    sha256: str
+    provenance: dict[str, Any]
+    notes: tuple[str, ...]
+
+    def require_categories(self) -> tuple[Category, ...]:
+        """The categories. CheckpointError, saying what to give, where there are none."""
+        if self.categories is None:
+            count = self.config.num_classes
+            raise CheckpointError(
+                f"{self.source}: nothing says what its {count} classes are called; give a names file with "
+                f"{count} names (only 91 and 250 classes are taken for COCO's)"
+            )
+        return self.categories
+
+
+def check_state(state: Mapping[str, Tensor], config: ModelConfig) -> None:
+    """CheckpointError naming every missing, unexpected and misshapen key, unless `state` fits `config`."""
+    try:
+        with torch.device("meta"):
+            expected = build_model(config).state_dict()
+    except ValueError as error:
+        raise CheckpointError(f"its network cannot be built: {error}") from error
+    missing = [key for key in expected if key not in state]
+    unexpected = [key for key in state if key not in expected]
+    misshapen = [
+        f"{key} (is {list(state[key].shape)}, must be {list(tensor.shape)})"
+        for key, tensor in expected.items()
+        if key in state and state[key].shape != tensor.shape
+    ]
+    faults = (("missing keys", missing), ("unexpected keys", unexpected), ("wrong shapes", misshapen))
+    if report := "; ".join(f"{fault}: {', '.join(keys)}" for fault, keys in faults if keys):
+        raise CheckpointError(f"it does not fit {describe(config)}: {report}")
+
+
+def check_count(categories: tuple[Category, ...], config: ModelConfig) -> None:
+    """CheckpointError where there is not one category for each class."""
+    if len(categories) != config.num_classes:
+        raise CheckpointError(f"there are {len(categories)} category names for {config.num_classes} classes")
+
+
+def describe(config: ModelConfig) -> str:
+    """The structure in a line, for people."""
+    task = "panoptic segmentation" if config.masks else "detection"
+    backbone = f"{config.backbone} with dilation (DC5)" if config.dilation else config.backbone
+    return (
+        f"{backbone}, {task}, {config.num_classes} classes, {config.num_queries} queries, "
+        f"width {config.hidden_dim}, {config.nheads} heads, "
+        f"{config.encoder_layers} + {config.decoder_layers} layers"
+    )

@@ -1,0 +1,81 @@
+"""`detr fetch NAME`: downloads a published model, checks its SHA-256 and exports it."""
+
+import argparse
+from collections.abc import Callable
+from http.client import HTTPException
+from pathlib import Path
+from urllib.error import HTTPError, URLError
+
+import torch.hub
+
+from model import published
+from model.checkpoint.files import sha256_of
+
+BASE_URL = "https://dl.fbaipublicfiles.com/detr"
+
+Export = Callable[[Path, str, Path], object]
+"""Takes a checkpoint, the name of its preset and the artifact to write."""
+
+
+class FetchError(Exception):
+    """A published model that cannot be had; the message says what failed and for which file."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `detr fetch`."""
+    parser.add_argument("name", choices=published.FILES, metavar="NAME", help=", ".join(published.FILES))
+    parser.add_argument(
+        "--directory", type=Path, default=Path("checkpoints"), help="where to put it (default: %(default)s)"
+    )
+    parser.add_argument("--out", type=Path, help="the artifact to write (default: NAME.onnx in the directory)")
+    parser.add_argument("--base-url", default=BASE_URL, help="a mirror of the published files")
+    parser.add_argument("--no-export", action="store_true", help="download and check only")
+
+
+def run(args: argparse.Namespace, export: Export | None = None) -> None:
+    """Do what `detr fetch` was asked; `export` writes the artifact, by default as `detr export` does.
+
+    Raises FetchError, and whatever `export` raises.
+    """
+    checkpoint = fetch(args.name, args.directory, args.base_url, progress=True)
+    print(f"{checkpoint}: SHA-256 begins with {published.digest_prefix(args.name)}, as published")
+    if not args.no_export:
+        (export or _export)(checkpoint, args.name, args.out or args.directory / f"{args.name}.onnx")
+
+
+def _export(checkpoint: Path, preset: str, out: Path) -> None:
+    """What `detr export CHECKPOINT --preset NAME --out FILE` does."""
+    from model import export
+
+    parser = argparse.ArgumentParser()
+    export.add_arguments(parser)
+    export.run(parser.parse_args([str(checkpoint), "--preset", preset, "--out", str(out)]))
+
+
+def fetch(name: str, directory: Path, base_url: str = BASE_URL, progress: bool = False) -> Path:
+    """Download the published model `name` into `directory`, unless it is there, and return its path.
+
+    The file appears under its name only when it is whole and its SHA-256 begins with the digits in that name.
+    Raises FetchError where the name is unknown, the server does not give the file, or what it gives has
+    another digest.
+    """
+    if name not in published.FILES:
+        raise FetchError(f"no published model is called {name!r}; there are {', '.join(published.FILES)}")
+    file_name, digits = published.FILES[name], published.digest_prefix(name)
+    path = directory / file_name
+    if path.is_file() and sha256_of(path).startswith(digits):
+        return path
+    url = f"{base_url.rstrip('/')}/{file_name}"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(path), hash_prefix=digits, progress=progress)
+    except HTTPError as error:
+        error.close()
+        raise FetchError(f"{url}: the server answered {error.code} {error.reason}") from error
+    except URLError as error:
+        raise FetchError(f"{url}: {error.reason}") from error
+    except RuntimeError as error:
+        raise FetchError(f"{url}: what arrived is incomplete or another file: {error}") from error
+    except (OSError, HTTPException, ValueError) as error:
+        raise FetchError(f"{url}: {error}") from error
+    return path
