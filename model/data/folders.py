@@ -1,0 +1,37 @@
+"""Where COCO keeps its files, so that a command needs one folder's name only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from model.data.coco import CocoDetection, Transform
+from model.data.coco_panoptic import CocoPanoptic
+from model.runtime.categories import Category
+
+KINDS = ("shapes", "coco", "coco-panoptic")
+
+
+def open_dataset(
+    kind: str,
+    root: Path,
+    split: str,
+    *,
+    masks: bool,
+    categories: Sequence[Category] | None = None,
+    transform: Transform | None = None,
+) -> CocoDetection | CocoPanoptic:
+    """The data set of a folder laid out as COCO's: `{split}2017/` and `annotations/`.
+
+    Kind `coco` reads instances (things), `coco-panoptic` and `shapes` (what `detr shapes` writes) things and stuff.
+    Raises ValueError for another kind, and what the data sets raise.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"data is {kind!r}; it must be one of {', '.join(KINDS)}")
+    images = root / f"{split}2017"
+    annotations = root / "annotations"
+    if kind == "coco":
+        file = annotations / f"instances_{split}2017.json"
+        return CocoDetection(images, file, masks=masks, categories=categories, transform=transform)
+    file = annotations / f"panoptic_{split}2017.json"
+    return CocoPanoptic(images, file, masks=masks, categories=categories, transform=transform)

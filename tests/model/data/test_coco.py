@@ -1,0 +1,183 @@
+"""Instance annotations: what becomes a target, and what a broken data set is told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision import tv_tensors
+
+from model.data.coco import CocoDetection
+from model.data.coco_files import Target
+from model.runtime.categories import Category
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools
+
+CATEGORIES = [{"id": 7, "name": "cup"}, {"id": 3, "name": "fork", "color": [1, 2, 3]}]
+IMAGE = {"id": 42, "file_name": "a.png", "height": 6, "width": 8}
+FORK: dict[str, Any] = {
+    "id": 1,
+    "image_id": 42,
+    "category_id": 3,
+    "bbox": [1, 1, 3, 2],
+    "area": 6,
+    "iscrowd": 0,
+    "segmentation": [[1, 1, 4, 1, 4, 3, 1, 3]],
+}
+# Column by column: 12 pixels out, 6 in, 30 out. That is the third column of eight.
+CUP: dict[str, Any] = {
+    **FORK,
+    "id": 2,
+    "category_id": 7,
+    "bbox": [2, 0, 1, 6],
+    "segmentation": {"size": [6, 8], "counts": [12, 6, 30]},
+}
+
+
+def write(root: Path, annotations: list[dict[str, Any]], **changes: Any) -> Path:
+    content = {"images": [IMAGE], "categories": CATEGORIES, "annotations": annotations, **changes}
+    path = root / "instances.json"
+    path.write_text(json.dumps(content))
+    Image.fromarray(np.full((6, 8, 3), 200, dtype=np.uint8)).save(root / "a.png")
+    return path
+
+
+def test_an_item_is_a_picture_with_boxes_labels_and_masks(tmp_path: Path) -> None:
+    data = CocoDetection(tmp_path, write(tmp_path, [FORK, CUP]), masks=True)
+    image, target = data[0]
+    assert len(data) == 1
+    assert data.sizes == [(6, 8)]
+    assert image.shape == (3, 6, 8)
+    assert image.dtype == torch.uint8
+    assert target["labels"].tolist() == [0, 1]
+    assert isinstance(target["boxes"], tv_tensors.BoundingBoxes)
+    assert target["boxes"].tolist() == [[1, 1, 4, 3], [2, 0, 3, 6]]
+    assert int(target["image_id"]) == 42
+    assert target["orig_size"].tolist() == target["size"].tolist() == [6, 8]
+    fork, cup = target["masks"]
+    assert fork.sum() == 6
+    assert bool(fork[1:3, 1:4].all())
+    assert cup.sum() == 6
+    assert bool(cup[:, 2].all())
+
+
+def test_a_class_index_is_the_position_of_its_id_and_the_ids_are_kept(tmp_path: Path) -> None:
+    fork, cup = CocoDetection(tmp_path, write(tmp_path, [FORK])).categories
+    assert (fork.id, fork.name, fork.isthing, fork.color) == (3, "fork", True, (1, 2, 3))
+    assert (cup.id, cup.name, cup.isthing) == (7, "cup", True)
+
+
+def test_the_classes_of_a_network_can_be_given(tmp_path: Path) -> None:
+    categories = tuple(Category(index, str(index), True, (0, 0, 0)) for index in range(10))
+    data = CocoDetection(tmp_path, write(tmp_path, [FORK, CUP]), categories=categories)
+    assert data[0][1]["labels"].tolist() == [3, 7]
+
+
+def test_crowds_and_boxes_without_area_are_not_targets(tmp_path: Path) -> None:
+    crowd = {**CUP, "id": 3, "iscrowd": 1}
+    flat = {**FORK, "id": 4, "bbox": [2, 2, 0, 3]}
+    outside = {**FORK, "id": 5, "bbox": [9, 1, 2, 2]}
+    _, target = CocoDetection(tmp_path, write(tmp_path, [crowd, flat, FORK, outside]), masks=True)[0]
+    assert target["boxes"].tolist() == [[1, 1, 4, 3]]
+    assert len(target["labels"]) == len(target["masks"]) == 1
+
+
+def test_a_box_is_clipped_to_its_picture(tmp_path: Path) -> None:
+    _, target = CocoDetection(tmp_path, write(tmp_path, [{**FORK, "bbox": [-2, 3, 20, 20]}]))[0]
+    assert target["boxes"].tolist() == [[0, 3, 8, 6]]
+
+
+def test_a_picture_without_objects_has_an_empty_target(tmp_path: Path) -> None:
+    _, target = CocoDetection(tmp_path, write(tmp_path, []), masks=True)[0]
+    assert target["boxes"].shape == (0, 4)
+    assert target["labels"].shape == (0,)
+    assert target["masks"].shape == (0, 6, 8)
+
+
+def test_an_object_of_two_polygons_has_one_mask(tmp_path: Path) -> None:
+    two = {**FORK, "bbox": [0, 0, 8, 6], "segmentation": [[0, 0, 2, 0, 2, 2, 0, 2], [5, 3, 8, 3, 8, 6, 5, 6]]}
+    _, target = CocoDetection(tmp_path, write(tmp_path, [two]), masks=True)[0]
+    assert target["masks"].shape == (1, 6, 8)
+    assert int(target["masks"].sum()) == 4 + 9
+
+
+def test_a_transform_has_the_last_word(tmp_path: Path) -> None:
+    def only_one(image: Tensor, target: Target) -> tuple[Tensor, Target]:
+        return image[:1], {"labels": target["labels"]}
+
+    image, target = CocoDetection(tmp_path, write(tmp_path, [FORK]), transform=only_one)[0]
+    assert image.shape == (1, 6, 8)
+    assert set(target) == {"labels"}
+
+
+def test_pictures_come_in_the_order_of_their_ids(shapes_root: Path) -> None:
+    annotations = shapes_root / "annotations" / "instances_val2017.json"
+    data = CocoDetection(shapes_root / "val2017", annotations, masks=True)
+    ids = [int(data[index][1]["image_id"]) for index in range(len(data))]
+    assert ids == sorted(ids)
+    for index in range(len(data)):
+        _, target = data[index]
+        x1, y1, x2, y2 = target["boxes"].unbind(1)
+        assert bool((target["masks"].sum((1, 2)) <= (x2 - x1) * (y2 - y1)).all())
+
+
+def test_a_missing_annotation_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.json"):
+        CocoDetection(tmp_path, tmp_path / "nowhere.json")
+
+
+@pytest.mark.parametrize("text", ["not json", "[]", '{"images": []}'])
+def test_a_file_that_is_no_annotation_file_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "odd.json").write_text(text)
+    with pytest.raises(ValueError, match=r"odd\.json"):
+        CocoDetection(tmp_path, tmp_path / "odd.json")
+
+
+def test_an_empty_data_set_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"instances\.json lists no image"):
+        CocoDetection(tmp_path, write(tmp_path, [], images=[]))
+
+
+def test_an_unknown_category_is_named_with_its_annotation(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"instances\.json: annotation 1 has category 5"):
+        CocoDetection(tmp_path, write(tmp_path, [{**FORK, "category_id": 5}]))
+
+
+def test_an_annotation_of_no_picture_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"instances\.json: annotation 1 belongs to image 9"):
+        CocoDetection(tmp_path, write(tmp_path, [{**FORK, "image_id": 9}]))
+
+
+def test_a_missing_picture_is_named_with_its_id(tmp_path: Path) -> None:
+    data = CocoDetection(tmp_path, write(tmp_path, [FORK]))
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"image 42 has no file .*a\.png"):
+        data[0]
+
+
+def test_a_broken_picture_is_named_with_its_id(tmp_path: Path) -> None:
+    data = CocoDetection(tmp_path, write(tmp_path, [FORK]))
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"image 42, .*a\.png, cannot be decoded"):
+        data[0]
+
+
+def test_a_picture_of_another_size_than_annotated_is_refused(tmp_path: Path) -> None:
+    data = CocoDetection(tmp_path, write(tmp_path, [FORK]))
+    Image.new("RGB", (5, 6)).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"image 42, .* is 5 x 6 pixels but annotated as 8 x 6"):
+        data[0]
+
+
+def test_a_gray_picture_becomes_three_channels(tmp_path: Path) -> None:
+    data = CocoDetection(tmp_path, write(tmp_path, [FORK]))
+    Image.new("L", (8, 6), 9).save(tmp_path / "a.png")
+    image, _ = data[0]
+    assert image.shape == (3, 6, 8)
+    assert bool((image == 9).all())
