@@ -1,0 +1,63 @@
+"""The commands of `detr` that need no server.
+
+A command is a module with `add_arguments(parser)` and `run(args)`. It is imported when it is asked for and not
+before, so that `detr serve` and `detr --help` work where torch is not installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+COMMANDS = {
+    "train": ("model.train", "train a network on a COCO-format folder"),
+    "evaluate": ("model.evaluate", "measure AP and PQ of an artifact"),
+    "export": ("model.export", "turn a checkpoint into the one file that is served, and prove it equal"),
+    "fetch": ("model.fetch", "download a published model, check it and export it"),
+    "shapes": ("model.data.shapes", "write a data set of synthetic scenes"),
+}
+
+
+class CommandParser(argparse.ArgumentParser):
+    """The parser of one command, which learns its arguments from the command's module when it is first used."""
+
+    module: str | None = None
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does, after importing the command."""
+        if self.module is not None:
+            command = import_command(self.prog, self.module)
+            self.module = None
+            command.add_arguments(self)
+            self.set_defaults(run=command.run)
+        return super().parse_known_args(args, namespace)
+
+
+def import_command(prog: str, module: str) -> Any:
+    """Import a command; where a package of the `train` extra is missing, say how to install it."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] in ("model", "service"):
+            raise
+        raise SystemExit(f"{prog} needs {error.name}: pip install 'detr-serve[train]'") from None
+
+
+def add_commands(subparsers: Any) -> None:
+    """Add every command of this package to the subparsers of `detr`, which must be made of `CommandParser`."""
+    for name, (module, summary) in COMMANDS.items():
+        subparsers.add_parser(name, help=summary, description=summary).module = module
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """`python -m model.cli`: the commands without the service's."""
+    parser = argparse.ArgumentParser(prog="detr", description="Train, evaluate and export DETR.")
+    add_commands(parser.add_subparsers(required=True, metavar="COMMAND", parser_class=CommandParser))
+    args = parser.parse_args(argv)
+    args.run(args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""What the service measures, in Prometheus's words: base units, and no label that a client can choose."""
+
+from __future__ import annotations
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+    generate_latest,
+)
+
+from model.runtime.metadata import Metadata
+from service.trace import Trace
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
+_RATIOS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+class Metrics:
+    """One app's metrics, in a registry of their own, so that several apps in a process do not meet."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self.requests = Counter(
+            "detr_requests",
+            "requests answered, by endpoint and status",
+            ["endpoint", "status"],
+            registry=self.registry,
+        )
+        self.request_duration = Histogram(
+            "detr_request_duration_seconds", "from a request's headers to its answer's end", ["endpoint"],
+            buckets=_SECONDS, registry=self.registry,
+        )  # fmt: skip
+        self.requests_in_flight = Gauge(
+            "detr_requests_in_flight", "requests that have begun and are not answered", registry=self.registry
+        )
+        self.stage_duration = Histogram(
+            "detr_stage_duration_seconds", "time of one image in one stage", ["stage"],
+            buckets=_SECONDS, registry=self.registry,
+        )  # fmt: skip
+        self.queue_depth = Gauge("detr_queue_depth", "images that wait for the engine", registry=self.registry)
+        self.batch_size = Histogram(
+            "detr_batch_size", "images in a batch", buckets=_BATCH_SIZES, registry=self.registry
+        )
+        self.batch_padding_ratio = Histogram(
+            "detr_batch_padding_ratio", "fraction of a batch's pixels that are padding", buckets=_RATIOS,
+            registry=self.registry,
+        )  # fmt: skip
+        self.batch_dispatch = Counter(
+            "detr_batch_dispatch", "batches, by why they went: full, idle, delay or drain", ["reason"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.rejected = Counter(
+            "detr_rejected",
+            "requests not answered with a success, by error code",
+            ["reason"],
+            registry=self.registry,
+        )
+        self.model_info = Info("detr_model", "the model that is served", registry=self.registry)
+
+    def describe_model(self, metadata: Metadata, device: str) -> None:
+        """Fill `detr_model_info` once the model has loaded."""
+        self.model_info.info(
+            {
+                "name": metadata.name,
+                "task": metadata.task,
+                "padding": metadata.padding,
+                "format_version": str(metadata.format_version),
+                "device": device,
+            }
+        )
+
+    def batch_went(self, reason: str, size: int) -> None:
+        """Note a batch that goes to the engine."""
+        self.batch_dispatch.labels(reason=reason).inc()
+        self.batch_size.observe(size)
+
+    def request_ended(self, endpoint: str, status: int, seconds: float, trace: Trace) -> None:
+        """Note an answered request."""
+        self.requests.labels(endpoint=endpoint, status=str(status)).inc()
+        self.request_duration.labels(endpoint=endpoint).observe(seconds)
+        for stage, stage_seconds in tuple(trace.stages.items()):
+            self.stage_duration.labels(stage=stage).observe(stage_seconds)
+        if trace.error_code is not None:
+            self.rejected.labels(reason=trace.error_code).inc()
+
+    def text(self) -> bytes:
+        """Everything in Prometheus's text format."""
+        return generate_latest(self.registry)

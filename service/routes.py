@@ -1,0 +1,155 @@
+"""The HTTP contract: which path is answered by what. There is no logic here and no error handling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.resources import files
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from model.runtime.metadata import Metadata
+from service.accept import prefers_png
+from service.answers import DetectTask, SegmentTask, Task, check_has_masks
+from service.errors import ParameterError
+from service.lifecycle import Service
+from service.openapi import IMAGE_BODY, PNG_ANSWER, errors
+from service.presence import while_connected
+from service.schemas import (
+    DetectParameters,
+    DetectResponse,
+    HealthResponse,
+    ModelResponse,
+    SegmentParameters,
+    SegmentResponse,
+)
+from service.trace import trace_of
+from service.upload import check_headers, receive
+
+# The pages load nothing from anywhere else, and the browser is told to hold them to that.
+_PAGE_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Cache-Control": "no-cache",
+}
+
+
+async def refuse_repeated_parameters(request: Request) -> None:
+    """Raise ParameterError for `?a=1&a=2`, where any choice between the two would be a guess."""
+    if len(request.query_params.multi_items()) > len(request.query_params):
+        raise ParameterError("a query parameter is repeated")
+
+
+router = APIRouter(dependencies=[Depends(refuse_repeated_parameters)])
+
+
+def service_of(request: Request) -> Service:
+    """The service that this app was made with."""
+    service: Service = request.app.state.service
+    return service
+
+
+@router.post(
+    "/detect",
+    summary="Find objects",
+    response_model=DetectResponse,
+    responses=errors(400, 408, 413, 415, 422, 431, 500, 503, 504),
+    openapi_extra=IMAGE_BODY,
+)
+async def detect(request: Request, parameters: Annotated[DetectParameters, Query()]) -> Response:
+    """Boxes of the objects in one image, in pixels of the image as displayed."""
+
+    def task(metadata: Metadata) -> Task:
+        return DetectTask(_or_default(parameters.threshold, metadata.detect_threshold))
+
+    return await _answer(request, task)
+
+
+@router.post(
+    "/segment",
+    summary="Segment the whole picture",
+    response_model=SegmentResponse,
+    responses=PNG_ANSWER | errors(400, 408, 413, 415, 422, 431, 500, 503, 504),
+    openapi_extra=IMAGE_BODY,
+)
+async def segment(request: Request, parameters: Annotated[SegmentParameters, Query()]) -> Response:
+    """Panoptic segments of an image: JSON, the COCO id PNG (`Accept: image/png`), or painted over it."""
+
+    def task(metadata: Metadata) -> Task:
+        check_has_masks(metadata)
+        threshold = _or_default(parameters.threshold, metadata.segment_threshold)
+        if parameters.overlay:
+            return SegmentTask(threshold, "overlay")
+        return SegmentTask(threshold, "png" if prefers_png(request.headers.get("accept", "")) else "json")
+
+    return await _answer(request, task)
+
+
+@router.get("/model", summary="Describe the model", response_model=ModelResponse, responses=errors(431, 500, 503))
+async def model(request: Request) -> Response:
+    """The metadata of the artifact that is served, and the device it runs on."""
+    return Response(service_of(request).pipeline().description, media_type="application/json")
+
+
+@router.get("/health/live", summary="Is the process alive?", responses=errors(431, 500))
+@router.get("/v2/health/live", include_in_schema=False)
+async def live() -> HealthResponse:
+    """200 for as long as the process answers at all."""
+    return HealthResponse(status="live")
+
+
+@router.get("/health/ready", summary="Can it take requests?", responses=errors(431, 500, 503))
+@router.get("/v2/health/ready", include_in_schema=False)
+async def ready(request: Request) -> HealthResponse:
+    """200 once the model has proved itself on its device; 503 before, while draining, and when stalled."""
+    service_of(request).check_ready()
+    return HealthResponse(status="ready")
+
+
+# Not async: the text is made in a thread of the framework's own, which no decode can occupy.
+@router.get("/metrics", summary="Prometheus metrics", response_class=Response, responses=errors(431, 500))
+def metrics(request: Request) -> Response:
+    """Metrics in Prometheus's text format."""
+    return Response(service_of(request).metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+@router.get("/", include_in_schema=False)
+async def page() -> Response:
+    """The web page."""
+    return HTMLResponse(_PAGE, headers=_PAGE_HEADERS)
+
+
+@router.get("/docs", include_in_schema=False)
+async def docs() -> Response:
+    """The OpenAPI description for people."""
+    return HTMLResponse(_DOCS, headers=_PAGE_HEADERS)
+
+
+async def _answer(request: Request, make_task: Callable[[Metadata], Task]) -> Response:
+    """Refuse what can be refused early, read the upload, and answer it while the client is there."""
+    service = service_of(request)
+    pipeline = service.pipeline()
+    task = make_task(pipeline.metadata)
+    content_type = check_headers(request, service.settings.max_body_bytes)
+    pipeline.admission.check()
+    with service.upload_memory.upload(content_type) as upload:
+        await receive(request, upload, service.settings)
+        content = await while_connected(request, pipeline.answer(upload, task, trace_of(request)))
+    return Response(content.body, media_type=content.media_type)
+
+
+def _or_default(given: float | None, default: float) -> float:
+    return default if given is None else given
+
+
+def _static(name: str) -> str:
+    return files("service").joinpath("static", name).read_text(encoding="utf-8")
+
+
+_PAGE = _static("index.html")
+_DOCS = _static("docs.html")

@@ -1,0 +1,155 @@
+"""The shapes of everything the service answers in JSON, and of the parameters it takes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Pixels = Annotated[float, Field(description="pixels of the image as displayed, origin at the top left")]
+Score = Annotated[float, Field(ge=0, le=1)]
+Threshold = Annotated[
+    float | None,
+    Field(
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="answers with a score above this; the model's own default if not given",
+    ),
+]
+
+
+class DetectParameters(BaseModel):
+    """Query of POST /detect."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    threshold: Threshold = None
+
+
+class SegmentParameters(DetectParameters):
+    """Query of POST /segment."""
+
+    overlay: bool = Field(default=False, description="answer the picture with its segments painted over it, as a PNG")
+
+
+class Answer(BaseModel):
+    """Base of what is answered: frozen, and never a number that JSON has no word for."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+
+class Box(Answer):
+    """A box by its left, top, right and bottom edges."""
+
+    x1: Pixels
+    y1: Pixels
+    x2: Pixels
+    y2: Pixels
+
+
+class ImageSize(Answer):
+    """Size of the uploaded image as displayed, after its EXIF orientation."""
+
+    width: int
+    height: int
+
+
+class Detection(Answer):
+    """One object."""
+
+    label: str
+    category_id: int
+    score: Score
+    box: Box
+
+
+class DetectResponse(Answer):
+    """Answer of POST /detect, best score first."""
+
+    model: str
+    image: ImageSize
+    detections: list[Detection]
+
+
+class RunLengths(Answer):
+    """A mask in COCO's compressed run-length encoding, as pycocotools reads it."""
+
+    size: tuple[int, int] = Field(description="height, width")
+    counts: str
+
+
+class SegmentInfo(Answer):
+    """One segment of a panoptic answer."""
+
+    id: int = Field(description="value of its pixels in the panoptic PNG")
+    label: str
+    category_id: int
+    isthing: bool
+    score: Score
+    area: int = Field(description="pixels")
+    box: Box
+    rle: RunLengths
+
+
+class SegmentResponse(Answer):
+    """Answer of POST /segment in JSON."""
+
+    model: str
+    image: ImageSize
+    segments: list[SegmentInfo]
+    panoptic_png: str = Field(description="base64 of the COCO panoptic PNG: id = R + 256 G + 65536 B, 0 is void")
+
+
+class CategoryInfo(Answer):
+    """One class the model knows."""
+
+    id: int = Field(description="what detections and segments call category_id")
+    name: str
+    isthing: bool
+    color: tuple[int, int, int] = Field(description="RGB")
+
+
+class ResizeInfo(Answer):
+    """How large the network sees an image."""
+
+    shortest_edge: int
+    longest_edge: int
+
+
+class ModelResponse(Answer):
+    """Answer of GET /model: the artifact's metadata, and the device it runs on."""
+
+    format_version: int
+    name: str
+    task: Literal["detection", "panoptic"]
+    categories: list[CategoryInfo]
+    num_queries: int
+    resize: ResizeInfo
+    canvas_multiple: int
+    mask_stride: int | None
+    detect_threshold: Score
+    segment_threshold: Score
+    padding: Literal["exact", "published"]
+    provenance: dict[str, Any] = Field(description="where the model came from and what it measured")
+    device: str
+
+
+class HealthResponse(Answer):
+    """Answer of the health endpoints when all is well."""
+
+    status: Literal["live", "ready"]
+
+
+class ErrorBody(Answer):
+    """What went wrong: a code for programs, a sentence for people, and the id to look up in the log."""
+
+    code: str
+    message: str
+    request_id: str
+
+
+class ErrorResponse(Answer):
+    """The one shape of every answer that is not a success."""
+
+    error: ErrorBody

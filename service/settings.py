@@ -1,0 +1,107 @@
+"""Everything that can be set, read in this one place.
+
+Each field is also an environment variable (`DETR_` and the name in capitals) and a flag of `detr serve` (the
+name with dashes). Flags win over the environment. Units are in the names.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from model.runtime.cores import available_cores
+
+ENV_PREFIX = "DETR_"
+DEMO_MODEL = Path(__file__).resolve().parent.parent / "model" / "demo" / "detr-demo.onnx"
+# Above this Pillow warns of a decompression bomb, and the service never turns that protection off.
+PILLOW_MAX_PIXELS = 89_478_485
+
+Device = Literal["auto", "cpu", "cuda", "tensorrt", "openvino"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+class SettingsError(Exception):
+    """A setting has a value that cannot be used; the message is one line that names the setting."""
+
+
+Milliseconds = Annotated[float, Field(gt=0, le=3_600_000)]
+Seconds = Annotated[int, Field(ge=1, le=3_600)]
+Count = Annotated[int, Field(ge=1, le=100_000)]
+Threads = Annotated[int, Field(ge=1, le=1_024)]
+Bytes = Annotated[int, Field(ge=1_024, le=2**40)]
+Pixels = Annotated[int, Field(ge=1, le=PILLOW_MAX_PIXELS)]
+
+
+class Settings(BaseSettings):
+    """What the service is told from outside; frozen once read."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
+
+    model: Path | None = Field(default=None, description="artifact to serve; the demo model if not given")
+    device: Device = Field(default="auto", description="where the model runs; auto is CUDA if it loads, else the CPU")
+    host: str = Field(default="127.0.0.1", min_length=1, description="address to listen on")
+    port: int = Field(default=8000, ge=0, le=65_535, description="port to listen on; 0 takes a free one")
+    log_level: LogLevel = Field(default="info", description="least severe log line that is written")
+
+    max_batch_size: Count = Field(default=8, description="images in one batch")
+    max_queue_delay_ms: float = Field(
+        default=0, ge=0, le=10_000, description="how long the oldest image waits for company; 0 is not at all"
+    )
+    max_queue_size: Count = Field(default=64, description="requests taken beyond one full batch; others get 503")
+    retry_after_s: Seconds = Field(default=1, description="what Retry-After says on a 503")
+
+    header_timeout_ms: Milliseconds = Field(default=5_000, description="for headers to arrive; then closed")
+    body_timeout_ms: Milliseconds = Field(default=15_000, description="for an upload to arrive; then 408")
+    request_timeout_ms: Milliseconds = Field(default=10_000, description="from upload to answer; then 504")
+    engine_stall_ms: Milliseconds = Field(default=60_000, description="one batch; after that no longer ready")
+    drain_timeout_ms: Milliseconds = Field(default=30_000, description="for accepted requests at shutdown")
+    keep_alive_timeout_s: Seconds = Field(default=5, description="how long an idle connection stays open")
+
+    max_header_bytes: Bytes = Field(default=32 * 2**10, description="a request's headers; more gets 431")
+    max_body_bytes: Bytes = Field(default=16 * 2**20, description="an upload; more gets 413")
+    max_buffered_bytes: Bytes = Field(default=256 * 2**20, description="all uploads in memory; more gets 503")
+    max_pixels: Pixels = Field(default=50_000_000, description="width x height of an image; more gets 413")
+    max_side: Pixels = Field(default=16_384, description="longer side of an image, in pixels; more gets 413")
+
+    cpu_threads: Threads = Field(default_factory=available_cores, description="that decode and encode images")
+    engine_threads: Threads | None = Field(default=None, description="of the model on a CPU; all cores by default")
+
+    @model_validator(mode="after")
+    def _one_upload_fits(self) -> Self:
+        if self.max_buffered_bytes < self.max_body_bytes:
+            raise ValueError("max_buffered_bytes has to hold one upload of max_body_bytes")
+        return self
+
+    def artifact_path(self) -> Path:
+        """The artifact to serve.
+
+        Raises:
+            SettingsError: no model was given and the demo model is not installed.
+        """
+        if self.model is not None:
+            return self.model
+        if not DEMO_MODEL.is_file():
+            raise SettingsError("no model was given (--model or DETR_MODEL), and the demo model is not installed")
+        return DEMO_MODEL
+
+
+def read_settings(given: dict[str, str]) -> Settings:
+    """Settings from the environment, with `given` (field name to text) over it.
+
+    Raises:
+        SettingsError: a value cannot be used.
+    """
+    try:
+        return Settings(**given)  # type: ignore[arg-type]  # text, which pydantic turns into each field's type
+    except ValidationError as error:
+        raise SettingsError(_first_problem(error)) from error
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors(include_url=False)[0]
+    name = str(problem["loc"][0]) if problem["loc"] else ""
+    reason = problem["msg"].removeprefix("Value error, ")
+    return f"{ENV_PREFIX}{name.upper()} (--{name.replace('_', '-')}): {reason}" if name else reason

@@ -1,0 +1,50 @@
+"""What is known of one request while it is answered: who it is, how long each stage took, how it ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+from starlette.requests import HTTPConnection
+
+Stage = Literal["decode", "preprocess", "queue", "infer", "postprocess", "encode"]
+
+
+@dataclass
+class Trace:
+    """Notes on one request: each stage writes what it knows, and all is read when the answer has gone."""
+
+    request_id: str = ""
+    stages: dict[Stage, float] = field(default_factory=dict)  # seconds
+    received_bytes: int = 0  # of the request's body
+    batch_size: int | None = None  # images that shared the inference
+    error_code: str | None = None
+
+    @contextmanager
+    def stage(self, name: Stage) -> Iterator[None]:
+        """Time a block of work as one stage, whether it succeeds or not; a stage in two blocks adds up."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(name, time.perf_counter() - started)
+
+    def add(self, name: Stage, seconds: float) -> None:
+        """Add to a stage's time."""
+        self.stages[name] = self.stages.get(name, 0.0) + seconds
+
+    def server_timing(self) -> str:
+        """The stages as a Server-Timing header (W3C Server Timing, section 3), in milliseconds."""
+        # A copy, because a stage whose request was given up may still be running in its thread.
+        stages = tuple(self.stages.items())
+        return ", ".join(f"{name};dur={1000 * seconds:.2f}" for name, seconds in stages)
+
+
+def trace_of(request: HTTPConnection) -> Trace:
+    """The trace of a request; one that no middleware began gets an empty one."""
+    state = request.scope.setdefault("state", {})
+    trace: Trace = state.setdefault("trace", Trace())
+    return trace

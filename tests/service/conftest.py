@@ -1,0 +1,147 @@
+"""A tiny artifact, an app with a scripted engine, and pictures to send."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from fastapi import FastAPI
+from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.app import create_app
+from service.lifecycle import Service
+from service.settings import Settings
+from tests.service.fakes import FakeEngine
+from tests.tiny_artifact import write_tiny_artifact
+
+# What no answer to a client may hold: an address, a path, a traceback.
+LEAK = re.compile(r"0x[0-9a-f]{6,}|/usr/|site-packages|Traceback|/home|/work|/tmp", re.IGNORECASE)
+JPEG = {"content-type": "image/jpeg"}
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def panoptic_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_artifact(tmp_path_factory.mktemp("artifact") / "tiny.onnx", "panoptic")
+
+
+@pytest.fixture(scope="session")
+def detection_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_artifact(tmp_path_factory.mktemp("artifact") / "tiny-detection.onnx", "detection")
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine()
+
+
+@dataclass
+class App:
+    """A running app and a client for it, without a network in between."""
+
+    client: httpx.AsyncClient
+    app: FastAPI
+
+    @property
+    def service(self) -> Service:
+        service: Service = self.app.state.service
+        return service
+
+    async def detect(self, body: bytes | AsyncIterator[bytes], **options: Any) -> httpx.Response:
+        return await self.client.post("/detect", content=body, headers=JPEG, **options)
+
+    async def segment(self, body: bytes, **options: Any) -> httpx.Response:
+        return await self.client.post("/segment", content=body, headers=JPEG, **options)
+
+    async def samples(self) -> dict[str, float]:
+        """Every sample of /metrics, by its name and labels as Prometheus writes them."""
+        found = {}
+        for family in text_string_to_metric_families((await self.client.get("/metrics")).text):
+            for sample in family.samples:
+                labels = ",".join(f'{key}="{value}"' for key, value in sorted(sample.labels.items()))
+                found[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
+        return found
+
+
+Serving = Callable[..., Any]
+
+
+@pytest.fixture
+def serving(panoptic_artifact: Path) -> Serving:
+    """Run an app for the length of an `async with` block: `serving(engine, max_queue_size=2)`."""
+
+    @asynccontextmanager
+    async def run(engine: FakeEngine | None = None, **settings: Any) -> AsyncIterator[App]:
+        values: dict[str, Any] = {
+            "model": panoptic_artifact,
+            "device": "cpu",
+            "engine_threads": 1,
+            "drain_timeout_ms": 5000,
+            "request_timeout_ms": 600_000,  # a loaded machine is not a failure
+        }
+        app = create_app(Settings(**(values | settings)), engine)
+        async with app.router.lifespan_context(app):
+            await app.state.service.loaded()
+            transport = httpx.ASGITransport(app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+                yield App(client, app)
+
+    return run
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let others run until the condition holds."""
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+def encode(image: Image.Image, image_format: str = "JPEG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format=image_format, **options)
+    return buffer.getvalue()
+
+
+def red_png(red: int, size: tuple[int, int] = (64, 64)) -> bytes:
+    """A picture that FakeEngine knows by its red; of a size that is not resized."""
+    return encode(Image.new("RGB", size, (red, 0, 0)), "PNG")
+
+
+def scene(width: int = 128, height: int = 96) -> Image.Image:
+    """A red picture with a bright rectangle, in which the tiny model sees a thing and some stuff."""
+    pixels = np.zeros((height, width, 3), dtype=np.uint8)
+    pixels[..., 0] = 200
+    pixels[height // 5 : height * 3 // 5, width // 4 : width * 3 // 4] = (250, 240, 230)
+    return Image.fromarray(pixels)
+
+
+@pytest.fixture(scope="session")
+def jpeg() -> bytes:
+    return encode(scene(), quality=95)
+
+
+def check_error(response: httpx.Response, status: int, code: str) -> None:
+    """The response is this error, in the one shape, and gives nothing away."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/json"
+    body = response.json()
+    assert body.keys() == {"error"}
+    assert body["error"].keys() == {"code", "message", "request_id"}
+    assert body["error"]["code"] == code
+    assert body["error"]["message"]
+    assert body["error"]["request_id"] == response.headers["x-request-id"]
+    assert not LEAK.search(response.text), response.text

@@ -1,0 +1,67 @@
+"""An engine that does what a test tells it to, and remembers what it was given."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.runtime.preprocess import Batch
+from model.runtime.raw_outputs import RawOutputs
+
+QUERIES = 4
+CLASSES = 5
+
+
+class FakeEngine:
+    """Tells images apart by their first pixel's red, which it gives back as the first box's centre."""
+
+    device = "fake"
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []  # the images of every batch that began, by their red
+        self.thresholds: list[list[float]] = []
+        self.faults: deque[Exception | None] = deque()  # what the next batches raise; None for nothing
+        self.not_finite: set[int] = set()  # reds of images that are answered with NaN
+        self._open = threading.Event()
+        self._open.set()
+
+    def hold(self) -> None:
+        """Let batches begin, and none end."""
+        self._open.clear()
+
+    def release(self) -> None:
+        """Let batches end again."""
+        self._open.set()
+
+    @property
+    def seen(self) -> list[int]:
+        """All images that were given to the engine, in order."""
+        return [red for batch in self.batches for red in batch]
+
+    def infer(self, batch: Batch, mask_threshold: NDArray[np.float32]) -> RawOutputs:
+        reds = [int(image[0, 0, 0]) for image in batch.images]
+        self.batches.append(reds)
+        self.thresholds.append(mask_threshold.tolist())
+        if not self._open.wait(timeout=30):
+            raise RuntimeError("the test forgot to release the engine")
+        fault = self.faults.popleft() if self.faults else None
+        if fault is not None:
+            raise fault
+        return self._outputs(batch, reds)
+
+    def _outputs(self, batch: Batch, reds: list[int]) -> RawOutputs:
+        size, (height, width) = len(reds), batch.images.shape[1:3]
+        logits = np.zeros((size, QUERIES, CLASSES + 1), dtype=np.float32)
+        logits[:, :, -1] = 9.0
+        logits[:, 0, 0] = 18.0  # one object of the first class; all other queries see nothing
+        boxes = np.full((size, QUERIES, 4), 0.25, dtype=np.float32)
+        boxes[:, 0, 0] = np.array(reds) / 255
+        for index, red in enumerate(reds):
+            if red in self.not_finite:
+                logits[index] = np.nan
+        masks = np.ones((size, height // 4, width // 4), dtype=np.float32)
+        mask_index = np.stack([np.arange(size), np.zeros(size)], axis=1).astype(np.int64)
+        return RawOutputs(logits, boxes, masks, mask_index)

@@ -1,0 +1,272 @@
+"""The batcher alone: who shares a batch with whom, and that everybody is answered exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.batcher import Batcher, Inference, Item
+from service.errors import DeadlineError, DrainingError, EngineError
+from service.metrics import Metrics
+from tests.service.conftest import until
+from tests.service.fakes import FakeEngine
+
+pytestmark = pytest.mark.anyio
+
+
+def item(red: int) -> Item:
+    image = np.zeros((8 + red % 5, 8 + red % 7, 3), dtype=np.uint8)
+    image[..., 0] = red
+    return Item(image, red / 255)
+
+
+def red_of(inference: Inference) -> int:
+    return round(float(inference.outputs.pred_boxes[0, 0]) * 255)
+
+
+@asynccontextmanager
+async def batching(
+    engine: FakeEngine, max_batch_size: int = 4, max_queue_delay_ms: float = 0, metrics: Metrics | None = None
+) -> AsyncIterator[Batcher]:
+    batcher = Batcher(engine, metrics or Metrics(), max_batch_size, max_queue_delay_ms)
+    try:
+        yield batcher
+    finally:
+        engine.release()
+        await batcher.close(5)
+
+
+def submit(batcher: Batcher, red: int, seconds: float = 1000) -> asyncio.Task[Inference]:
+    deadline = asyncio.get_running_loop().time() + seconds
+    return asyncio.create_task(batcher.submit(item(red), deadline))
+
+
+async def busy(batcher: Batcher, engine: FakeEngine, red: int = 255) -> asyncio.Task[Inference]:
+    """Occupy the engine with one image until the test releases it."""
+    engine.hold()
+    task = submit(batcher, red)
+    await until(lambda: engine.seen == [red])
+    return task
+
+
+async def test_an_idle_engine_takes_a_single_image_at_once(engine: FakeEngine) -> None:
+    async with batching(engine) as batcher:
+        inference = await submit(batcher, 7)
+    assert red_of(inference) == 7
+    assert inference.batch_size == 1
+    assert inference.infer_seconds > 0
+    assert engine.batches == [[7]]
+
+
+async def test_what_waits_while_the_engine_is_busy_goes_together_next(engine: FakeEngine) -> None:
+    async with batching(engine) as batcher:
+        first = await busy(batcher, engine)
+        rest = [submit(batcher, red) for red in (1, 2, 3)]
+        await until(lambda: len(batcher._waiting) == 3)
+        engine.release()
+        answers = await asyncio.gather(first, *rest)
+    assert engine.batches == [[255], [1, 2, 3]]
+    assert [red_of(answer) for answer in answers] == [255, 1, 2, 3]
+    assert [answer.batch_size for answer in answers] == [1, 3, 3, 3]
+
+
+async def test_each_image_keeps_its_own_mask_threshold(engine: FakeEngine) -> None:
+    async with batching(engine) as batcher:
+        await asyncio.gather(submit(batcher, 51), submit(batcher, 102))
+    assert engine.thresholds == [pytest.approx([0.2, 0.4])]
+
+
+async def test_a_batch_never_exceeds_its_size(engine: FakeEngine) -> None:
+    async with batching(engine, max_batch_size=3) as batcher:
+        await asyncio.gather(*(submit(batcher, red) for red in range(8)))
+    assert engine.batches == [[0, 1, 2], [3, 4, 5], [6, 7]]
+
+
+async def test_with_a_delay_a_full_batch_does_not_wait(engine: FakeEngine) -> None:
+    metrics = Metrics()
+    async with batching(engine, 2, max_queue_delay_ms=100_000, metrics=metrics) as batcher:
+        first = submit(batcher, 1)
+        await asyncio.sleep(0.02)
+        assert engine.batches == []
+        await asyncio.gather(first, submit(batcher, 2))
+    assert engine.batches == [[1, 2]]
+    assert dispatched(metrics) == {"full": 1}
+
+
+async def test_with_a_delay_the_oldest_image_goes_when_it_has_waited_long_enough(engine: FakeEngine) -> None:
+    metrics = Metrics()
+    async with batching(engine, 8, max_queue_delay_ms=30, metrics=metrics) as batcher:
+        answers = await asyncio.gather(submit(batcher, 1), submit(batcher, 2))
+    assert engine.batches == [[1, 2]]
+    assert all(answer.queue_seconds >= 0.029 for answer in answers)
+    assert dispatched(metrics) == {"delay": 1}
+
+
+async def test_an_image_whose_submitter_gave_up_is_never_given_to_the_engine(engine: FakeEngine) -> None:
+    async with batching(engine) as batcher:
+        first = await busy(batcher, engine)
+        gone, stays = submit(batcher, 1), submit(batcher, 2)
+        await until(lambda: len(batcher._waiting) == 2)
+        gone.cancel()
+        await until(lambda: len(batcher._waiting) == 1)
+        engine.release()
+        await asyncio.gather(first, stays)
+    assert engine.seen == [255, 2]
+
+
+async def test_a_submitter_that_gives_up_during_inference_disturbs_nobody(engine: FakeEngine) -> None:
+    async with batching(engine) as batcher:
+        engine.hold()
+        gone, stays = submit(batcher, 1), submit(batcher, 2)
+        await until(lambda: engine.batches == [[1, 2]])
+        gone.cancel()
+        engine.release()
+        assert red_of(await stays) == 2
+        assert red_of(await submit(batcher, 3)) == 3
+
+
+async def test_an_image_past_its_deadline_is_never_given_to_the_engine(engine: FakeEngine) -> None:
+    async with batching(engine) as batcher:
+        first = await busy(batcher, engine)
+        late, stays = submit(batcher, 1, seconds=-1), submit(batcher, 2)
+        await until(lambda: len(batcher._waiting) == 2)
+        engine.release()
+        with pytest.raises(DeadlineError):
+            await late
+        await asyncio.gather(first, stays)
+    assert engine.seen == [255, 2]
+
+
+async def test_a_failing_engine_fails_that_batch_and_no_other(engine: FakeEngine) -> None:
+    engine.faults.extend([RuntimeError("out of memory at 0x7f0c12345678"), None])
+    async with batching(engine, max_batch_size=2) as batcher:
+        outcomes = await asyncio.gather(*(submit(batcher, red) for red in range(4)), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [EngineError, EngineError, Inference, Inference]
+    assert outcomes[0] is not outcomes[1]
+    assert "0x" not in str(outcomes[0])
+
+
+async def test_in_a_hurry_nobody_waits_for_company(engine: FakeEngine) -> None:
+    metrics = Metrics()
+    async with batching(engine, 4, max_queue_delay_ms=100_000, metrics=metrics) as batcher:
+        first = submit(batcher, 1)
+        await until(lambda: len(batcher._waiting) == 1)
+        batcher.hurry()
+        assert red_of(await first) == 1
+        assert red_of(await submit(batcher, 2)) == 2
+    assert dispatched(metrics) == {"drain": 2}
+
+
+async def test_closing_finishes_what_waits(engine: FakeEngine) -> None:
+    metrics = Metrics()
+    async with batching(engine, 4, max_queue_delay_ms=100_000, metrics=metrics) as batcher:
+        tasks = [submit(batcher, red) for red in (1, 2)]
+        await until(lambda: len(batcher._waiting) == 2)
+        await batcher.close(5)
+        assert [red_of(await task) for task in tasks] == [1, 2]
+    assert dispatched(metrics) == {"drain": 1}
+
+
+async def test_closing_in_time_fails_what_a_hanging_engine_holds_up(engine: FakeEngine) -> None:
+    async with batching(engine, max_batch_size=1) as batcher:
+        first = await busy(batcher, engine)
+        second = submit(batcher, 1)
+        await until(lambda: len(batcher._waiting) == 1)
+        await batcher.close(0.01)
+        for task in (first, second):
+            with pytest.raises(DrainingError):
+                await task
+    assert engine.seen == [255]
+
+
+async def test_a_closed_batcher_takes_nothing(engine: FakeEngine) -> None:
+    async with batching(engine) as batcher:
+        await batcher.close(5)
+        await batcher.close(5)
+        with pytest.raises(DrainingError):
+            await submit(batcher, 1)
+    assert engine.batches == []
+
+
+async def test_the_metrics_tell_the_truth(engine: FakeEngine) -> None:
+    metrics = Metrics()
+    async with batching(engine, max_batch_size=3, metrics=metrics) as batcher:
+        first = await busy(batcher, engine)
+        rest = [submit(batcher, red) for red in range(4)]
+        await until(lambda: metrics.registry.get_sample_value("detr_queue_depth") == 4)
+        assert batcher.busy_seconds() > 0
+        engine.release()
+        await asyncio.gather(first, *rest)
+        assert batcher.busy_seconds() == 0
+    value = metrics.registry.get_sample_value
+    assert engine.batches == [[255], [0, 1, 2], [3]]
+    assert value("detr_queue_depth") == 0
+    assert value("detr_batch_size_sum") == 5
+    assert value("detr_batch_size_count") == value("detr_batch_padding_ratio_count") == 3
+    assert dispatched(metrics) == {"idle": 2, "full": 1}
+
+
+def dispatched(metrics: Metrics) -> dict[str, float]:
+    (family,) = (family for family in metrics.registry.collect() if family.name == "detr_batch_dispatch")
+    return {s.labels["reason"]: s.value for s in family.samples if s.name == "detr_batch_dispatch_total"}
+
+
+@st.composite
+def submissions(draw: st.DrawFn) -> list[tuple[int, bool, int | None]]:
+    """For each image: turns of the loop before it comes, whether it is late, turns until its client goes."""
+    one = st.tuples(st.integers(0, 3), st.booleans(), st.none() | st.integers(0, 5))
+    return draw(st.lists(one, min_size=1, max_size=20))
+
+
+@given(
+    script=submissions(),
+    max_batch_size=st.integers(1, 5),
+    delay_ms=st.sampled_from([0.0, 1.0]),
+    faults=st.lists(st.booleans(), max_size=6),
+)
+def test_everybody_is_answered_exactly_once_and_with_their_own(
+    script: list[tuple[int, bool, int | None]], max_batch_size: int, delay_ms: float, faults: list[bool]
+) -> None:
+    engine = FakeEngine()
+    engine.faults.extend(RuntimeError("scripted") if fault else None for fault in faults)
+
+    async def play() -> list[Inference | BaseException]:
+        async with batching(engine, max_batch_size, delay_ms) as batcher:
+            tasks = []
+            for red, (turns, is_late, goes_after) in enumerate(script):
+                tasks.append(submit(batcher, red, seconds=-1 if is_late else 1000))
+                if goes_after is not None:
+                    asyncio.create_task(cancel_after(tasks[-1], goes_after))  # noqa: RUF006
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+            return await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), timeout=20)
+
+    outcomes = asyncio.run(play())
+
+    assert all(len(batch) <= max_batch_size for batch in engine.batches)
+    assert engine.seen == sorted(set(engine.seen)), "first come, first served, and nobody twice"
+    for red, ((_, is_late, goes_after), outcome) in enumerate(zip(script, outcomes, strict=True)):
+        if isinstance(outcome, Inference):
+            assert red_of(outcome) == red
+        elif isinstance(outcome, EngineError):
+            assert any(red in batch and fault for batch, fault in zip(engine.batches, faults, strict=False))
+        elif isinstance(outcome, DeadlineError):
+            assert is_late
+        else:
+            assert isinstance(outcome, asyncio.CancelledError)
+            assert goes_after is not None
+        assert not (is_late and red in engine.seen)
+        if not is_late and goes_after is None:
+            assert red in engine.seen
+
+
+async def cancel_after(task: asyncio.Task[Inference], turns: int) -> None:
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    task.cancel()

@@ -1,0 +1,59 @@
+"""The pages and the OpenAPI description."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from service.errors import TABLE
+from tests.service.conftest import Serving
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize("path", ["/", "/docs"])
+async def test_a_page_loads_nothing_from_elsewhere(serving: Serving, path: str) -> None:
+    async with serving() as app:
+        response = await app.client.get(path)
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in response.headers["content-security-policy"]
+    assert not re.search(r"(?:src|href)\s*=\s*[\"']?(?:https?:)?//", response.text)
+    assert "http://" not in response.text
+    assert "https://" not in response.text
+
+
+async def description(serving: Serving) -> dict[str, Any]:
+    async with serving() as app:
+        answer: dict[str, Any] = (await app.client.get("/openapi.json")).json()
+        return answer
+
+
+async def test_the_description_declares_every_error_in_the_one_shape(serving: Serving) -> None:
+    api = await description(serving)
+    reachable = {row.status for row in TABLE.values()} - {499}
+    for path in ("/detect", "/segment"):
+        responses = api["paths"][path]["post"]["responses"]
+        assert {int(status) for status in responses} == reachable | {200}
+        for status in reachable:
+            schema = responses[str(status)]["content"]["application/json"]["schema"]
+            assert schema == {"$ref": "#/components/schemas/ErrorResponse"}
+        assert "Retry-After" in responses["503"]["headers"]
+    assert "HTTPValidationError" not in api["components"]["schemas"]
+    assert api["paths"].keys() == {
+        "/detect", "/segment", "/model", "/health/live", "/health/ready", "/metrics",
+    }  # fmt: skip
+
+
+async def test_the_description_declares_both_bodies_and_the_parameters(serving: Serving) -> None:
+    api = await description(serving)
+    for path, names in (("/detect", {"threshold"}), ("/segment", {"threshold", "overlay"})):
+        operation = api["paths"][path]["post"]
+        assert operation["requestBody"]["content"].keys() == {
+            "multipart/form-data", "image/jpeg", "image/png", "image/webp",
+        }  # fmt: skip
+        assert {parameter["name"] for parameter in operation["parameters"]} == names
+    answers = api["paths"]["/segment"]["post"]["responses"]["200"]["content"]
+    assert answers.keys() == {"application/json", "image/png"}

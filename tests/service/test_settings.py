@@ -1,0 +1,67 @@
+"""Settings: where they come from, and what a wrong one is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from service import settings as module
+from service.settings import Settings, SettingsError, read_settings
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"DETR_{name.upper()}", raising=False)
+
+
+def test_the_defaults_are_the_documented_ones() -> None:
+    settings = Settings()
+    assert (settings.host, settings.port, settings.device) == ("127.0.0.1", 8000, "auto")
+    assert (settings.max_batch_size, settings.max_queue_delay_ms, settings.max_queue_size) == (8, 0, 64)
+    assert settings.request_timeout_ms == 10_000
+    assert settings.drain_timeout_ms == 30_000
+    assert settings.max_body_bytes == 16 * 1024 * 1024
+    assert (settings.max_pixels, settings.max_side) == (50_000_000, 16_384)
+    assert settings.cpu_threads >= 1
+
+
+def test_every_setting_is_documented_and_says_its_unit() -> None:
+    unitless = {"model", "device", "host", "port", "log_level", "max_batch_size", "max_queue_size"}
+    units = ("_ms", "_s", "_bytes", "_pixels", "_side", "_threads")
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+        assert name in unitless or name.endswith(units), name
+
+
+def test_flags_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DETR_MAX_BATCH_SIZE", "3")
+    monkeypatch.setenv("DETR_PORT", "99")
+    settings = read_settings({"port": "1234", "model": "some/file.onnx"})
+    assert (settings.max_batch_size, settings.port, settings.model) == (3, 1234, Path("some/file.onnx"))
+
+
+@pytest.mark.parametrize("name", [name for name in Settings.model_fields if name not in ("model", "host")])
+@pytest.mark.parametrize("value", ["-1", "x", "nan", "9" * 40])
+def test_a_bad_value_is_one_line_that_names_the_setting(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"DETR_{name.upper()}", value)
+    with pytest.raises(SettingsError) as caught:
+        read_settings({})
+    assert f"DETR_{name.upper()}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_upload_memory_has_to_hold_one_upload() -> None:
+    with pytest.raises(SettingsError, match="max_buffered_bytes has to hold one upload"):
+        read_settings({"max_body_bytes": "2000", "max_buffered_bytes": "1999"})
+
+
+def test_without_a_model_the_demo_is_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    demo = tmp_path / "demo.onnx"
+    monkeypatch.setattr(module, "DEMO_MODEL", demo)
+    with pytest.raises(SettingsError, match="--model or DETR_MODEL"):
+        Settings().artifact_path()
+    demo.touch()
+    assert Settings().artifact_path() == demo
+    assert Settings(model=Path("other.onnx")).artifact_path() == Path("other.onnx")
