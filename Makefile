@@ -1,0 +1,54 @@
+# Every check and chore is defined here once; CI, pre-commit and people call these targets.
+
+PYTHON ?= python3
+HOST ?= 127.0.0.1
+PORT ?= 8000
+DEVICE ?= auto
+# The model to serve; empty means the demo model in model/demo.
+MODEL ?=
+# For more options to pytest, e.g. make test TESTS="tests/service -k queue -x"
+TESTS ?=
+
+SERVE := .venv-serve
+DEV := .venv
+MYPY_PATHS := model service tests
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help serve test lint format typecheck clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+serve: $(SERVE)/installed ## Install what serving needs (no torch) and serve the demo model: HOST, PORT, DEVICE, MODEL
+	$(SERVE)/bin/detr serve --host $(HOST) --port $(PORT) --device $(DEVICE) $(if $(MODEL),--model $(MODEL))
+
+test: $(DEV)/installed ## Install everything, torch included, and run the tests: TESTS
+	$(DEV)/bin/python -m pytest $(TESTS)
+
+lint: $(DEV)/installed ## Check style, likely bugs and formatting
+	$(DEV)/bin/ruff check
+	$(DEV)/bin/ruff format --check
+
+format: $(DEV)/installed ## Rewrite the code in the house format
+	$(DEV)/bin/ruff check --fix
+	$(DEV)/bin/ruff format
+
+typecheck: $(DEV)/installed ## Check the types
+	$(DEV)/bin/mypy
+
+clean: ## Remove the environments, caches and build products
+	rm -rf $(SERVE) $(DEV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find model service tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Each environment is made once, and again when pyproject.toml changes. The stamp is written last, so an install that
+# was cut short is taken up again.
+$(SERVE)/installed: pyproject.toml
+	$(PYTHON) -m venv $(SERVE)
+	$(SERVE)/bin/python -m pip install --quiet --editable .
+	touch $@
+
+$(DEV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(DEV)
+	$(DEV)/bin/python -m pip install --quiet --editable '.[train,dev]'
+	touch $@

@@ -1,0 +1,50 @@
+"""Programs that the end-to-end tests need, and a picture to send."""
+
+import io
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def need() -> Callable[..., None]:
+    """A check that the named programs, and root where asked for, are there.
+
+    A desk without them skips the test and says why. CI has to have them, so there it fails.
+    """
+
+    def check(*programs: str, root: bool = False) -> None:
+        missing = [program for program in programs if shutil.which(program) is None]
+        if root and os.geteuid() != 0:
+            missing.append("root")
+        if missing and os.environ.get("CI") == "true":
+            pytest.fail(f"CI lacks {', '.join(missing)}; .ci/run has to install it")
+        if missing:
+            pytest.skip(f"needs {', '.join(missing)}")
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def jpeg() -> bytes:
+    """A small picture with structure in it, as JPEG bytes."""
+    rows, columns = np.mgrid[0:96, 0:128]
+    pixels = np.stack([rows * 2, columns * 2, (rows + columns) % 256], axis=-1).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="JPEG")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def demo() -> Path:
+    """The bundled demo model."""
+    path = REPOSITORY / "model/demo/detr-demo.onnx"
+    assert path.is_file(), "the demo model belongs to the repository"
+    return path

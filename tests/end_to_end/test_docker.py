@@ -1,0 +1,185 @@
+"""The container image is really built, and its file system really run, as its own user and with no privilege.
+
+Neither an image registry nor a Docker engine is asked for: the base is a fresh Debian from debootstrap,
+buildah builds in a chroot, and the image runs in one, locked down the way docker-compose.yml locks it down.
+"""
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.end_to_end.conftest import REPOSITORY
+from tests.end_to_end.pip_settings import pip_settings_of_this_machine
+from tests.end_to_end.processes import free_port, running
+
+pytestmark = [pytest.mark.slow, pytest.mark.root, pytest.mark.timeout(1800)]
+
+SUITE = "bookworm"
+PYTHON_PACKAGES = "python3,python3-venv,ca-certificates"
+
+
+class Buildah:
+    """buildah with a storage of its own, in a folder of the test's."""
+
+    def __init__(self, folder: Path) -> None:
+        """Keep images, containers and run state below `folder`."""
+        storage = (
+            "--storage-driver",
+            "vfs",
+            "--root",
+            str(folder / "root"),
+            "--runroot",
+            str(folder / "run"),
+        )
+        self._program = ("buildah", *storage)
+
+    def __call__(self, *arguments: str | Path) -> str:
+        """Standard output of one buildah command; a failure shows what it printed."""
+        result = subprocess.run([*self._program, *arguments], capture_output=True, text=True, check=False)
+        assert result.returncode == 0, f"{result.stdout[-2000:]}\n{result.stderr[-4000:]}"
+        return result.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def buildah(need: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Buildah]:
+    need("buildah", "debootstrap", "chroot", "unshare", root=True)
+    folder = tmp_path_factory.mktemp("buildah")
+    run = Buildah(folder)
+    yield run
+    run("rm", "--all")
+    run("rmi", "--all", "--force")
+
+
+@pytest.fixture(scope="module")
+def base_image(buildah: Buildah, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A Debian with Python, made into an image."""
+    root = tmp_path_factory.mktemp("debian") / "root"
+    subprocess.run(
+        ["debootstrap", "--variant=minbase", f"--include={PYTHON_PACKAGES}", SUITE, root],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    container = buildah("from", "scratch")
+    buildah("add", container, root, "/")
+    buildah("commit", "--rm", container, "debian-python")
+    subprocess.run(["rm", "-rf", root], check=True)
+    return "localhost/debian-python"
+
+
+@pytest.fixture(scope="module")
+def image(buildah: Buildah, base_image: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The image of docker/Dockerfile for the CPU, as the Dockerfile stands."""
+    # Not the image's business: how pip gets from this machine to a package index.
+    volumes = pip_settings_of_this_machine(tmp_path_factory.mktemp("pip"))
+    buildah(
+        "bud", "--isolation", "chroot", "--format", "docker", "--pull-never",
+        *(f"--volume={outside}:{inside}:ro" for outside, inside in volumes.items()),
+        "--build-arg", f"BASE_IMAGE={base_image}",
+        "--file", REPOSITORY / "docker/Dockerfile", "--tag", "detr-serve", REPOSITORY,
+    )  # fmt: skip
+    return "localhost/detr-serve"
+
+
+@pytest.fixture(scope="module")
+def config(buildah: Buildah, image: str) -> dict[str, Any]:
+    """What the image tells a container engine: user, environment, entry point, health check."""
+    settings: dict[str, Any] = json.loads(buildah("inspect", "--type", "image", image))["Docker"]["config"]
+    return settings
+
+
+@pytest.fixture(scope="module")
+def root(buildah: Buildah, image: str) -> Path:
+    """The image's file system."""
+    return Path(buildah("mount", buildah("from", "--pull-never", image)))
+
+
+# What docker-compose.yml asks of an engine: a read-only disk, a fresh /tmp, no capabilities, no way to any.
+CONTAINED = """
+set -e
+root=$1 user=$2 group=$3; shift 3
+mount --make-rprivate /
+mount --bind "$root" "$root"
+mount -t proc proc "$root/proc"
+mount --rbind /sys "$root/sys"
+mount --rbind /dev "$root/dev"
+mount -t tmpfs tmpfs "$root/tmp"
+mount -o remount,bind,ro "$root"
+exec chroot "$root" setpriv --reuid="$user" --regid="$group" --clear-groups \
+    --bounding-set=-all --inh-caps=-all --no-new-privs "$@"
+"""
+
+
+class Container:
+    """Runs commands in the image's file system, as its user, in its environment."""
+
+    def __init__(self, root: Path, config: dict[str, Any], **env: str) -> None:
+        """Take the user and environment from the image and add `env`."""
+        self._root = root
+        self._user = config["User"].split(":")
+        self.env = dict(variable.split("=", 1) for variable in config["Env"]) | env
+
+    def command(self, *arguments: str) -> list[str]:
+        """The command line to run outside."""
+        # `env -i` in the image resolves the program by the image's PATH, and hides this machine's variables.
+        variables = [f"{name}={value}" for name, value in self.env.items()]
+        inside = ["env", "-i", *variables, *arguments]
+        return ["unshare", "--mount", "sh", "-c", CONTAINED, "sh", str(self._root), *self._user, *inside]
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(self.command(*arguments), capture_output=True, text=True, check=False)
+
+
+@contextmanager
+def served(root: Path, config: dict[str, Any], folder: Path) -> Iterator[tuple[Container, str]]:
+    """The image's entry point, running; the container and the service's address."""
+    port = free_port()
+    # Engines hand their host's proxy on to containers; the health check must not send its question there.
+    proxy = "http://127.0.0.1:9"
+    container = Container(root, config, DETR_PORT=str(port), DETR_HOST="127.0.0.1", http_proxy=proxy)
+    url = f"http://127.0.0.1:{port}"
+    with running(container.command(*config["Entrypoint"]), f"{url}/health/ready", folder / "log"):
+        yield container, url
+
+
+def test_the_image_answers_detect_as_its_unprivileged_user(
+    root: Path, config: dict[str, Any], tmp_path: Path, jpeg: bytes
+) -> None:
+    healthy = config["Healthcheck"]["Test"][1:]
+    with served(root, config, tmp_path) as (container, url):
+        answer = httpx.post(f"{url}/detect", files={"image": jpeg}, timeout=30)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["image"] == {"width": 128, "height": 96}
+        check = container.run(*healthy)
+        assert check.returncode == 0, check.stderr
+    assert container.run(*healthy).returncode != 0, "the health check has to notice that the service is gone"
+
+
+def test_the_image_is_told_apart_from_root(root: Path, config: dict[str, Any]) -> None:
+    assert config["User"] == "10001:10001"
+    container = Container(root, config)
+    assert container.run("id", "-u").stdout.strip() == "10001"
+    assert container.run("touch", "/opt/detr/file").returncode != 0
+    found = container.run("find", "/opt", "-writable", "-not", "-type", "l")
+    assert found.stdout == "", "the user owns nothing that runs"
+
+
+def test_the_image_holds_no_training_and_no_build_tools(root: Path) -> None:
+    (packages,) = root.glob("opt/detr/lib/python3*/site-packages")
+    installed = {path.name.lower() for path in packages.iterdir()}
+    assert {"model", "service", "onnxruntime", "fastapi"} <= installed
+    assert not installed & {"torch", "torchvision", "lightning", "onnx", "scipy", "pip", "setuptools"}
+    assert not [name for name in installed if name.startswith(("onnxruntime_gpu", "nvidia"))]
+    assert not list(root.glob("root/.cache/*"))
+    assert not (root / "build").exists()
+
+
+def test_the_image_says_how_to_run_it(config: dict[str, Any]) -> None:
+    assert config["Entrypoint"] == ["detr", "serve"]
+    assert "8000/tcp" in config["ExposedPorts"]
+    assert {"DETR_HOST=0.0.0.0", "DETR_DEVICE=cpu", "PYTHONUNBUFFERED=1", "MALLOC_ARENA_MAX=2"} <= set(config["Env"])
+    assert config["Healthcheck"]["Test"][0] == "CMD", "without a shell"

@@ -1,0 +1,75 @@
+"""What importing must not do: need torch or a web framework in the wrong place, or phone home."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.conftest import REPOSITORY
+
+# Imports every module of the packages in argv[1] in a fresh interpreter where those in argv[2] do not exist.
+IMPORT_ALL = """
+import importlib, pkgutil, sys
+packages, blocked = (argument.split(",") for argument in sys.argv[1:])
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in blocked:
+            raise ImportError(f"{name} is blocked")
+
+sys.meta_path.insert(0, Blocker())
+for package in packages:
+    root = importlib.import_module(package)
+    print(package)
+    for module in pkgutil.walk_packages(root.__path__, package + "."):
+        importlib.import_module(module.name)
+        print(module.name)
+"""
+
+TRAINING = (
+    "torch",
+    "torchvision",
+    "lightning",
+    "pytorch_lightning",
+    "onnx",
+    "onnxscript",
+    "scipy",
+)
+HTTP = ("fastapi", "starlette", "uvicorn", "prometheus_client", "service")
+
+
+def import_all(packages: str, blocked: tuple[str, ...]) -> list[str]:
+    """Names of the modules that were imported."""
+    result = subprocess.run(
+        [sys.executable, "-c", IMPORT_ALL, packages, ",".join(blocked)],
+        cwd=REPOSITORY, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    return result.stdout.split()
+
+
+def test_serving_imports_without_torch() -> None:
+    modules = import_all("service,model.runtime", TRAINING)
+    assert {"service.app", "service.cli", "model.runtime.engine", "model.runtime.panoptic"} <= set(modules)
+
+
+def test_the_model_imports_without_the_web_framework() -> None:
+    modules = import_all("model", HTTP)
+    assert {"model.detr", "model.train", "model.export", "model.runtime.engine"} <= set(modules)
+
+
+def test_the_blocker_blocks() -> None:
+    with pytest.raises(AssertionError, match="torch is blocked"):
+        import_all("model", ("torch",))
+
+
+def test_importing_the_runtime_starts_no_telemetry(tmp_path: Path) -> None:
+    # Official builds of ONNX Runtime report their use over the network from the first import on, and leave an
+    # identifier and a queue of events in the home folder; not in CI, so this test must not look like CI.
+    hides = {"ORT_DISABLE_TELEMETRY", "CI"}
+    env = {name: value for name, value in os.environ.items() if name not in hides and "PYTEST" not in name}
+    command = [sys.executable, "-c", "import model.runtime.engine"]
+    subprocess.run(command, cwd=REPOSITORY, env=env | {"HOME": str(tmp_path)}, check=True)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

@@ -1,0 +1,54 @@
+"""What a newcomer types: `make serve` in a bare clone, then a picture."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.end_to_end.conftest import REPOSITORY
+from tests.end_to_end.processes import free_port, running
+
+# How long to wait before giving up: the packages have to be downloaded, perhaps from afar to a busy machine.
+FIRST_ANSWER_S = 500
+NOT_CLONED = shutil.ignore_patterns(".git", ".venv*", ".*_cache", "__pycache__", ".hypothesis", "build", "dist")
+
+
+@pytest.fixture
+def env() -> dict[str, str]:
+    """A newcomer's shell: it knows nothing of the environment, or the make, that these tests run in."""
+    inherited = {"VIRTUAL_ENV", "PYTHONPATH", "MAKEFLAGS", "MAKELEVEL", "MFLAGS"}
+    return {name: value for name, value in os.environ.items() if name not in inherited and not name.startswith("DETR_")}
+
+
+def test_make_alone_lists_every_target(env: dict[str, str]) -> None:
+    listed = subprocess.run(["make"], cwd=REPOSITORY, env=env, capture_output=True, text=True, check=True)
+    makefile = (REPOSITORY / "Makefile").read_text()
+    (phony,) = [line for line in makefile.splitlines() if line.startswith(".PHONY:")]
+    assert [line.split()[1] for line in listed.stdout.splitlines()] == phony.split()[1:]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_make_serve_answers_from_a_bare_clone_without_torch(tmp_path: Path, env: dict[str, str], jpeg: bytes) -> None:
+    clone = tmp_path / "clone"
+    shutil.copytree(REPOSITORY, clone, ignore=NOT_CLONED)
+    url = f"http://127.0.0.1:{(port := free_port())}"
+    make_serve = ["make", "serve", f"PORT={port}", "DEVICE=cpu"]
+
+    ready, log = f"{url}/health/ready", tmp_path / "log"
+    with running(make_serve, ready, log, cwd=clone, env=env, timeout_s=FIRST_ANSWER_S):
+        assert httpx.post(f"{url}/detect", files={"image": jpeg}, timeout=30).status_code == 200
+        assert httpx.post(f"{url}/segment", files={"image": jpeg}, timeout=30).status_code == 200
+
+    (packages,) = clone.glob(".venv-serve/lib/python3*/site-packages")
+    installed = {path.name for path in packages.iterdir()}
+    assert not installed & {"torch", "torchvision", "lightning", "onnx", "scipy", "pytest"}
+
+    # The second time nothing is installed.
+    dry_run = [*make_serve, "--dry-run"]
+    planned = subprocess.run(dry_run, cwd=clone, env=env, capture_output=True, text=True, check=True).stdout
+    assert "detr serve" in planned
+    assert "pip" not in planned
