@@ -13,7 +13,7 @@ from typing import Any
 
 COMMANDS = {
     "train": ("model.train", "train a network on a COCO-format folder"),
-    "evaluate": ("model.evaluate", "measure AP and PQ of an artifact"),
+    "evaluate": ("model.evaluate", "measure AP and PQ of an artifact or a checkpoint"),
     "export": ("model.export", "turn a checkpoint into the one file that is served, and prove it equal"),
     "fetch": ("model.fetch", "download a published model, check it and export it"),
     "shapes": ("model.data.shapes", "write a data set of synthetic scenes"),

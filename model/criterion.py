@@ -80,12 +80,17 @@ class SetCriterion(nn.Module):
         """
         image, _ = _index(match)
         rows = _rows(outputs["mask_index"], _index(match), outputs["pred_logits"].shape[:2])
-        height, width = _canvas(targets) if padding_mask is None else padding_mask.shape[-2:]
-        logits = functional.interpolate(
-            outputs["pred_masks"][rows].float().unsqueeze(1), size=(height, width), mode="bilinear"
-        ).flatten(1)  # (M, H * W)
-        wanted = _padded_masks(targets, match, height, width).to(logits).flatten(1)
-        inside = torch.ones_like(logits) if padding_mask is None else (~padding_mask[image]).to(logits).flatten(1)
+        masks = outputs["pred_masks"][rows].float()
+        if padding_mask is None:
+            height, width = _canvas(targets)
+            pixels = functional.interpolate(masks.unsqueeze(1), size=(height, width), mode="bilinear").squeeze(1)
+            inside = torch.ones_like(pixels)
+        else:
+            height, width = padding_mask.shape[-2:]
+            pixels = _resized_alone(masks, image, padding_mask)
+            inside = (~padding_mask[image]).to(pixels)
+        wanted = _padded_masks(targets, match, height, width).to(pixels).flatten(1)
+        logits, inside = pixels.flatten(1), inside.flatten(1)  # (M, H * W)
         num_boxes = self._num_boxes(targets, logits.device)
         return {
             "loss_mask": focal_loss(logits, wanted, inside).sum() / num_boxes,
@@ -174,6 +179,24 @@ def _rows(mask_index: Tensor, pairs: tuple[Tensor, Tensor], shape: torch.Size) -
 def _canvas(targets: list[dict[str, Tensor]]) -> tuple[int, int]:
     shapes = [t["masks"].shape[-2:] for t in targets]
     return max(h for h, _ in shapes), max(w for _, w in shapes)
+
+
+def _resized_alone(masks: Tensor, image: Tensor, padding_mask: Tensor) -> Tensor:
+    """Mask logits [M, h, w] at the pixels of the canvas, float [M, H, W], zero on padding.
+
+    Each is cropped to its image before it is resized, as it is when it is served: a cell outside would shift the edge.
+    `image` is int64 [M], ascending.
+    """
+    height, width = padding_mask.shape[-2:]
+    rows, cols = masks.shape[-2:]
+    inside = ~padding_mask
+    sizes = torch.stack((inside.any(2).sum(1), inside.any(1).sum(1)), dim=1).tolist()
+    pixels = []
+    for i, (h, w) in enumerate(sizes):
+        cells = masks[image == i, None, : -(-h * rows // height), : -(-w * cols // width)]
+        resized = functional.interpolate(cells, size=(h, w), mode="bilinear").squeeze(1)
+        pixels.append(functional.pad(resized, (0, width - w, 0, height - h)))
+    return torch.cat(pixels)
 
 
 def _padded_masks(targets: list[dict[str, Tensor]], match: list[Match], height: int, width: int) -> Tensor:

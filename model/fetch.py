@@ -35,9 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, export: Export | None = None) -> None:
     """Do what `detr fetch` was asked; `export` writes the artifact, by default as `detr export` does.
 
-    Raises FetchError, and whatever `export` raises.
+    A download that fails ends in one clear line. Raises whatever `export` raises.
     """
-    checkpoint = fetch(args.name, args.directory, args.base_url, progress=True)
+    try:
+        checkpoint = fetch(args.name, args.directory, args.base_url, progress=True)
+    except FetchError as error:
+        raise SystemExit(f"detr fetch: {error}") from error
     print(f"{checkpoint}: SHA-256 begins with {published.digest_prefix(args.name)}, as published")
     if not args.no_export:
         (export or _export)(checkpoint, args.name, args.out or args.directory / f"{args.name}.onnx")

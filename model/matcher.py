@@ -31,7 +31,7 @@ class HungarianMatcher(nn.Module):
 
         A target has `labels` int64 [m] and `boxes` float32 [m, 4] (cxcywh, normalised). Returns, an image, the
         matched queries and targets as two int64 [m] of equal order, sorted by query. Raises ValueError where an
-        image has more targets than queries.
+        image has more targets than queries, or where a cost is not finite.
         """
         probability = outputs["pred_logits"].float().softmax(-1)
         boxes = outputs["pred_boxes"].float()
@@ -49,5 +49,7 @@ class HungarianMatcher(nn.Module):
             + self.cost_bbox * torch.cdist(boxes, target_boxes, p=1)
             + self.cost_giou * -pairwise_giou_xyxy(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(target_boxes))
         )  # (Q, m)
+        if not bool(cost.isfinite().all()):
+            raise ValueError("a prediction or a target is not a finite number: is the training diverging?")
         query, target = linear_sum_assignment(cost.cpu().numpy())
         return torch.as_tensor(query, device=labels.device), torch.as_tensor(target, device=labels.device)

@@ -145,11 +145,12 @@ def _masked(x: Tensor, valid: Tensor | None) -> Tensor:
 
 
 def _group_norm(x: Tensor, norm: nn.GroupNorm, valid: Tensor | None) -> Tensor:
-    """`norm` with statistics over the valid cells only; x [K, C, h, w], valid [K, 1, h, w]."""
-    if valid is None:
-        return norm(x)
+    """`norm` with statistics over the valid cells only; x [K, C, h, w], valid [K, 1, h, w] or None for all.
+
+    Written out in either case: K may be 0, which ONNX's GroupNormalization does not take.
+    """
     groups = x.float().unflatten(1, (norm.num_groups, -1))  # (K, groups, C / groups, h, w)
-    inside = valid.float().unsqueeze(1)
+    inside = torch.ones_like(groups[:, :1, :1]) if valid is None else valid.float().unsqueeze(1)
     count = inside.sum((2, 3, 4), keepdim=True) * groups.shape[2]
     mean = (groups * inside).sum((2, 3, 4), keepdim=True) / count
     variance = (((groups - mean) * inside) ** 2).sum((2, 3, 4), keepdim=True) / count

@@ -12,6 +12,16 @@ from model.runtime.categories import Category
 KINDS = ("shapes", "coco", "coco-panoptic")
 
 
+def instances_file(root: Path, split: str) -> Path:
+    """Boxes and masks of things."""
+    return root / "annotations" / f"instances_{split}2017.json"
+
+
+def panoptic_file(root: Path, split: str) -> Path:
+    """Segments of things and stuff; their PNGs lie in the folder beside it that has its name."""
+    return root / "annotations" / f"panoptic_{split}2017.json"
+
+
 def open_dataset(
     kind: str,
     root: Path,
@@ -29,9 +39,8 @@ def open_dataset(
     if kind not in KINDS:
         raise ValueError(f"data is {kind!r}; it must be one of {', '.join(KINDS)}")
     images = root / f"{split}2017"
-    annotations = root / "annotations"
     if kind == "coco":
-        file = annotations / f"instances_{split}2017.json"
+        file = instances_file(root, split)
         return CocoDetection(images, file, masks=masks, categories=categories, transform=transform)
-    file = annotations / f"panoptic_{split}2017.json"
+    file = panoptic_file(root, split)
     return CocoPanoptic(images, file, masks=masks, categories=categories, transform=transform)

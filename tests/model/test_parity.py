@@ -35,8 +35,7 @@ CATEGORIES = tuple(Category(i, f"class {i}", i <= 90, (0, 0, 0)) for i in range(
 @pytest.fixture(scope="module")
 def networks() -> dict[str, DETRsegm]:
     preset = PRESETS["detr-resnet-50-panoptic"]
-    built = {padding: filled(replace(preset, padding=padding)) for padding in ("exact", "published")}  # type: ignore[arg-type]
-    return built  # type: ignore[return-value]
+    return {padding: filled(replace(preset, padding=padding)) for padding in ("exact", "published")}  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,131 @@
+"""The command `detr export`: a checkpoint becomes the one file that is served, once it has been proved equal."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+
+from model.build import build_model, detector_of
+from model.category_names import NamesError, read_names
+from model.checkpoint import Checkpoint, CheckpointError, read_checkpoint
+from model.config import PRESETS, ModelConfig
+from model.graph import to_onnx
+from model.parity_proof import ParityError, ParityReport, golden_sample, prove
+from model.runtime.artifact import (
+    BLANK_DIGEST,
+    DIGEST_KEY,
+    GOLDEN_KEY,
+    METADATA_KEY,
+    ArtifactError,
+    read_artifact,
+    stamp_digest,
+)
+from model.runtime.engine import open_engine, replay_golden
+from model.runtime.metadata import FORMAT_VERSION, Metadata
+from model.runtime.preprocess import CANVAS_MULTIPLE, ResizeRule
+from model.served_network import ServedNetwork
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `detr export`."""
+    parser.add_argument("checkpoint", type=Path, help="a published .pth, a Hugging Face folder, or our .safetensors")
+    parser.add_argument("--out", type=Path, required=True, help="the artifact to write")
+    parser.add_argument(
+        "--preset", choices=sorted(PRESETS), help="says what leaves no trace in the weights, such as DC5"
+    )
+    parser.add_argument("--padding", choices=("exact", "published"), default="exact", help="(default: %(default)s)")
+    parser.add_argument(
+        "--names", type=Path, help="names of the classes, a line each or JSON, where they are not COCO's"
+    )
+    parser.add_argument("--name", help="what the model calls itself (default: the artifact's file name)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Carry out `detr export`: says what was recognised, and the worst difference that the proof found.
+
+    What goes wrong ends in one clear line.
+    """
+    try:
+        categories = read_names(args.names) if args.names else None
+        checkpoint = read_checkpoint(args.checkpoint, args.preset, categories)
+        for note in checkpoint.notes:
+            print(note)
+        report = export(checkpoint, args.out, padding=args.padding, name=args.name)
+    except (CheckpointError, NamesError, ParityError, ArtifactError, ValueError, OSError) as error:
+        raise SystemExit(f"detr export: {error}") from error
+    for name, worst in report.worst.items():
+        print(f"{name}: torch and ONNX Runtime, alone and in company, differ by at most {worst:.1e} of the spread")
+    print(f"wrote {args.out} ({args.out.stat().st_size / 1e6:.1f} MB)")
+
+
+def export(checkpoint: Checkpoint, out: Path, *, padding: str = "exact", name: str | None = None) -> ParityReport:
+    """Write the artifact of a checkpoint and return how close it is to the network.
+
+    The file appears under its name only after the proof; an older file there is left as it was until then. Raises
+    ParityError where graph and network disagree, CheckpointError where classes have no names, ValueError where the
+    metadata would not be served, OSError where the file cannot be written.
+    """
+    if out.is_dir():
+        raise IsADirectoryError(f"{out} is a folder; the artifact is one file")
+    config = replace(checkpoint.config, padding=padding)  # type: ignore[arg-type]
+    metadata = describe(checkpoint, config, name or out.stem)
+    network = build_model(config)
+    network.load_state_dict(checkpoint.state_dict)
+    served = ServedNetwork(network)
+    proto = to_onnx(served.folded())
+    onnx.helper.set_model_props(
+        proto,
+        {
+            METADATA_KEY: metadata.to_json(),
+            GOLDEN_KEY: golden_sample(served).to_text(),
+            DIGEST_KEY: BLANK_DIGEST,
+        },
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    unproved = out.with_name(f"{out.name}.unproved")
+    try:
+        unproved.write_bytes(stamp_digest(proto.SerializeToString()))
+        artifact = read_artifact(unproved)
+        engine = open_engine(artifact, "cpu")
+        report = prove(served, engine.infer, exact=config.padding == "exact")
+        replay_golden(engine, artifact)
+        unproved.replace(out)
+    finally:
+        unproved.unlink(missing_ok=True)
+    return report
+
+
+def describe(checkpoint: Checkpoint, config: ModelConfig, name: str) -> Metadata:
+    """What the artifact will say of itself."""
+    with torch.device("meta"):
+        strides = detector_of(build_model(config)).body.level_strides
+    provenance: dict[str, Any] = {
+        **checkpoint.provenance,
+        "source": checkpoint.source,
+        "sha256": checkpoint.sha256,
+        "exported_with": {
+            "detr-serve": version("detr-serve"),
+            "torch": torch.__version__,
+            "onnx": onnx.__version__,
+        },
+    }
+    return Metadata(
+        format_version=FORMAT_VERSION,
+        name=name,
+        task="panoptic" if config.masks else "detection",
+        categories=checkpoint.require_categories(),
+        num_queries=config.num_queries,
+        resize=ResizeRule(config.shortest_edge, config.longest_edge),
+        canvas_multiple=CANVAS_MULTIPLE,
+        mask_stride=strides[0] if config.masks else None,
+        detect_threshold=config.detect_threshold,
+        segment_threshold=config.segment_threshold,
+        padding=config.padding,
+        provenance=provenance,
+    )

@@ -1,0 +1,76 @@
+"""What the tests of training, export and evaluation share. Exporting takes long, so it is done once for all of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import DetrForObjectDetection, DetrForSegmentation
+
+from model.checkpoint import save_checkpoint
+from model.cli import main
+from model.data.shapes import CATEGORIES, write_shapes
+from tests.model.networks import SMALL, filled
+from tests.model.test_checkpoint_hugging_face import transformers_model
+
+
+@pytest.fixture(scope="session")
+def tiny_shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of the size that a test can train on."""
+    root = tmp_path_factory.mktemp("tiny-shapes")
+    write_shapes(root, {"train": 6, "val": 4}, size=64, seed=3)
+    return root
+
+
+@pytest.fixture(scope="session")
+def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A panoptic network of the shapes' classes, with fixed weights, as `detr train` saves one."""
+    path = tmp_path_factory.mktemp("checkpoint") / "small.safetensors"
+    save_checkpoint(path, filled(SMALL).state_dict(), SMALL, CATEGORIES, {"command": "detr train", "note": "a test"})
+    return path
+
+
+@pytest.fixture(scope="session")
+def panoptic_artifact(small_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `detr export` makes of `small_checkpoint`."""
+    out = tmp_path_factory.mktemp("export") / "new" / "small.onnx"
+    main(["export", str(small_checkpoint), "--out", str(out)])
+    return out
+
+
+@pytest.fixture(scope="session")
+def their_detector() -> Any:
+    """A tiny DetrForObjectDetection of transformers with random weights and five named classes."""
+    names = {0: "cat", 1: "dog", 2: "cow", 3: "owl", 4: "fox"}
+    heads = {"encoder_attention_heads": 4, "decoder_attention_heads": 4}
+    return transformers_model(DetrForObjectDetection, _basic_blocks(), num_queries=9, id2label=names, **heads)
+
+
+@pytest.fixture(scope="session")
+def their_segmenter() -> Any:
+    """A tiny DetrForSegmentation of transformers with random weights and the published class count."""
+    return transformers_model(DetrForSegmentation, _basic_blocks(), num_queries=6, num_labels=250)
+
+
+@pytest.fixture(scope="session")
+def detection_artifact(their_detector: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `detr export` makes of the folder that transformers saves."""
+    return _exported(their_detector, tmp_path_factory.mktemp("detector"))
+
+
+@pytest.fixture(scope="session")
+def segmentation_artifact(their_segmenter: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `detr export` makes of the folder that transformers saves."""
+    return _exported(their_segmenter, tmp_path_factory.mktemp("segmenter"))
+
+
+def _exported(theirs: Any, folder: Path) -> Path:
+    theirs.save_pretrained(folder / "saved")
+    main(["export", str(folder / "saved"), "--out", str(folder / "model.onnx")])
+    return folder / "model.onnx"
+
+
+def _basic_blocks() -> dict[str, Any]:
+    """A ResNet-18: the smallest network whose structure can be recognized."""
+    return {"layer_type": "basic", "hidden_sizes": [64, 128, 256, 512], "depths": [2, 2, 2, 2]}

@@ -1,0 +1,135 @@
+"""The command line: every command is found, explained and, where something is missing, says what."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from model.cli import COMMANDS, import_command, main
+from model.data.shapes import write_shapes
+
+REPOSITORY = Path(__file__).parents[2]
+
+# Runs the `main` of the module in argv[1] with the rest of argv, where nothing of the `train` extra is installed.
+WITHOUT_TORCH = """
+import importlib, sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "torchvision", "lightning", "onnx", "onnxscript", "scipy", "safetensors"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Blocker())
+sys.exit(importlib.import_module(sys.argv[1]).main(sys.argv[2:]))
+"""
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *words]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+
+
+def test_the_module_can_be_run_and_lists_its_commands() -> None:
+    result = run("-m", "model.cli", "--help")
+    assert result.returncode == 0, result.stderr
+    for name, (_, summary) in COMMANDS.items():
+        assert f"{name} " in result.stdout
+        assert summary.split()[0] in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ("train", "--stage"),
+        ("evaluate", "--batch-size"),
+        ("export", "--padding"),
+        ("fetch", "--no-export"),
+        ("shapes", "--seed"),
+    ],
+)
+def test_every_command_explains_itself(command: str, option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main([command, "--help"])
+    assert raised.value.code == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert printed.startswith(f"usage: detr {command} ")
+    assert option in printed
+    assert COMMANDS[command][1] in printed
+
+
+def test_no_command_is_left_out_of_these_tests() -> None:
+    assert COMMANDS.keys() == {"train", "evaluate", "export", "fetch", "shapes"}
+
+
+@pytest.mark.parametrize("words", [[], ["paint"], ["train", "--no-such-option"], ["train", "--steps", "many"]])
+def test_bad_words_end_with_the_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main(words)
+    assert raised.value.code == 2
+    assert "usage: detr" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("entry", ["model.cli", "service.cli"])
+def test_help_needs_no_torch(entry: str) -> None:
+    result = run("-c", WITHOUT_TORCH, entry, "--help")
+    assert result.returncode == 0, result.stderr
+    assert all(name in result.stdout for name in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("entry", "command"),
+    [("model.cli", "train"), ("service.cli", "train"), ("model.cli", "export"), ("model.cli", "evaluate"),
+     ("model.cli", "fetch")],
+)  # fmt: skip
+def test_a_command_that_needs_torch_says_how_to_install_it(entry: str, command: str) -> None:
+    result = run("-c", WITHOUT_TORCH, entry, command, "--help")
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"detr {command} needs ")
+    assert line.endswith(": pip install 'detr-serve[train]'")
+
+
+def test_scenes_are_drawn_without_torch(tmp_path: Path) -> None:
+    words = ["shapes", str(tmp_path), "--train", "1", "--val", "0", "--size", "32", "--workers", "1"]
+    result = run("-c", WITHOUT_TORCH, "model.cli", *words)
+    assert result.returncode == 0, result.stderr
+    assert len(list((tmp_path / "train2017").iterdir())) == 1
+
+
+def test_a_fault_of_this_project_is_not_taken_for_a_missing_package() -> None:
+    with pytest.raises(ModuleNotFoundError, match="model.no_such_module"):
+        import_command("detr train", "model.no_such_module")
+    with pytest.raises(SystemExit, match=r"^detr train needs no_such_package: pip install 'detr-serve\[train\]'$"):
+        import_command("detr train", "no_such_package")
+
+
+def test_a_download_that_fails_ends_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main(["fetch", "detr-resnet-50", "--directory", str(tmp_path), "--base-url", "http://127.0.0.1:9"])
+    message = str(raised.value)
+    assert message.startswith("detr fetch: http://127.0.0.1:9/detr-r50-e632da11.pth: ")
+    assert "\n" not in message
+
+
+def test_a_data_set_is_not_overwritten(tmp_path: Path) -> None:
+    write_shapes(tmp_path, {"train": 1, "val": 0}, size=32, seed=0)
+    with pytest.raises(SystemExit) as raised:
+        main(["shapes", str(tmp_path), "--train", "1", "--val", "0"])
+    message = str(raised.value)
+    assert message.startswith("detr shapes: ")
+    assert message.endswith("is already there")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("content", [b"", b"nothing that torch wrote", b"PK\x03\x04 and then nothing", b"\x80\x02."])
+def test_a_broken_checkpoint_ends_in_one_line(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "broken.pth"
+    path.write_bytes(content)
+    with pytest.raises(SystemExit) as raised:
+        main(["export", str(path), "--out", str(tmp_path / "model.onnx")])
+    message = str(raised.value)
+    assert message.startswith("detr export: broken.pth: ")
+    assert "\n" not in message

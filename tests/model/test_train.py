@@ -1,0 +1,289 @@
+"""`detr train`, from the command line to the checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from model import fitting
+from model.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
+from model.cli import main
+from model.config import PRESETS
+from model.data.collate import TrainingBatch
+from model.data.shapes import CATEGORIES
+from model.train import command_line
+from model.training_module import TrainingModule
+from tests.model.networks import SMALL, filled
+
+TINY = replace(SMALL, shortest_edge=64, longest_edge=96)
+
+Train = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def tiny_preset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the command builds is small enough to train in a test."""
+    monkeypatch.setitem(PRESETS, "detr-demo", TINY)
+
+
+@pytest.fixture
+def train(tiny_shapes: Path, tmp_path: Path) -> Train:
+    """Runs the command for three steps, or as told; returns its folder."""
+
+    def run(*options: str, out: str = "out", root: Path = tiny_shapes, steps: int = 3) -> Path:
+        words = ["--data", "shapes", "--root", str(root), "--out", str(tmp_path / out), "--steps", str(steps)]
+        main(["train", *words, "--batch-size", "2", "--workers", "0", *options])
+        return tmp_path / out
+
+    return run
+
+
+@pytest.fixture
+def detector(tmp_path: Path) -> Path:
+    """A checkpoint to start from, as the first stage writes one."""
+    config = replace(TINY, masks=False)
+    path = tmp_path / "detector.safetensors"
+    save_checkpoint(path, filled(config).state_dict(), config, CATEGORIES, {"command": "detr train"})
+    return path
+
+
+@pytest.fixture
+def steps_taken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, float]]:
+    """Step and learning rate of every training step."""
+    taken: list[tuple[int, float]] = []
+    real = TrainingModule.training_step
+
+    def recorded(self: TrainingModule, batch: TrainingBatch, batch_index: int) -> torch.Tensor:
+        taken.append((self.global_step, self.trainer.optimizers[0].param_groups[0]["lr"]))
+        return real(self, batch, batch_index)
+
+    monkeypatch.setattr(TrainingModule, "training_step", recorded)
+    return taken
+
+
+def figures(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def error_line(raised: pytest.ExceptionInfo[SystemExit]) -> str:
+    """What the user sees: one line that begins with the command."""
+    message = str(raised.value.code)
+    assert message.startswith("detr train: ")
+    assert "\n" not in message
+    return message.removeprefix("detr train: ")
+
+
+def weights_differ(first: Checkpoint, second: Checkpoint) -> set[str]:
+    assert first.state_dict.keys() == second.state_dict.keys()
+    return {key for key, tensor in first.state_dict.items() if not torch.equal(tensor, second.state_dict[key])}
+
+
+def test_training_writes_a_checkpoint_that_says_what_it_is(train: Train, tmp_path: Path) -> None:
+    out = train("--lr", "0.001", "--precision", "bf16-mixed")
+    checkpoint = read_checkpoint(out / "model.safetensors")
+    assert checkpoint.config == replace(TINY, masks=False)
+    assert checkpoint.categories == CATEGORIES
+    assert checkpoint.provenance["images"] == 6
+    assert checkpoint.provenance["torch"] == torch.__version__
+    assert checkpoint.provenance["init"] is None
+    training = checkpoint.provenance["training"]
+    assert (training["steps"], training["lr"], training["lr_backbone"]) == (3, 0.001, 0.001)
+    command = checkpoint.provenance["command"]
+    assert command.startswith("detr train --data shapes --root tiny-shapes")
+    assert " --out out --preset detr-demo --stage detection --steps 3 --batch-size 2 --lr 0.001 " in command
+    assert "/" not in json.dumps(checkpoint.provenance), "a path of this machine"
+    (row, *_) = [row for row in figures(out / "metrics.csv") if row["loss"]]
+    assert {"loss", "loss_ce", "loss_bbox", "loss_giou", "class_error", "cardinality_error"} <= set(row)
+
+
+def test_the_seed_decides_everything(train: Train) -> None:
+    runs = {
+        name: read_checkpoint(train("--seed", seed, out=name, steps=1) / "model.safetensors")
+        for name, seed in (("first", "1"), ("again", "1"), ("other", "2"))
+    }
+    assert weights_differ(runs["first"], runs["again"]) == set()
+    assert weights_differ(runs["first"], runs["other"])
+
+
+def test_masks_are_learnt_over_a_detector_that_stays_as_it_is(train: Train, detector: Path) -> None:
+    out = train("--stage", "masks", "--init", str(detector), "--lr", "0.01")
+    before, after = read_checkpoint(detector), read_checkpoint(out / "model.safetensors")
+    assert after.config == TINY
+    kept = {key.removeprefix("detr.") for key in after.state_dict if key.startswith("detr.")}
+    assert kept == before.state_dict.keys()
+    assert all(torch.equal(before.state_dict[key], after.state_dict[f"detr.{key}"]) for key in kept)
+    assert after.provenance["init"] == {"source": "detector.safetensors", "sha256": before.sha256}
+
+
+def test_masks_can_go_on_from_masks(train: Train, detector: Path) -> None:
+    first = train("--stage", "masks", "--init", str(detector), out="first", steps=1) / "model.safetensors"
+    again = train("--stage", "masks", "--init", str(first), "--lr", "1e-9", out="again", steps=1) / "model.safetensors"
+    one, two = read_checkpoint(first).state_dict, read_checkpoint(again).state_dict
+    torch.testing.assert_close(two, one, atol=1e-6, rtol=0)
+
+
+def test_a_run_resumes_at_its_step_with_the_rate_of_its_new_length(
+    train: Train, monkeypatch: pytest.MonkeyPatch, steps_taken: list[tuple[int, float]]
+) -> None:
+    monkeypatch.setattr(fitting, "RESUME_EVERY", 2)
+    out = train("--lr", "0.001", steps=7)
+    assert [step for step, _ in steps_taken] == [0, 1, 2, 3, 4, 5, 6]
+    assert sorted(path.name for path in (out / "resume").iterdir()) == ["last.ckpt"]
+    steps_taken.clear()
+    train("--lr", "0.001", "--resume", str(out / "resume" / "last.ckpt"), steps=8)
+    assert [step for step, _ in steps_taken] == [6, 7]
+    # Of eight steps the last 3.2 fall, and the first 500 would rise.
+    assert [rate for _, rate in steps_taken] == pytest.approx([0.001 * min(7 / 500, 2 / 3.2), 0.001 * 8 / 500])
+    assert read_checkpoint(out / "model.safetensors").provenance["training"]["steps"] == 8
+
+
+def test_a_second_run_into_the_same_folder_keeps_the_figures_of_the_first(train: Train) -> None:
+    out = train(steps=1)
+    first = figures(out / "metrics.csv")
+    (out / "metrics-1.csv").write_text("of a run before the first")
+    train(steps=1)
+    assert figures(out / "metrics-2.csv") == first
+    assert (out / "metrics-1.csv").read_text() == "of a run before the first"
+
+
+@pytest.fixture
+def resumable(train: Train, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file to resume from, at step 2 of 3."""
+    monkeypatch.setattr(fitting, "RESUME_EVERY", 2)
+    return train(out="before") / "resume" / "last.ckpt"
+
+
+def test_a_file_that_a_run_cannot_resume_from_is_refused(train: Train, resumable: Path, detector: Path) -> None:
+    resume = ("--resume", str(resumable))
+    for options, steps, reason in (
+        (resume, 2, "last.ckpt is at step 2 already: --steps must be more than that"),
+        ((*resume, "--lr", "0.5"), 3, "last.ckpt was written with --lr 0.0003 and can only go on with that"),
+        (
+            (*resume, "--stage", "masks", "--init", str(detector)),
+            3,
+            "last.ckpt was written with --stage detection and can only go on with that",
+        ),
+        (("--resume", str(detector)), 3, "detector.safetensors is no file to resume from: those are in OUT/resume"),
+        (("--resume", str(resumable.parent / "none.ckpt")), 3, "none.ckpt: it is not a file that torch.save wrote"),
+    ):
+        with pytest.raises(SystemExit) as raised:
+            train(*options, steps=steps)
+        assert error_line(raised).startswith(reason)
+
+
+def test_a_file_of_another_network_or_program_is_refused(
+    train: Train, resumable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.save({"model": {}}, tmp_path / "other.pth")
+    with pytest.raises(SystemExit) as raised:
+        train("--resume", str(tmp_path / "other.pth"))
+    assert error_line(raised) == "other.pth is no file to resume from: those are in OUT/resume"
+    monkeypatch.setitem(PRESETS, "detr-demo", replace(TINY, num_queries=11))
+    with pytest.raises(SystemExit) as raised:
+        train("--resume", str(resumable))
+    assert error_line(raised) == "last.ckpt was written by a run with another network or stage"
+
+
+@pytest.mark.parametrize(
+    ("change", "stage", "reason"),
+    [
+        ({"num_classes": 5, "masks": False}, "detection", "start.safetensors has 5 classes, the data 12"),
+        ({"masks": True}, "detection", "start.safetensors has a mask head"),
+        (
+            {"masks": False, "nheads": 4, "decoder_layers": 1},
+            "detection",
+            "start.safetensors does not fit the preset: nheads is 4, not 8; decoder_layers is 1, not 2",
+        ),
+        ({"masks": False, "num_queries": 9}, "masks", "it does not fit"),
+    ],
+)
+def test_a_start_that_does_not_fit_is_refused(
+    train: Train, tmp_path: Path, change: dict[str, Any], stage: str, reason: str
+) -> None:
+    config = replace(TINY, **change)
+    path = tmp_path / "start.safetensors"
+    save_checkpoint(path, filled(config).state_dict(), config, None, {})
+    with pytest.raises(SystemExit) as raised:
+        train("--stage", stage, "--init", str(path))
+    assert error_line(raised).startswith(reason)
+
+
+def test_masks_without_a_detector_to_freeze_are_refused(train: Train) -> None:
+    with pytest.raises(SystemExit) as raised:
+        train("--stage", "masks")
+    assert error_line(raised) == "--stage masks needs --init with the detector to freeze"
+
+
+def test_a_folder_or_file_that_is_missing_is_named(train: Train, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as raised:
+        train(root=tmp_path / "nowhere")
+    assert error_line(raised).startswith("there is no annotation file ")
+    assert "nowhere" in error_line(raised)
+    with pytest.raises(SystemExit) as raised:
+        train("--init", str(tmp_path / "none.pth"))
+    assert error_line(raised) == "none.pth: there is no such file"
+
+
+def test_an_output_that_is_a_file_is_refused_before_training(
+    train: Train, tmp_path: Path, steps_taken: list[tuple[int, float]]
+) -> None:
+    (tmp_path / "out").write_text("")
+    with pytest.raises(SystemExit) as raised:
+        train()
+    assert "out" in error_line(raised)
+    assert steps_taken == []
+
+
+@pytest.mark.parametrize(
+    ("options", "steps", "reason"),
+    [
+        ((), 0, "--steps must be at least 1, not 0"),
+        (("--batch-size", "7"), 3, "6 pictures do not make a batch of 7"),
+        (("--lr", "-1"), 3, "--lr must be 0 or more, not -1.0"),
+        (("--lr-backbone", "nan"), 3, "--lr-backbone must be 0 or more, not nan"),
+        (("--weight-decay", "inf"), 3, "--weight-decay must be 0 or more, not inf"),
+    ],
+)
+def test_options_that_make_no_run_are_refused(train: Train, options: tuple[str, ...], steps: int, reason: str) -> None:
+    with pytest.raises(SystemExit) as raised:
+        train(*options, steps=steps)
+    assert error_line(raised).startswith(reason)
+
+
+def test_training_that_diverges_says_so(train: Train) -> None:
+    with pytest.raises(SystemExit) as raised:
+        train("--lr", "1e30")
+    assert error_line(raised) == "the network's answer is not finite at step 1: lower the learning rate"
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_broken_picture_is_named_wherever_it_is_read(
+    train: Train, tiny_shapes: Path, tmp_path: Path, workers: str
+) -> None:
+    root = tmp_path / "shapes"
+    shutil.copytree(tiny_shapes, root)
+    for picture in (root / "train2017").iterdir():
+        picture.write_bytes(picture.read_bytes()[:100])
+    with pytest.raises(SystemExit) as raised:
+        train("--workers", workers, root=root)
+    assert "cannot be decoded" in error_line(raised)
+
+
+def test_a_command_is_told_with_names_for_paths() -> None:
+    args = argparse.Namespace(
+        data="coco", root=Path("/home/someone/data sets"), out=Path("runs/../a"), init=None, lr=1e-4, workers=0,
+        multi_scale=True, quiet=False, run=print,
+    )  # fmt: skip
+    assert command_line("train", args) == (
+        "detr train --data coco --root 'data sets' --out a --lr 0.0001 --workers 0 --multi-scale"
+    )
