@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from model.runtime.preprocess import CANVAS_MULTIPLE, round_up
+
 # Mean and standard deviation of ImageNet's RGB values in [0, 1], which every torchvision backbone was trained with.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -23,12 +25,7 @@ class NestedTensor(NamedTuple):
     padding_mask: Tensor
 
 
-def round_up(length: int, multiple: int) -> int:
-    """The smallest multiple of `multiple` that is not below `length`."""
-    return -(-length // multiple) * multiple
-
-
-def pad_images(images: Sequence[Tensor], multiple: int = 32) -> NestedTensor:
+def pad_images(images: Sequence[Tensor], multiple: int = CANVAS_MULTIPLE) -> NestedTensor:
     """Put images [C, h_i, w_i] on the smallest common canvas whose sides are multiples of `multiple`.
 
     With a multiple of 32 the valid cells at stride s are exactly ceil(h/s) x ceil(w/s), which exact padding needs;

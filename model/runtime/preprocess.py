@@ -90,8 +90,8 @@ def make_batch(images: Sequence[NDArray[np.uint8]]) -> Batch:
     if not images:
         raise ValueError("a batch needs at least one image")
     sizes = tuple((image.shape[0], image.shape[1]) for image in images)
-    height = _round_up(max(height for height, _ in sizes))
-    width = _round_up(max(width for _, width in sizes))
+    height = round_up(max(height for height, _ in sizes), CANVAS_MULTIPLE)
+    width = round_up(max(width for _, width in sizes), CANVAS_MULTIPLE)
     canvas = np.zeros((len(images), height, width, 3), dtype=np.uint8)
     padding_mask = np.ones((len(images), height, width), dtype=np.bool_)
     for index, (image, (h, w)) in enumerate(zip(images, sizes, strict=True)):
@@ -100,5 +100,6 @@ def make_batch(images: Sequence[NDArray[np.uint8]]) -> Batch:
     return Batch(canvas, padding_mask, sizes)
 
 
-def _round_up(side: int) -> int:
-    return -(-side // CANVAS_MULTIPLE) * CANVAS_MULTIPLE
+def round_up(length: int, multiple: int) -> int:
+    """The smallest multiple of `multiple` that is not below `length`."""
+    return -(-length // multiple) * multiple

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from model.nested_tensor import IMAGENET_MEAN, IMAGENET_STD, normalize, pad_images, round_up
+from model.nested_tensor import IMAGENET_MEAN, IMAGENET_STD, normalize, pad_images
+from model.runtime.preprocess import round_up
 
 sizes = st.lists(st.tuples(st.integers(1, 70), st.integers(1, 70)), min_size=1, max_size=4)
 

@@ -1,0 +1,144 @@
+"""The web page in a real browser: choose a picture, see what is found in it, and what is said when it fails."""
+
+from __future__ import annotations
+
+import base64
+import io
+import sys
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from playwright.sync_api import ConsoleMessage, Page, Route, expect, sync_playwright
+
+from tests.end_to_end.conftest import REPOSITORY
+from tests.end_to_end.processes import free_port, running
+
+CHROMIUM = "/usr/bin/chromium"  # Debian's; Playwright's own browsers are never downloaded
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+EXAMPLE = REPOSITORY / "docs/example.jpg"
+THINGS = {"ring", "heart", "cross"}
+STUFF = {"sky", "grass", "water"}
+
+expect.set_options(timeout=60_000)  # a loaded machine is not a failure
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory, need: Callable[..., None]) -> Iterator[str]:
+    need("chromium")
+    url = f"http://127.0.0.1:{(port := free_port())}"
+    command = [sys.executable, "-m", "service.cli", "serve", "--port", str(port), "--device", "cpu"]
+    command += ["--request-timeout-ms", "60000"]
+    log = tmp_path_factory.mktemp("serve") / "log"
+    with running(command, f"{url}/health/ready", log, timeout_s=120):
+        yield url
+
+
+@pytest.fixture
+def errors() -> list[str]:
+    """What the page's console and its uncaught exceptions said that nobody may see."""
+    return []
+
+
+@pytest.fixture
+def page(url: str, errors: list[str]) -> Iterator[Page]:
+    """The page, open, with the model described; at the end it must have asked its own service only."""
+    asked: list[str] = []
+
+    def note(message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            errors.append(message.text)
+
+    with (
+        sync_playwright() as playwright,
+        playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS, timeout=120_000) as browser,
+    ):
+        opened = browser.new_page()
+        opened.on("console", note)
+        opened.on("pageerror", lambda error: errors.append(str(error)))
+        opened.on("request", lambda request: asked.append(request.url))
+        opened.goto(url)
+        expect(opened.locator("#model")).to_contain_text("classes")
+        yield opened
+    assert f"{url}/model" in asked
+    assert [address for address in asked if not address.startswith((f"{url}/", "data:"))] == []
+
+
+def canvas(page: Page) -> NDArray[np.int16]:
+    address: str = page.evaluate("document.querySelector('#canvas').toDataURL()")
+    with Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))) as picture:
+        return np.asarray(picture.convert("RGB"), dtype=np.int16)
+
+
+def changed(picture: NDArray[np.int16], plain: NDArray[np.int16]) -> float:
+    """Share of the pixels that differ."""
+    return float((picture != plain).any(axis=-1).mean())
+
+
+def names(page: Page) -> set[str]:
+    return set(page.locator("#list .name").all_inner_texts())
+
+
+def png_of_a_wrong_checksum() -> bytes:
+    """A browser forgives a wrong checksum of a remark and shows the picture; the service calls the file broken."""
+    remark = PngInfo()
+    remark.add_text("Comment", "remark")
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 48), "teal").save(buffer, format="PNG", pnginfo=remark)
+    assert buffer.getvalue().count(b"remark") == 1
+    return buffer.getvalue().replace(b"remark", b"REMARK")
+
+
+def test_objects_and_then_segments_of_the_example_are_listed_and_drawn(page: Page, errors: list[str]) -> None:
+    before: list[NDArray[np.int16]] = []
+
+    def look_before_the_answer(route: Route) -> None:
+        before.append(canvas(page))
+        route.continue_()
+
+    page.route("**/detect?*", look_before_the_answer)
+    page.set_input_files("#file", EXAMPLE)
+    expect(page.locator("#heading")).to_contain_text("OBJECTS")
+    for name in THINGS:
+        expect(page.locator("#list")).to_contain_text(name)
+    (plain,) = before
+    assert plain.std() > 10, "the canvas shows no picture"
+    # Outlines and labels; the picture stays visible between them.
+    assert 0.02 < changed(canvas(page), plain) < 0.5
+
+    page.get_by_label("Segment").check(force=True)  # the radio button itself is transparent
+    expect(page.locator("#heading")).to_contain_text("SEGMENTS")
+    assert names(page) == THINGS | STUFF
+    # Masks, which cover nearly every pixel.
+    assert changed(canvas(page), plain) > 0.9
+    expect(page.locator("#times")).to_contain_text("infer")
+    assert errors == []
+
+
+def test_a_broken_file_shows_what_the_service_says_of_it(page: Page, errors: list[str]) -> None:
+    page.set_input_files("#file", {"name": "broken.png", "mimeType": "image/png", "buffer": png_of_a_wrong_checksum()})
+    expect(page.locator("#list .error")).to_have_text("the PNG image is broken or incomplete")
+    expect(page.locator("#heading")).to_have_text("NO ANSWER")
+    # The browser itself reports every answer of 400 and above; nothing else may be reported.
+    (report,) = errors
+    assert "status of 400" in report
+
+
+def test_a_file_that_the_browser_cannot_show_is_not_sent(page: Page, errors: list[str]) -> None:
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.url))
+    cut = EXAMPLE.read_bytes()[:-20_000]
+    page.set_input_files("#file", {"name": "cut.jpg", "mimeType": "image/jpeg", "buffer": cut})
+    expect(page.locator("#list .error")).to_have_text("the browser cannot show this file")
+    assert sent == []
+    assert errors == []
