@@ -35,8 +35,8 @@ class TrainConfig:
     """
 
     stage: Stage = "detection"
-    steps: int = 20_000
-    batch_size: int = 32
+    steps: int = 8_000
+    batch_size: int = 16
     lr: float = 3e-4
     lr_backbone: float = 3e-4
     weight_decay: float = 1e-4

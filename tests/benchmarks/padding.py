@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from model.box_ops import cxcywh_to_xyxy
-from model.config import PRESETS, ModelConfig
+from model.config import PRESETS, ModelConfig, Padding
 from model.detr import DETR
 from model.nested_tensor import normalize, pad_images
 from model.parity_proof import scene
@@ -24,7 +23,7 @@ from model.segmentation import DETRsegm
 from tests.model.networks import filled
 
 SIZES = ((97, 141), (150, 101), (224, 320), (96, 96))
-PADDINGS: tuple[Literal["exact", "published"], ...] = ("exact", "published")
+PADDINGS: tuple[Padding, ...] = ("exact", "published")
 
 
 def changes(network: DETR | DETRsegm, images: list[Tensor], multiple: int) -> tuple[float, float]:

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from transformers import DetrForObjectDetection, DetrForSegmentation
 
 from model.checkpoint import save_checkpoint
 from model.cli import main
 from model.data.shapes import CATEGORIES, write_shapes
+from model.segmentation import DETRsegm
 from tests.model.networks import SMALL, filled
 from tests.model.test_checkpoint_hugging_face import transformers_model
 
@@ -24,10 +26,25 @@ def tiny_shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A panoptic network of the shapes' classes, with fixed weights, as `detr train` saves one."""
+def small_network() -> DETRsegm:
+    """A panoptic network of the shapes' classes with fixed weights, whose queries have masks of their own."""
+    network = filled(SMALL)
+    assert isinstance(network, DETRsegm)
+    first = network.mask_head.get_parameter("lay1.weight")
+    with torch.no_grad():
+        # Attention maps are faint beside features, and without training all alike.
+        first[:, SMALL.hidden_dim :] *= 1000
+        for linear in (network.bbox_attention.q_linear, network.bbox_attention.k_linear):
+            linear.weight *= 3
+    return network
+
+
+@pytest.fixture(scope="session")
+def small_checkpoint(small_network: DETRsegm, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`small_network` as `detr train` saves one."""
     path = tmp_path_factory.mktemp("checkpoint") / "small.safetensors"
-    save_checkpoint(path, filled(SMALL).state_dict(), SMALL, CATEGORIES, {"command": "detr train", "note": "a test"})
+    provenance = {"command": "detr train", "note": "a test"}
+    save_checkpoint(path, small_network.state_dict(), SMALL, CATEGORIES, provenance)
     return path
 
 

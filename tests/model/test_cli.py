@@ -17,9 +17,11 @@ REPOSITORY = Path(__file__).parents[2]
 WITHOUT_TORCH = """
 import importlib, sys
 
+BLOCKED = ("torch", "torchvision", "lightning", "onnx", "onnxscript", "scipy", "safetensors")
+
 class Blocker:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("torch", "torchvision", "lightning", "onnx", "onnxscript", "scipy", "safetensors"):
+        if name.partition(".")[0] in BLOCKED:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Blocker())
@@ -100,7 +102,7 @@ def test_scenes_are_drawn_without_torch(tmp_path: Path) -> None:
 
 
 def test_a_fault_of_this_project_is_not_taken_for_a_missing_package() -> None:
-    with pytest.raises(ModuleNotFoundError, match="model.no_such_module"):
+    with pytest.raises(ModuleNotFoundError, match=r"model\.no_such_module"):
         import_command("detr train", "model.no_such_module")
     with pytest.raises(SystemExit, match=r"^detr train needs no_such_package: pip install 'detr-serve\[train\]'$"):
         import_command("detr train", "no_such_package")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from model.config import PRESETS
+from model.config import PRESETS, Padding
 from model.criterion import SetCriterion
 from model.detr import Predictions
 from model.matcher import HungarianMatcher
@@ -26,6 +26,7 @@ from model.segmentation import DETRsegm
 from tests.model.networks import filled
 
 NUMBERS = np.load(Path(__file__).parents[1] / "parity" / "detr_resnet50_panoptic.npz")
+PADDINGS: tuple[Padding, ...] = ("exact", "published")
 TOLERANCE = 1e-4  # of each array's spread
 
 IMAGES = [torch.from_numpy(NUMBERS[f"image_{i}"]).permute(2, 0, 1) for i in (0, 1)]
@@ -34,8 +35,13 @@ CATEGORIES = tuple(Category(i, f"class {i}", i <= 90, (0, 0, 0)) for i in range(
 
 @pytest.fixture(scope="module")
 def networks() -> dict[str, DETRsegm]:
-    preset = PRESETS["detr-resnet-50-panoptic"]
-    return {padding: filled(replace(preset, padding=padding)) for padding in ("exact", "published")}  # type: ignore[arg-type]
+    return {padding: _network(padding) for padding in PADDINGS}
+
+
+def _network(padding: Padding) -> DETRsegm:
+    network = filled(replace(PRESETS["detr-resnet-50-panoptic"], padding=padding))
+    assert isinstance(network, DETRsegm)
+    return network
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +75,7 @@ def assert_close(found: Tensor | NDArray[Any], array: str) -> None:
 
 
 @pytest.mark.parametrize("i", [0, 1])
-@pytest.mark.parametrize("padding", ["exact", "published"])
+@pytest.mark.parametrize("padding", PADDINGS)
 def test_an_image_alone_gives_the_published_outputs(
     solo: dict[tuple[str, int], Predictions], padding: str, i: int
 ) -> None:

@@ -147,13 +147,17 @@ def test_a_run_resumes_at_its_step_with_the_rate_of_its_new_length(
     assert read_checkpoint(out / "model.safetensors").provenance["training"]["steps"] == 8
 
 
-def test_a_second_run_into_the_same_folder_keeps_the_figures_of_the_first(train: Train) -> None:
-    out = train(steps=1)
+def test_a_second_run_into_the_same_folder_keeps_figures_and_replaces_what_is_resumed(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fitting, "RESUME_EVERY", 2)
+    out = train()
     first = figures(out / "metrics.csv")
     (out / "metrics-1.csv").write_text("of a run before the first")
-    train(steps=1)
+    train()
     assert figures(out / "metrics-2.csv") == first
     assert (out / "metrics-1.csv").read_text() == "of a run before the first"
+    assert [path.name for path in (out / "resume").iterdir()] == ["last.ckpt"], "which of them is the newest?"
 
 
 @pytest.fixture

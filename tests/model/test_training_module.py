@@ -45,14 +45,23 @@ def batch() -> TrainingBatch:
     return collate([first, item((40, 64), [(0.5, 0.5, 0.5, 0.6)], seed=2)])
 
 
-def module(config: TrainConfig) -> TrainingModule:
+class Watched(TrainingModule):
+    """There is no trainer here, so the figures that a step logs stay with it."""
+
+    figures: dict[str, Tensor]
+
+    def log(self, name: str, value: Any, *args: Any, **kwargs: Any) -> None:
+        self.figures[name] = value
+
+    def log_dict(self, dictionary: Any, *args: Any, **kwargs: Any) -> None:
+        self.figures.update(dictionary)
+
+
+def module(config: TrainConfig) -> Watched:
     torch.manual_seed(0)
     network = build_model(SMALL if config.stage == "masks" else DETECTOR)
-    made = TrainingModule(network, SMALL.num_classes, config).train()
-    # There is no trainer here, and so nobody to take the figures that a step logs.
-    made.logged = {}  # type: ignore[assignment]
-    made.log = lambda name, value, **_: made.logged.__setitem__(name, value)  # type: ignore[attr-defined, method-assign]
-    made.log_dict = lambda values, **_: made.logged.update(values)  # type: ignore[attr-defined, method-assign]
+    made = Watched(network, SMALL.num_classes, config)
+    made.figures = {}
     return made
 
 
@@ -173,9 +182,8 @@ def test_the_loss_is_the_criterions_on_the_normalized_batch() -> None:
         expected = trained.criterion(trained.network(normalize(images, padding_mask)), targets)
         found = trained.training_step(batch(), 0)
     assert float(found) == pytest.approx(float(weighted_sum(expected)), rel=1e-4)
-    logged = trained.logged  # type: ignore[attr-defined]
-    assert set(logged) == {"loss", "loss_ce", "loss_bbox", "loss_giou", "cardinality_error", "class_error"}
-    assert float(logged["loss_bbox"]) == pytest.approx(float(expected["loss_bbox"]), rel=1e-4)
+    assert set(trained.figures) == {"loss", "loss_ce", "loss_bbox", "loss_giou", "cardinality_error", "class_error"}
+    assert float(trained.figures["loss_bbox"]) == pytest.approx(float(expected["loss_bbox"]), rel=1e-4)
 
 
 def test_the_loss_of_masks_is_the_criterions_though_only_matched_masks_are_computed() -> None:
@@ -197,8 +205,8 @@ def test_losses_are_float32_where_the_network_runs_in_bfloat16(stage: Any) -> No
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = trained.training_step(batch(), 0)
     assert seen == [torch.bfloat16], "the network did not run in bfloat16, so the test shows nothing"
-    figures = trained.logged  # type: ignore[attr-defined]
-    assert {name: value.dtype for name, value in figures.items()} == dict.fromkeys(figures, torch.float32)
+    assert "loss" in trained.figures
+    assert {value.dtype for value in trained.figures.values()} == {torch.float32}
     loss.backward()
     assert all(parameter.grad.isfinite().all() for parameter in trained.parameters() if parameter.grad is not None)
 
