@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from transformers import DetrForObjectDetection, DetrForSegmentation
 
 from model.checkpoint import save_checkpoint
 from model.cli import main
 from model.data.shapes import CATEGORIES, write_shapes
 from model.segmentation import DETRsegm
-from tests.model.networks import SMALL, filled
+from tests.model.networks import SMALL, filled, sharpen_masks
 from tests.model.test_checkpoint_hugging_face import transformers_model
 
 
@@ -30,12 +29,7 @@ def small_network() -> DETRsegm:
     """A panoptic network of the shapes' classes with fixed weights, whose queries have masks of their own."""
     network = filled(SMALL)
     assert isinstance(network, DETRsegm)
-    first = network.mask_head.get_parameter("lay1.weight")
-    with torch.no_grad():
-        # Attention maps are faint beside features, and without training all alike.
-        first[:, SMALL.hidden_dim :] *= 1000
-        for linear in (network.bbox_attention.q_linear, network.bbox_attention.k_linear):
-            linear.weight *= 3
+    sharpen_masks(network)
     return network
 
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from model.backbone import Backbone
 from model.config import ModelConfig
 from model.nested_tensor import NestedTensor, normalize, pad_images
-from tests.model.networks import SMALL, filled
+from model.segmentation import DETRsegm
+from tests.model.networks import SMALL, filled, sharpen_masks
 
 TOLERANCE = 1e-4
 
@@ -26,6 +27,9 @@ CONFIGS = {
     "squeeze and excitation": replace(WIDE, backbone="mobilenet_v3_small", stages=4),
 }
 NETWORKS = {name: filled(config) for name, config in CONFIGS.items()}
+for network in NETWORKS.values():
+    assert isinstance(network, DETRsegm)
+    sharpen_masks(network)
 
 sizes = st.tuples(st.integers(1, 130), st.integers(1, 130))
 
