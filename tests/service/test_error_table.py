@@ -220,7 +220,7 @@ async def test_two_hundred_broken_files_leave_the_service_as_it_was(serving: Ser
 async def test_exactly_the_requests_beyond_batch_and_queue_are_refused(serving: Serving, engine: FakeEngine) -> None:
     batch, queue, extra = 3, 5, 7
     engine.hold()
-    async with serving(engine, max_batch_size=batch, max_queue_size=queue) as app:
+    async with serving(engine, max_batch_size=batch, max_queue_size=queue, request_timeout_ms=120_000) as app:
         tasks = [asyncio.create_task(app.detect(red_png(red))) for red in range(batch + queue + extra)]
         await until(lambda: sum(task.done() for task in tasks) == extra)
         for _ in range(50):
