@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from model.average_precision import average_precision
 from model.build import build_model
 from model.checkpoint import CheckpointError, read_checkpoint
-from model.data.coco import CocoDetection
+from model.data.coco_dataset import CocoDataset
 from model.data.coco_files import ImageRecord, class_index, class_indices, read_annotations, read_image
-from model.data.coco_panoptic import CocoPanoptic, decode_ids
+from model.data.coco_panoptic import decode_ids
 from model.data.folders import KINDS, instances_file, open_dataset, panoptic_file
 from model.export import describe
 from model.panoptic_quality import PanopticQuality, Segmentation
@@ -116,7 +116,7 @@ def evaluate(loaded: Loaded, kind: str, root: Path, split: str, *, batch_size: i
 
 
 def _answers(
-    engine: Engine, metadata: Metadata, data: CocoDetection | CocoPanoptic, batch_size: int, with_masks: bool
+    engine: Engine, metadata: Metadata, data: CocoDataset, batch_size: int, with_masks: bool
 ) -> Iterator[tuple[ImageRecord, tuple[int, int], ImageOutputs]]:
     """Every picture, (height, width) as the network saw it, and outputs; resized and padded as in the service."""
     threshold = metadata.segment_threshold if with_masks else NO_MASKS

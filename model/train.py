@@ -16,8 +16,7 @@ from model.build import build_model, detector_of
 from model.checkpoint import Checkpoint, CheckpointError, check_state, read_checkpoint, save_checkpoint
 from model.checkpoint.structure import disagreements
 from model.config import PRESETS, ModelConfig
-from model.data.coco import CocoDetection
-from model.data.coco_panoptic import CocoPanoptic
+from model.data.coco_dataset import CocoDataset
 from model.data.collate import AspectRatioBatchSampler, collate
 from model.data.folders import KINDS, open_dataset
 from model.data.transforms import train_transform
@@ -146,7 +145,7 @@ def load_initial(network: torch.nn.Module, path: Path, config: ModelConfig) -> C
     return checkpoint
 
 
-def loader(data: CocoDetection | CocoPanoptic, config: TrainConfig) -> DataLoader[Any]:
+def loader(data: CocoDataset, config: TrainConfig) -> DataLoader[Any]:
     """Shuffled batches of like aspect ratio."""
     sampler = AspectRatioBatchSampler(data.sizes, config.batch_size, seed=config.seed, drop_last=True)
     return DataLoader(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from torch import Tensor
-from torch.utils.data import Dataset
 
+from model.data.coco_dataset import CocoDataset, Transform, boxes_xywh_to_xyxy
 from model.data.coco_files import (
     ImageRecord,
     Target,
@@ -22,13 +22,8 @@ from model.data.coco_files import (
     class_indices,
     make_target,
     read_annotations,
-    read_categories,
-    read_image,
-    read_records,
 )
 from model.runtime.categories import Category
-
-Transform = Callable[[Tensor, Target], tuple[Tensor, Target]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +35,7 @@ class _Instance:
     segmentation: Any  # polygons or RLE as in the file; None where masks are not asked for
 
 
-class CocoDetection(Dataset[tuple[Tensor, Target]]):
+class CocoDetection(CocoDataset):
     """Pictures with the boxes and, if asked, the masks of their things.
 
     An item is the picture, uint8 [3, height, width], and its target (keys of `coco_files.Target`), with boxes
@@ -71,11 +66,7 @@ class CocoDetection(Dataset[tuple[Tensor, Target]]):
             ValueError: if it is malformed, lists no image, or an annotation has an unknown category or image.
         """
         content = read_annotations(annotations)
-        self.images = images
-        self.categories = tuple(categories) if categories is not None else read_categories(content)
-        self.records = read_records(content)
-        self.masks = masks
-        self.transform = transform
+        super().__init__(content, images, categories, masks, transform)
         self._instances = self._read_instances(content["annotations"], annotations)
 
     def _read_instances(self, entries: list[dict[str, Any]], path: Path) -> dict[int, list[_Instance]]:
@@ -93,25 +84,13 @@ class CocoDetection(Dataset[tuple[Tensor, Target]]):
                 instances[entry["image_id"]].append(_Instance(label, tuple(entry["bbox"]), segmentation))
         return dict(instances)
 
-    @property
-    def sizes(self) -> list[tuple[int, int]]:
-        """(height, width) of every picture, without decoding any."""
-        return [(record.height, record.width) for record in self.records]
-
-    def __len__(self) -> int:
-        """Number of pictures, those without an object included."""
-        return len(self.records)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Target]:
-        """Decode and transform one item; raises what `coco_files.read_image` does."""
+    def target(self, index: int) -> Target:
+        """What is in one picture, before any transform."""
         record = self.records[index]
         instances = self._instances.get(record.id, [])
-        boxes = torch.tensor([i.box_xywh for i in instances], dtype=torch.float32).reshape(-1, 4)
-        boxes[:, 2:] += boxes[:, :2]
+        boxes = boxes_xywh_to_xyxy([i.box_xywh for i in instances])
         masks = decode_masks([i.segmentation for i in instances], record) if self.masks else None
-        image: Tensor = read_image(self.images, record)
-        target = make_target(record, [i.label for i in instances], boxes, masks)
-        return self.transform(image, target) if self.transform else (image, target)
+        return make_target(record, [i.label for i in instances], boxes, masks)
 
 
 def decode_masks(segmentations: Sequence[Any], record: ImageRecord) -> Tensor:

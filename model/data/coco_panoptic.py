@@ -9,9 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from model.data.coco import Transform
+from model.data.coco_dataset import CocoDataset, Transform, boxes_xywh_to_xyxy
 from model.data.coco_files import (
     ImageRecord,
     Target,
@@ -19,9 +18,7 @@ from model.data.coco_files import (
     class_indices,
     make_target,
     read_annotations,
-    read_categories,
     read_image,
-    read_records,
 )
 from model.runtime.categories import Category
 
@@ -36,7 +33,7 @@ class _Segments:
     boxes_xywh: tuple[tuple[float, float, float, float], ...]
 
 
-class CocoPanoptic(Dataset[tuple[Tensor, Target]]):
+class CocoPanoptic(CocoDataset):
     """Pictures with the boxes and masks of their things and stuff.
 
     A stuff segment is a target like any other, with a box around all its pixels, as in DETR
@@ -69,12 +66,8 @@ class CocoPanoptic(Dataset[tuple[Tensor, Target]]):
                 unknown category.
         """
         content = read_annotations(annotations)
-        self.images = images
+        super().__init__(content, images, categories, masks, transform)
         self.segments = segments if segments is not None else annotations.with_suffix("")
-        self.categories = tuple(categories) if categories is not None else read_categories(content)
-        self.records = read_records(content)
-        self.masks = masks
-        self.transform = transform
         self._isthing = torch.tensor([category.isthing for category in self.categories])
         self._segments = self._read_segments(content["annotations"], annotations)
 
@@ -94,33 +87,17 @@ class CocoPanoptic(Dataset[tuple[Tensor, Target]]):
             segments.append(_Segments(entry["file_name"], tuple(ids), tuple(labels), tuple(boxes)))
         return segments
 
-    @property
-    def sizes(self) -> list[tuple[int, int]]:
-        """(height, width) of every picture, without decoding any."""
-        return [(record.height, record.width) for record in self.records]
+    def target(self, index: int) -> Target:
+        """What is in one picture, before any transform.
 
-    def __len__(self) -> int:
-        """Number of pictures."""
-        return len(self.records)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Target]:
-        """Decode and transform one item.
-
-        Raises what `coco_files.read_image` does, for the picture and for the PNG, and ValueError if a segment
-        has no pixel in the PNG.
+        Raises what `coco_files.read_image` does, for the PNG, and ValueError if a segment has no pixel in it.
         """
         record, segments = self.records[index], self._segments[index]
-        masks: Tensor | None = None
-        if self.masks:
-            masks = self._read_masks(record, segments)
-            boxes = masks_to_boxes_xyxy(masks)
-        else:
-            boxes = torch.tensor(segments.boxes_xywh, dtype=torch.float32).reshape(-1, 4)
-            boxes[:, 2:] += boxes[:, :2]
-        image: Tensor = read_image(self.images, record)
+        masks = self._read_masks(record, segments) if self.masks else None
+        boxes = boxes_xywh_to_xyxy(segments.boxes_xywh) if masks is None else masks_to_boxes_xyxy(masks)
         target = make_target(record, segments.labels, boxes, masks)
         target["isthing"] = self._isthing[target["labels"]]
-        return self.transform(image, target) if self.transform else (image, target)
+        return target
 
     def _read_masks(self, record: ImageRecord, segments: _Segments) -> Tensor:
         """The mask of every segment, uint8 [m, height, width] of 0 and 1."""

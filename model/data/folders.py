@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from model.data.coco import CocoDetection, Transform
+from model.data.coco import CocoDetection
+from model.data.coco_dataset import CocoDataset, Transform
 from model.data.coco_panoptic import CocoPanoptic
 from model.runtime.categories import Category
 
@@ -30,7 +31,7 @@ def open_dataset(
     masks: bool,
     categories: Sequence[Category] | None = None,
     transform: Transform | None = None,
-) -> CocoDetection | CocoPanoptic:
+) -> CocoDataset:
     """The data set of a folder laid out as COCO's: `{split}2017/` and `annotations/`.
 
     Kind `coco` reads instances (things), `coco-panoptic` and `shapes` (what `detr shapes` writes) things and stuff.
