@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from model.box_ops import cxcywh_to_xyxy, giou_loss_xyxy
 from model.detr import Predictions
-from model.matcher import HungarianMatcher, Match
+from model.matcher import HungarianMatcher, Match, matched_pairs
 
 # The published coefficients; auxiliary losses ("_0", "_1", ...) take those of the last layer.
 LOSS_WEIGHTS = {"loss_ce": 1.0, "loss_bbox": 5.0, "loss_giou": 2.0, "loss_mask": 1.0, "loss_dice": 1.0}
@@ -64,7 +64,7 @@ class SetCriterion(nn.Module):
     def _class_loss(self, outputs: Predictions, targets: list[dict[str, Tensor]], match: list[Match]) -> Tensor:
         logits = outputs["pred_logits"].float()  # (B, Q, classes + 1)
         labels = torch.full(logits.shape[:2], self.num_classes, dtype=torch.int64, device=logits.device)
-        labels[_index(match)] = _of_targets(targets, "labels", match)
+        labels[matched_pairs(match).unbind(1)] = _of_targets(targets, "labels", match)
         return functional.cross_entropy(logits.transpose(1, 2), labels, self.class_weight)
 
     def mask_losses(
@@ -78,8 +78,9 @@ class SetCriterion(nn.Module):
 
         `mask_index` must hold every matched pair; pairs that are not matched are ignored.
         """
-        image, _ = _index(match)
-        rows = _rows(outputs["mask_index"], _index(match), outputs["pred_logits"].shape[:2])
+        pairs = matched_pairs(match)
+        image = pairs[:, 0]
+        rows = _rows(outputs["mask_index"], pairs, outputs["pred_logits"].shape[:2])
         masks = outputs["pred_masks"][rows].float()
         if padding_mask is None:
             height, width = _canvas(targets)
@@ -152,25 +153,19 @@ def cardinality_error(outputs: Predictions, targets: list[dict[str, Tensor]]) ->
     return (found - count).abs().float().mean()
 
 
-def _index(match: list[Match]) -> tuple[Tensor, Tensor]:
-    """The (batch, query) index of all matched queries, image after image."""
-    image = torch.cat([torch.full_like(query, i) for i, (query, _) in enumerate(match)])
-    return image, torch.cat([query for query, _ in match])
-
-
 def _of_queries(values: Tensor, match: list[Match]) -> Tensor:
-    return values[_index(match)]
+    return values[matched_pairs(match).unbind(1)]
 
 
 def _of_targets(targets: list[dict[str, Tensor]], key: str, match: list[Match]) -> Tensor:
     return torch.cat([t[key][target] for t, (_, target) in zip(targets, match, strict=True)])
 
 
-def _rows(mask_index: Tensor, pairs: tuple[Tensor, Tensor], shape: torch.Size) -> Tensor:
-    """Where in `mask_index` [K, 2] each of the (batch, query) pairs is; ValueError where one has no mask."""
+def _rows(mask_index: Tensor, pairs: Tensor, shape: torch.Size) -> Tensor:
+    """Where in `mask_index` [K, 2] each of the (batch, query) `pairs` [M, 2] is; ValueError where one has no mask."""
     row = torch.full(tuple(shape), -1, dtype=torch.int64, device=mask_index.device)
-    row[mask_index[:, 0], mask_index[:, 1]] = torch.arange(len(mask_index), device=mask_index.device)
-    rows = row[pairs]
+    row[mask_index.unbind(1)] = torch.arange(len(mask_index), device=mask_index.device)
+    rows = row[pairs.unbind(1)]
     if bool((rows < 0).any()):
         raise ValueError("a matched query has no mask: mask_index must hold every matched pair")
     return rows

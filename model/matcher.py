@@ -53,3 +53,8 @@ class HungarianMatcher(nn.Module):
             raise ValueError("a prediction or a target is not a finite number: is the training diverging?")
         query, target = linear_sum_assignment(cost.cpu().numpy())
         return torch.as_tensor(query, device=labels.device), torch.as_tensor(target, device=labels.device)
+
+
+def matched_pairs(match: list[Match]) -> Tensor:
+    """The (batch, query) pair of every matched query, image after image: int64 [M, 2]."""
+    return torch.cat([torch.stack((torch.full_like(query, i), query), dim=1) for i, (query, _) in enumerate(match)])

@@ -18,7 +18,7 @@ from model.build import detector_of
 from model.criterion import SetCriterion, weighted_sum
 from model.data.collate import TrainingBatch
 from model.detr import DETR, Predictions
-from model.matcher import HungarianMatcher
+from model.matcher import HungarianMatcher, matched_pairs
 from model.nested_tensor import NestedTensor, normalize
 from model.segmentation import DETRsegm
 
@@ -107,9 +107,7 @@ class TrainingModule(lightning.LightningModule):
             outputs = _float(detr.predict(decoded.hs))
         with torch.autocast(self.device.type, enabled=False):
             match = self.criterion.matcher(outputs, batch.targets)
-        mask_index = torch.cat(
-            [torch.stack((torch.full_like(query, i), query), dim=1) for i, (query, _) in enumerate(match)]
-        )
+        mask_index = matched_pairs(match)
         masks = self.network.masks(decoded, mask_index)
         with torch.autocast(self.device.type, enabled=False):
             outputs |= {"pred_masks": masks.float(), "mask_index": mask_index}
