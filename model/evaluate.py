@@ -85,7 +85,8 @@ def load(path: Path, device: str = "auto") -> Loaded:
     checkpoint = read_checkpoint(path)
     network = build_model(checkpoint.config)
     network.load_state_dict(checkpoint.state_dict)
-    return Loaded(TorchEngine(ServedNetwork(network)), describe(checkpoint, checkpoint.config, path.resolve().stem))
+    metadata = describe(checkpoint, checkpoint.config, network, path.resolve().stem)
+    return Loaded(TorchEngine(ServedNetwork(network)), metadata)
 
 
 def evaluate(loaded: Loaded, kind: str, root: Path, split: str, *, batch_size: int = 1) -> dict[str, float]:

@@ -15,6 +15,7 @@ from model.build import build_model, detector_of
 from model.category_names import NamesError, read_names
 from model.checkpoint import Checkpoint, CheckpointError, read_checkpoint
 from model.config import PRESETS, ModelConfig
+from model.detr import DETR
 from model.graph import to_onnx
 from model.parity_proof import ParityError, ParityReport, golden_sample, prove
 from model.runtime.artifact import (
@@ -29,6 +30,7 @@ from model.runtime.artifact import (
 from model.runtime.engine import open_engine, replay_golden
 from model.runtime.metadata import FORMAT_VERSION, Metadata
 from model.runtime.preprocess import CANVAS_MULTIPLE, ResizeRule
+from model.segmentation import DETRsegm
 from model.served_network import ServedNetwork
 
 
@@ -74,8 +76,8 @@ def export(checkpoint: Checkpoint, out: Path, *, padding: str = "exact", name: s
     if out.is_dir():
         raise IsADirectoryError(f"{out} is a folder; the artifact is one file")
     config = replace(checkpoint.config, padding=padding)  # type: ignore[arg-type]
-    metadata = describe(checkpoint, config, name or out.stem)
     network = build_model(config)
+    metadata = describe(checkpoint, config, network, name or out.stem)
     network.load_state_dict(checkpoint.state_dict)
     served = ServedNetwork(network)
     proto = to_onnx(served.folded())
@@ -101,10 +103,8 @@ def export(checkpoint: Checkpoint, out: Path, *, padding: str = "exact", name: s
     return report
 
 
-def describe(checkpoint: Checkpoint, config: ModelConfig, name: str) -> Metadata:
-    """What the artifact will say of itself."""
-    with torch.device("meta"):
-        strides = detector_of(build_model(config)).body.level_strides
+def describe(checkpoint: Checkpoint, config: ModelConfig, network: DETR | DETRsegm, name: str) -> Metadata:
+    """What the artifact will say of itself; `network` is what `config` builds."""
     provenance: dict[str, Any] = {
         **checkpoint.provenance,
         "source": checkpoint.source,
@@ -123,7 +123,7 @@ def describe(checkpoint: Checkpoint, config: ModelConfig, name: str) -> Metadata
         num_queries=config.num_queries,
         resize=ResizeRule(config.shortest_edge, config.longest_edge),
         canvas_multiple=CANVAS_MULTIPLE,
-        mask_stride=strides[0] if config.masks else None,
+        mask_stride=detector_of(network).body.level_strides[0] if config.masks else None,
         detect_threshold=config.detect_threshold,
         segment_threshold=config.segment_threshold,
         padding=config.padding,

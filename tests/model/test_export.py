@@ -20,6 +20,7 @@ from torch import Tensor
 
 from model import export as exporting
 from model import parity_proof
+from model.build import build_model
 from model.checkpoint import CheckpointError, read_checkpoint
 from model.cli import main
 from model.coco_categories import panoptic_categories
@@ -127,7 +128,7 @@ def test_batch_norm_is_folded_and_nothing_lies_outside_the_file(small: Artifact)
 def test_provenance_cannot_pretend_to_be_another_file(small_checkpoint: Path) -> None:
     checkpoint = read_checkpoint(small_checkpoint)
     checkpoint = replace(checkpoint, provenance={"sha256": "0" * 64, "source": "better.pth", "AP": 0.5})
-    provenance = describe(checkpoint, checkpoint.config, "name").provenance
+    provenance = describe(checkpoint, checkpoint.config, build_model(checkpoint.config), "name").provenance
     assert (provenance["sha256"], provenance["source"]) == (checkpoint.sha256, "small.safetensors")
     assert provenance["AP"] == 0.5
 
@@ -498,7 +499,7 @@ def test_the_pictures_of_the_proof_are_always_the_same() -> None:
 def test_a_detector_is_described_as_one(small_checkpoint: Path) -> None:
     checkpoint = read_checkpoint(small_checkpoint)
     detector = replace(checkpoint, config=replace(checkpoint.config, masks=False, padding="published"))
-    metadata = describe(detector, detector.config, "a name")
+    metadata = describe(detector, detector.config, build_model(detector.config), "a name")
     assert (metadata.task, metadata.mask_stride, metadata.padding) == ("detection", None, "published")
     assert metadata == Metadata.from_json(metadata.to_json())
 
