@@ -106,7 +106,7 @@ class SegmentTask:
             found = segments_of(metadata, prepared, outputs, self.threshold)
         with trace.stage("encode"):
             if self.form == "png":
-                return Content(id_png(found.id_map), "image/png")
+                return Content(id_png(found.ids), "image/png")
             if prepared.image is not None:
                 return Content(png(draw_panoptic(prepared.image, found, metadata.categories)), "image/png")
             response = segment_response(metadata, prepared.orig_size, found)
@@ -162,7 +162,7 @@ def detect_response(metadata: Metadata, orig_size: tuple[int, int], found: Detec
 
 def segment_response(metadata: Metadata, orig_size: tuple[int, int], found: PanopticResult) -> SegmentResponse:
     """Segments in the words of the HTTP contract."""
-    rles = encode_rles(found.id_map, [segment.id for segment in found.segments])
+    rles = encode_rles(found.ids, [segment.id for segment in found.segments])
     segments = [
         SegmentInfo(
             id=segment.id,
@@ -180,7 +180,7 @@ def segment_response(metadata: Metadata, orig_size: tuple[int, int], found: Pano
         model=metadata.name,
         image=_image_size(orig_size),
         segments=segments,
-        panoptic_png=base64.b64encode(id_png(found.id_map)).decode("ascii"),
+        panoptic_png=base64.b64encode(id_png(found.ids)).decode("ascii"),
     )
 
 

@@ -15,11 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.runtime.categories import Category
+from model.runtime.id_map import IdMap, starts
 from model.runtime.mask_winners import nearest_index, winners, winners_at
 from model.runtime.postprocess import OutputError, softmax
 
@@ -42,8 +44,13 @@ class Segment:
 class PanopticResult:
     """A panoptic segmentation of one image."""
 
-    id_map: NDArray[np.int32]  # [H, W] of the original image; 0 (void) only where there is no segment at all
+    ids: IdMap  # of the original image; 0 (void) only where there is no segment at all
     segments: tuple[Segment, ...]  # by id
+
+    @cached_property
+    def id_map(self) -> NDArray[np.int32]:
+        """The ids as an array, int32 [H, W]; made when it is first asked for, because a large photo's is large."""
+        return self.ids.array()
 
 
 @dataclass(frozen=True)
@@ -83,20 +90,43 @@ def panoptic(
         OutputError: a logit is NaN or infinite.
     """
     candidates = _candidates(pred_logits, mask_logits, query_index, size, categories, threshold, mask_stride)
-    if not candidates.labels:
-        return PanopticResult(np.zeros(orig_size, dtype=np.int32), ())
-    # The result is the map at the network's size under a nearest-neighbour resize: where each of its rows and
-    # columns comes from also says what is left of a segment, before any large array exists.
-    rows, columns = nearest_index(size[0], orig_size[0]), nearest_index(size[1], orig_size[1])
-    number_map, alive = _assign(candidates, size, rows, columns)
-    areas, boxes = _measure(number_map, rows, columns, len(alive) + 1)
+    sampling = _Sampling.of(size, orig_size)
+    segment_map, alive = _assign(candidates, sampling)
+    if not alive:
+        return PanopticResult(IdMap.uniform(orig_size), ())
+    ids = sampling.enlarged(segment_map)
+    areas, boxes = _measure(ids, len(alive) + 1)
     segments = []
     for number, index in enumerate(alive, start=1):
         label = candidates.labels[index]
         x1, y1, x2, y2 = boxes[number].tolist()
         area, score = int(areas[number]), candidates.scores[index]
         segments.append(Segment(number, label, categories[label].isthing, score, area, (x1, y1, x2, y2)))
-    return PanopticResult(number_map[:, columns][rows], tuple(segments))
+    return PanopticResult(ids, tuple(segments))
+
+
+@dataclass(frozen=True)
+class _Sampling:
+    """The nearest-neighbour resize from the network's size to the original one: the rows and columns it takes, and
+    how often it takes each. The others need not be computed.
+    """
+
+    size: tuple[int, int]  # the network's
+    rows: NDArray[np.intp]  # [r]
+    columns: NDArray[np.intp]  # [c]
+    row_copies: NDArray[np.intp]  # [r]
+    column_copies: NDArray[np.intp]  # [c]
+
+    @classmethod
+    def of(cls, size: tuple[int, int], orig_size: tuple[int, int]) -> _Sampling:
+        """The resize from one (height, width) to another."""
+        rows, row_copies = np.unique(nearest_index(size[0], orig_size[0]), return_counts=True)
+        columns, column_copies = np.unique(nearest_index(size[1], orig_size[1]), return_counts=True)
+        return cls(size, rows, columns, row_copies, column_copies)
+
+    def enlarged(self, ids: NDArray[np.integer]) -> IdMap:
+        """Ids [r, c] at the original size."""
+        return IdMap(ids, self.row_copies, self.column_copies)
 
 
 def _candidates(
@@ -131,53 +161,44 @@ def _candidates(
     return _Candidates(masks, np.array(segment, dtype=np.uint16), labels, scores)
 
 
-def _assign(
-    candidates: _Candidates, size: tuple[int, int], rows: NDArray[np.intp], columns: NDArray[np.intp]
-) -> tuple[NDArray[np.int32], list[int]]:
-    """Ids from 1 at the network's size, int32 [h, w], and the candidates' segments behind them, in order.
+def _assign(candidates: _Candidates, sampling: _Sampling) -> tuple[NDArray[np.uint16], list[int]]:
+    """Ids from 1, uint16 [r, c], and the candidates' segments behind them, in order; none if none is large enough.
 
     One round of dropping small segments is enough: their pixels go to others, so the others only grow.
     """
-    segment_map = candidates.segment[winners(candidates.masks, size)]
-    areas, _ = _measure(segment_map, rows, columns, len(candidates.labels))
+    if not candidates.labels:
+        return np.zeros((0, 0), dtype=np.uint16), []
+    size, rows, columns = sampling.size, sampling.rows, sampling.columns
+    segment_map = candidates.segment[winners(candidates.masks, size, rows, columns)]
+    areas, _ = _measure(sampling.enlarged(segment_map), len(candidates.labels))
     small = areas <= LARGEST_DROPPED_AREA
-    if small.all():
-        return np.zeros(size, dtype=np.int32), []
-    orphans = np.nonzero(small[segment_map])
-    if orphans[0].size:
+    alive: list[int] = np.flatnonzero(~small).tolist()
+    if alive and small.any():
+        ys, xs = np.nonzero(small[segment_map])
         heirs = np.flatnonzero(~small[candidates.segment])
-        segment_map[orphans] = candidates.segment[heirs[winners_at(candidates.masks[heirs], size, *orphans)]]
-    ids = np.cumsum(~small, dtype=np.int32)
-    return ids[segment_map], np.flatnonzero(~small).tolist()
+        heir = winners_at(candidates.masks[heirs], size, rows[ys], columns[xs])
+        segment_map[ys, xs] = candidates.segment[heirs[heir]]
+    return np.cumsum(~small, dtype=np.uint16)[segment_map], alive
 
 
-def _measure(
-    numbers: NDArray[np.integer], rows: NDArray[np.intp], columns: NDArray[np.intp], count: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Area [count] and tight box [count, 4] (x1, y1, x2, y2) of each number after the nearest-neighbour
-    resize.
+def _measure(ids: IdMap, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Area [count] and tight box [count, 4] (x1, y1, x2, y2) of each id below `count`, in pixels.
 
-    The map is taken apart into horizontal runs of one number, which are few; each becomes a rectangle of the
-    result, perhaps an empty one. A number without a pixel has area 0 and a meaningless box.
+    The map is taken apart into horizontal runs of one id, which are few; each is a rectangle of the image. An id
+    without a pixel has area 0 and a meaningless box.
     """
-    height, width = numbers.shape
-    begins = np.ones(numbers.shape, dtype=np.bool_)
-    np.not_equal(numbers[:, 1:], numbers[:, :-1], out=begins[:, 1:])
+    height, width = ids.ids.shape
+    begins = np.ones((height, width), dtype=np.bool_)
+    np.not_equal(ids.ids[:, 1:], ids.ids[:, :-1], out=begins[:, 1:])
     start = np.flatnonzero(begins)
-    owner = numbers.ravel()[start]
+    owner = ids.ids.ravel()[start]
     y, x = start // width, start % width
-    x_end = np.append(start[1:], numbers.size) - y * width
-    # The resize keeps order, so the first result column that comes from column x or beyond is a run's new
-    # left end.
-    new_x, new_y = (
-        np.searchsorted(columns, np.arange(width + 1)),
-        np.searchsorted(rows, np.arange(height + 1)),
-    )
-    rectangles = np.stack([new_x[x], new_y[y], new_x[x_end], new_y[y + 1]], axis=1)
+    x_end = np.append(start[1:], begins.size) - y * width
+    left, top = starts(ids.column_copies), starts(ids.row_copies)
+    rectangles = np.stack([left[x], top[y], left[x_end], top[y + 1]], axis=1)
     area = (rectangles[:, 2] - rectangles[:, 0]) * (rectangles[:, 3] - rectangles[:, 1])
-    seen = area > 0
     areas = np.bincount(owner, weights=area, minlength=count).astype(np.int64)
-    boxes = np.repeat(np.array([[len(columns), len(rows), 0, 0]]), count, axis=0)
-    np.minimum.at(boxes[:, :2], owner[seen], rectangles[seen, :2])
-    np.maximum.at(boxes[:, 2:], owner[seen], rectangles[seen, 2:])
+    boxes = np.repeat(np.array([[left[-1], top[-1], 0, 0]]), count, axis=0)
+    np.minimum.at(boxes[:, :2], owner, rectangles[:, :2])
+    np.maximum.at(boxes[:, 2:], owner, rectangles[:, 2:])
     return areas, boxes

@@ -17,6 +17,8 @@ from PIL import Image
 # ceil(h / s) x ceil(w / s), at every stride, whatever it is batched with.
 CANVAS_MULTIPLE = 32
 
+Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels, which may be fractions
+
 
 @dataclass(frozen=True)
 class ResizeRule:
@@ -61,10 +63,16 @@ def resize(image: NDArray[np.uint8], rule: ResizeRule) -> NDArray[np.uint8]:
     Pillow's bilinear filter widens with the scale when it shrinks an image (it is antialiased), which is what
     the published weights were trained and measured with.
     """
-    height, width = rule.size(image.shape[0], image.shape[1])
-    if (height, width) == image.shape[:2]:
+    return resize_to(image, rule.size(image.shape[0], image.shape[1]))
+
+
+def resize_to(image: NDArray[np.uint8], size: tuple[int, int], box: Box | None = None) -> NDArray[np.uint8]:
+    """Like `resize`, to (height, width) itself, of the whole image or of a box of it."""
+    height, width = image.shape[:2]
+    if size == (height, width) and box in (None, (0, 0, width, height)):
         return image
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+    resized = Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box)
+    return np.asarray(resized)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ Formats: cocodataset.org/#format-results and github.com/cocodataset/panopticapi.
 from __future__ import annotations
 
 import io
-import zlib
 from collections.abc import Sequence
 from typing import Any, TypedDict
 
@@ -14,6 +13,9 @@ import numpy as np
 import pycocotools.mask
 from numpy.typing import NDArray
 from PIL import Image
+
+from model.runtime.id_map import IdMap, starts
+from model.runtime.png_stream import write_png
 
 _LARGEST_ID = 256**3 - 1
 
@@ -30,25 +32,22 @@ def encode_rle(mask: NDArray[np.bool_]) -> RLE:
     return _as_text(pycocotools.mask.encode(np.asfortranarray(mask, dtype=np.uint8)))
 
 
-def encode_rles(id_map: NDArray[np.int32], ids: Sequence[int]) -> list[RLE]:
-    """Run lengths of several segments of an id map, int32 [H, W]: what `encode_rle(id_map == id)` gives for
-    each.
+def encode_rles(ids: IdMap, numbers: Sequence[int]) -> list[RLE]:
+    """Run lengths of several segments of an id map [H, W]: what `encode_rle(ids.array() == number)` gives for each.
 
-    The map is walked once for all of them, where a mask each would take a pass each: a second, for the
-    segments of a 12-megapixel image.
+    The map is walked once for all of them, and only its part without copies.
     """
-    height, width = id_map.shape
-    pixels = id_map.ravel(order="F")
-    starts = np.concatenate([[0], np.flatnonzero(pixels[1:] != pixels[:-1]) + 1]).astype(np.int64)
-    ends = np.append(starts[1:], pixels.size)
-    owners = pixels[starts]
+    height, width = ids.shape
+    size = height * width
+    begins, owners = _runs(ids)
+    ends = np.append(begins[1:], size)
     rles = []
-    for number in ids:
+    for number in numbers:
         own = owners == number
         # Borders of this segment's runs, in order; neighbouring runs have other owners, so no two borders
         # coincide.
-        borders = np.stack([starts[own], ends[own]], axis=1).ravel()
-        counts = np.diff(borders, prepend=0, append=pixels.size)
+        borders = np.stack([begins[own], ends[own]], axis=1).ravel()
+        counts = np.diff(borders, prepend=0, append=size)
         if counts[-1] == 0:
             counts = counts[:-1]
         runs = {"size": [height, width], "counts": counts.tolist()}
@@ -56,22 +55,35 @@ def encode_rles(id_map: NDArray[np.int32], ids: Sequence[int]) -> list[RLE]:
     return rles
 
 
-def id_png(id_map: NDArray[np.int32]) -> bytes:
+def _runs(ids: IdMap) -> tuple[NDArray[np.int64], NDArray[np.integer]]:
+    """Where the runs of one id begin, down the columns of the whole map, one column after the other, and whose they
+    are.
+    """
+    columns = np.ascontiguousarray(ids.ids.T)
+    begins = np.ones(columns.shape, dtype=np.bool_)
+    np.not_equal(columns[:, 1:], columns[:, :-1], out=begins[:, 1:])
+    owner, top = columns[begins], starts(ids.row_copies)[np.nonzero(begins)[1]]
+    # The runs of a column follow each other, and come again as often as the column does.
+    number = begins.sum(axis=1)
+    first = np.cumsum(number) - number
+    number, first = number.repeat(ids.column_copies), first.repeat(ids.column_copies)
+    run = np.arange(number.sum()) + (first - (np.cumsum(number) - number)).repeat(number)
+    height, width = ids.shape
+    position = top[run] + (np.arange(width) * height).repeat(number)
+    # A run that goes on in the next column is one run.
+    new = np.ones(len(run), dtype=np.bool_)
+    np.not_equal(owner[run[1:]], owner[run[:-1]], out=new[1:])
+    return position[new], owner[run[new]]
+
+
+def id_png(ids: IdMap) -> bytes:
     """A PNG whose colour of each pixel is its id: id = R + 256 G + 65536 B.
 
     Raises ValueError if an id is negative or does not fit.
     """
-    if id_map.min() < 0 or id_map.max() > _LARGEST_ID:
+    if ids.ids.min() < 0 or ids.ids.max() > _LARGEST_ID:
         raise ValueError(f"ids in a PNG go from 0 to {_LARGEST_ID}")
-    # The low three bytes of a little-endian number are R, G and B; Pillow skips the fourth as it reads them.
-    height, width = id_map.shape
-    pixels = np.ascontiguousarray(id_map, dtype="<u4").tobytes()
-    image = Image.frombytes("RGB", (width, height), pixels, "raw", "RGBX")
-    buffer = io.BytesIO()
-    # Ids make long runs of equal bytes; zlib's run-length strategy packs those better than its default, and
-    # faster.
-    image.save(buffer, format="PNG", compress_level=1, compress_type=zlib.Z_RLE)
-    return buffer.getvalue()
+    return write_png(ids)
 
 
 def read_id_png(data: bytes) -> NDArray[np.int32]:

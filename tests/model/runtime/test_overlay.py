@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from model.runtime.categories import Category
+from model.runtime.id_map import IdMap
 from model.runtime.overlay import draw_detections, draw_panoptic
 from model.runtime.panoptic import PanopticResult, Segment
 from model.runtime.postprocess import Detections
@@ -32,7 +33,7 @@ def panoptic_of(id_map: NDArray[np.int32], labels: list[int]) -> PanopticResult:
         Segment(number, label, CATEGORIES[label].isthing, 0.9, int((id_map == number).sum()), (0, 0, 1, 1))
         for number, label in enumerate(labels, start=1)
     )
-    return PanopticResult(id_map, segments)
+    return PanopticResult(IdMap.of(id_map), segments)
 
 
 def two_halves(height: int, width: int) -> NDArray[np.int32]:
@@ -104,7 +105,7 @@ def test_instances_of_one_category_differ_slightly() -> None:
 
 def test_void_leaves_the_image_as_it_is() -> None:
     image = gray(50, 60)
-    result = PanopticResult(np.zeros((50, 60), dtype=np.int32), ())
+    result = PanopticResult(IdMap.uniform((50, 60)), ())
     np.testing.assert_array_equal(draw_panoptic(image, result, CATEGORIES), image)
 
 

@@ -1,5 +1,6 @@
 import io
 import time
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -11,10 +12,11 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from PIL import Image
 
+from model.runtime.id_map import IdMap
 from model.runtime.segment_codec import RLE, encode_rle, encode_rles, id_png, read_id_png
+from tests.model.runtime.id_maps import ID_MAPS
 
 SIZES = st.tuples(st.integers(1, 20), st.integers(1, 20))
-ID_MAPS = arrays(np.int32, SIZES, elements=st.integers(0, 4))
 
 
 def decode(rle: RLE) -> NDArray[np.bool_]:
@@ -40,31 +42,43 @@ def test_runs_go_down_the_columns() -> None:
 
 
 @given(ID_MAPS)
-def test_all_segments_at_once_are_the_same_as_each_alone(id_map: NDArray[np.int32]) -> None:
-    ids = [3, 0, 1, 4, 2, 99]
-    assert encode_rles(id_map, ids) == [encode_rle(id_map == number) for number in ids]
+def test_all_segments_at_once_are_the_same_as_each_alone(ids: IdMap) -> None:
+    numbers = [3, 0, 1, 4, 2, 99]
+    assert encode_rles(ids, numbers) == [encode_rle(ids.array() == number) for number in numbers]
 
 
-def test_run_lengths_of_a_large_image_take_little_time() -> None:
-    id_map = np.zeros((3000, 4000), dtype=np.int32)
-    id_map[500:2500, 1000:3000] = 1
-    id_map[:, 3500:] = 2
+@given(arrays(np.int32, SIZES, elements=st.integers(0, 2)))
+def test_run_lengths_of_an_array_that_is_not_enlarged_are_those_of_its_masks(array: NDArray[np.int32]) -> None:
+    assert encode_rles(IdMap.of(array), [0, 1, 2]) == [encode_rle(array == number) for number in range(3)]
+
+
+def test_run_lengths_of_a_large_image_take_little_time_and_memory() -> None:
+    small = np.zeros((750, 1000), dtype=np.int32)
+    small[125:625, 250:750] = 1
+    small[:, 875:] = 2
+    ids = IdMap(small, np.full(750, 4), np.full(1000, 4))
+    tracemalloc.start()
     start = time.process_time()
-    encode_rles(id_map, range(30))
-    # It takes about 50 ms on an idle core; a pass for each of thirty segments would take more than this.
+    try:
+        encode_rles(ids, range(30))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # It takes about 10 ms on an idle core; a pass for each of thirty segments would take more than this.
     assert time.process_time() - start < 1
+    assert peak < 12e6  # its pixels, were there one byte of each
 
 
 @given(arrays(np.int32, SIZES, elements=st.integers(0, 256**3 - 1)))
 def test_a_png_of_ids_reads_back(id_map: NDArray[np.int32]) -> None:
-    data = id_png(id_map)
+    data = id_png(IdMap.of(id_map))
     found = read_id_png(data)
     assert found.dtype == np.int32
     np.testing.assert_array_equal(found, id_map)
 
 
 def test_the_png_is_rgb_with_the_low_byte_in_red() -> None:
-    with Image.open(io.BytesIO(id_png(np.array([[0x030201, 7]], dtype=np.int32)))) as image:
+    with Image.open(io.BytesIO(id_png(IdMap.of(np.array([[0x030201, 7]], dtype=np.int32))))) as image:
         assert image.format == "PNG"
         assert image.mode == "RGB"
         assert [image.getpixel((x, 0)) for x in range(2)] == [(1, 2, 3), (7, 0, 0)]
@@ -73,14 +87,14 @@ def test_the_png_is_rgb_with_the_low_byte_in_red() -> None:
 @pytest.mark.parametrize("number", [-1, 256**3])
 def test_an_id_that_does_not_fit_is_refused(number: int) -> None:
     with pytest.raises(ValueError, match="from 0 to 16777215"):
-        id_png(np.array([[number]], dtype=np.int32))
+        id_png(IdMap.of(np.array([[number]], dtype=np.int32)))
 
 
 def test_a_map_in_any_memory_order_is_taken() -> None:
     id_map = np.arange(12, dtype=np.int32).reshape(3, 4)
     for view in (np.asfortranarray(id_map), id_map[::-1].T):
-        np.testing.assert_array_equal(read_id_png(id_png(view)), view)
-        np.testing.assert_array_equal(decode(encode_rles(view, [5])[0]), view == 5)
+        np.testing.assert_array_equal(read_id_png(id_png(IdMap.of(view))), view)
+        np.testing.assert_array_equal(decode(encode_rles(IdMap.of(view), [5])[0]), view == 5)
 
 
 def test_something_else_than_a_png_is_not_read() -> None:
