@@ -10,7 +10,9 @@ from typing import Literal
 
 from model.runtime.artifact import ArtifactError
 from model.runtime.engine import DeviceError, Engine
+from service.engine_timing import measure_line
 from service.errors import DrainingError, StalledError, StartingError
+from service.latency_line import UNMEASURED, LatencyLine
 from service.loading import LoadedModel, load_model
 from service.metrics import Metrics
 from service.pipeline import Pipeline
@@ -109,17 +111,26 @@ class Service:
     async def _load(self) -> None:
         loop = asyncio.get_running_loop()
         try:
-            model = await loop.run_in_executor(self._loader, load_model, self.settings, self._engine)
+            model, line = await loop.run_in_executor(self._loader, self._load_and_time)
         except (ArtifactError, DeviceError, SettingsError) as error:
             self._fail(StartupError(str(error)))
         except Exception as error:
             logger.exception("the model cannot be loaded")
             self._fail(StartupError(f"the model cannot be loaded: {type(error).__name__}"))
         else:
-            self._open(model)
+            self._open(model, line)
 
-    def _open(self, model: LoadedModel) -> None:
-        self._pipeline = Pipeline(model, self.settings, self.metrics, self._cpu)
+    def _load_and_time(self) -> tuple[LoadedModel, LatencyLine]:
+        """Load the model and learn what its batches cost; in the loader's thread."""
+        model = load_model(self.settings, self._engine)
+        if self._engine is not None or self.settings.batch_timing_ms == 0:
+            return model, UNMEASURED
+        limits = self.settings.max_batch_size, self.settings.max_batch_pixels
+        budget_seconds = self.settings.batch_timing_ms / 1000
+        return model, measure_line(model.engine, model.metadata.resize, *limits, budget_seconds)
+
+    def _open(self, model: LoadedModel, line: LatencyLine) -> None:
+        self._pipeline = Pipeline(model, self.settings, self.metrics, self._cpu, line)
         self.metrics.describe_model(model.metadata, model.engine.device)
         if self.phase == "draining":  # asked to stop while it loaded
             self._pipeline.admission.close()

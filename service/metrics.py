@@ -17,6 +17,12 @@ from service.trace import Trace
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
+# The reasons are batch_former.Reason.
+_DISPATCH = (
+    "batches, by why they went with no more in them: full (max_batch_size or max_batch_pixels), cheaper_apart (one more"
+    " would cost more than it saves), deadline (one more, or waiting for one, would make somebody late), waited "
+    "(max_queue_delay_ms), idle (nobody else waited), drain (the same, at the end)"
+)
 _RATIOS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
@@ -52,8 +58,7 @@ class Metrics:
             registry=self.registry,
         )  # fmt: skip
         self.batch_dispatch = Counter(
-            "detr_batch_dispatch", "batches, by why they went: full, idle, delay or drain", ["reason"],
-            registry=self.registry,
+            "detr_batch_dispatch", _DISPATCH, ["reason"], registry=self.registry,
         )  # fmt: skip
         self.rejected = Counter(
             "detr_rejected",

@@ -13,15 +13,16 @@ from concurrent.futures import Executor
 from functools import partial
 from typing import TypeVar
 
-from model.runtime.preprocess import ResizeRule, resize
 from service.admission import Admission
-from service.answers import Content, Prepared, Task
+from service.answers import Content, Task
+from service.batch_former import Limits
 from service.batcher import Batcher, Item
-from service.decode import ImageLimits, decode
+from service.decode import ImageLimits
 from service.errors import DeadlineError
+from service.latency_line import UNMEASURED, LatencyLine
 from service.loading import LoadedModel
 from service.metrics import Metrics
-from service.multipart import image_field
+from service.prepare import prepare
 from service.settings import Settings
 from service.trace import Trace
 from service.upload import Upload
@@ -32,13 +33,17 @@ T = TypeVar("T")
 class Pipeline:
     """A loaded model with everything around it that answers requests. Made on the event loop."""
 
-    def __init__(self, model: LoadedModel, settings: Settings, metrics: Metrics, cpu: Executor) -> None:
+    def __init__(
+        self, model: LoadedModel, settings: Settings, metrics: Metrics, cpu: Executor, line: LatencyLine = UNMEASURED
+    ) -> None:
         self.metadata = model.metadata
         # What GET /model says, made once.
         self.description = json.dumps(json.loads(model.metadata.to_json()) | {"device": model.engine.device}).encode()
         self.admission = Admission(settings.max_batch_size + settings.max_queue_size)
-        self.batcher = Batcher(model.engine, metrics, settings.max_batch_size, settings.max_queue_delay_ms)
+        limits = Limits(settings.max_batch_size, settings.max_batch_pixels, settings.max_queue_delay_ms / 1000)
+        self.batcher = Batcher(model.engine, metrics, limits, line)
         self._limits = ImageLimits(settings.max_pixels, settings.max_side)
+        self._reduced_decode = settings.reduced_decode
         self._timeout = settings.request_timeout_ms / 1000  # seconds
         self._cpu = cpu
 
@@ -62,7 +67,7 @@ class Pipeline:
         rule, keep = self.metadata.resize, task.keeps_image
         # The body is named in here only, so that to release the upload is to free it.
         prepared = await self._on_cpu(
-            partial(prepare, upload.body, upload.content_type, self._limits, rule, trace, keep)
+            partial(prepare, upload.body, upload.content_type, self._limits, rule, trace, keep, self._reduced_decode)
         )
         upload.release()
         inference = await self.batcher.submit(Item(prepared.resized, task.mask_threshold), deadline)
@@ -73,32 +78,3 @@ class Pipeline:
 
     async def _on_cpu(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._cpu, work)
-
-
-def prepare(
-    body: bytes | bytearray,
-    content_type: str,
-    limits: ImageLimits,
-    rule: ResizeRule,
-    trace: Trace,
-    keep_image: bool = False,
-) -> Prepared:
-    """Decode and resize one image.
-
-    Args:
-        body: an image, or a multipart form with one.
-        content_type: of the body; only a multipart one matters.
-        limits: what is refused.
-        rule: how large the network sees it.
-        trace: takes the times.
-        keep_image: keep the decoded image as well.
-
-    Raises:
-        ServiceError: the form or the image cannot be used.
-    """
-    with trace.stage("decode"):
-        is_form = content_type.lower().startswith("multipart/")
-        image = decode(image_field(body, content_type) if is_form else body, limits)
-    with trace.stage("preprocess"):
-        resized = resize(image, rule)
-    return Prepared((image.shape[0], image.shape[1]), resized, image if keep_image else None)

@@ -47,8 +47,15 @@ class Settings(BaseSettings):
     log_level: LogLevel = Field(default="info", description="least severe log line that is written")
 
     max_batch_size: Count = Field(default=8, description="images in one batch")
+    max_batch_pixels: Pixels = Field(default=12_000_000, description="of a batch, padding included; bounds memory")
     max_queue_delay_ms: float = Field(
-        default=0, ge=0, le=10_000, description="how long the oldest image waits for company; 0 is not at all"
+        default=0,
+        ge=0,
+        le=10_000,
+        description="for company, if it would pay, while the engine is idle; 0 is not at all",
+    )
+    batch_timing_ms: float = Field(
+        default=3_000, ge=0, le=600_000, description="at the start, for timing batches; 0 fills all in order of arrival"
     )
     max_queue_size: Count = Field(default=64, description="requests taken beyond one full batch; others get 503")
     retry_after_s: Seconds = Field(default=1, description="what Retry-After says on a 503")
@@ -65,6 +72,10 @@ class Settings(BaseSettings):
     max_buffered_bytes: Bytes = Field(default=256 * 2**20, description="all uploads in memory; more gets 503")
     max_pixels: Pixels = Field(default=50_000_000, description="width x height of an image; more gets 413")
     max_side: Pixels = Field(default=16_384, description="longer side of an image, in pixels; more gets 413")
+
+    reduced_decode: bool = Field(
+        default=False, description="decode large JPEGs at a fraction of their size; faster, and answers differ slightly"
+    )
 
     cpu_threads: Threads = Field(default_factory=available_cores, description="that decode and encode images")
     engine_threads: Threads | None = Field(default=None, description="of the model on a CPU; all cores by default")

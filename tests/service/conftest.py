@@ -92,6 +92,7 @@ def serving(panoptic_artifact: Path) -> Serving:
             "engine_threads": 1,
             "drain_timeout_ms": 5000,
             "request_timeout_ms": 600_000,  # a loaded machine is not a failure
+            "batch_timing_ms": 0,  # who shares a batch with whom must not depend on the machine
         }
         app = create_app(Settings(**(values | settings)), engine)
         async with app.router.lifespan_context(app):

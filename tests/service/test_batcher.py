@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
+from model.runtime.preprocess import Batch, make_batch
+from model.runtime.raw_outputs import NO_MASKS
+from service.batch_former import Limits
 from service.batcher import Batcher, Inference, Item
 from service.errors import DeadlineError, DrainingError, EngineError
+from service.latency_line import UNMEASURED, LatencyLine
 from service.metrics import Metrics
 from tests.service.conftest import until
 from tests.service.fakes import FakeEngine
@@ -20,8 +25,9 @@ from tests.service.fakes import FakeEngine
 pytestmark = pytest.mark.anyio
 
 
-def item(red: int) -> Item:
-    image = np.zeros((8 + red % 5, 8 + red % 7, 3), dtype=np.uint8)
+def item(red: int, size: tuple[int, int] | None = None) -> Item:
+    height, width = size or (8 + red % 5, 8 + red % 7)
+    image = np.zeros((height, width, 3), dtype=np.uint8)
     image[..., 0] = red
     return Item(image, red / 255)
 
@@ -32,9 +38,14 @@ def red_of(inference: Inference) -> int:
 
 @asynccontextmanager
 async def batching(
-    engine: FakeEngine, max_batch_size: int = 4, max_queue_delay_ms: float = 0, metrics: Metrics | None = None
+    engine: FakeEngine,
+    max_batch_size: int = 4,
+    max_queue_delay_ms: float = 0,
+    metrics: Metrics | None = None,
+    line: LatencyLine = UNMEASURED,
 ) -> AsyncIterator[Batcher]:
-    batcher = Batcher(engine, metrics or Metrics(), max_batch_size, max_queue_delay_ms)
+    limits = Limits(max_batch_size, 10**9, max_queue_delay_ms / 1000)
+    batcher = Batcher(engine, metrics or Metrics(), limits, line)
     try:
         yield batcher
     finally:
@@ -42,9 +53,11 @@ async def batching(
         await batcher.close(5)
 
 
-def submit(batcher: Batcher, red: int, seconds: float = 1000) -> asyncio.Task[Inference]:
+def submit(
+    batcher: Batcher, red: int, seconds: float = 1000, size: tuple[int, int] | None = None
+) -> asyncio.Task[Inference]:
     deadline = asyncio.get_running_loop().time() + seconds
-    return asyncio.create_task(batcher.submit(item(red), deadline))
+    return asyncio.create_task(batcher.submit(item(red, size), deadline))
 
 
 async def busy(batcher: Batcher, engine: FakeEngine, red: int = 255) -> asyncio.Task[Inference]:
@@ -82,6 +95,14 @@ async def test_each_image_keeps_its_own_mask_threshold(engine: FakeEngine) -> No
     assert engine.thresholds == [pytest.approx([0.2, 0.4])]
 
 
+async def test_images_with_and_without_masks_share_a_batch(engine: FakeEngine) -> None:
+    detect, segment = item(1), item(2)
+    detect, segment = Item(detect.image, NO_MASKS), Item(segment.image, 0.5)
+    async with batching(engine) as batcher:
+        await asyncio.gather(*(batcher.submit(one, float("inf")) for one in (detect, segment, detect)))
+    assert engine.thresholds == [[NO_MASKS, 0.5, NO_MASKS]]
+
+
 async def test_a_batch_never_exceeds_its_size(engine: FakeEngine) -> None:
     async with batching(engine, max_batch_size=3) as batcher:
         await asyncio.gather(*(submit(batcher, red) for red in range(8)))
@@ -105,7 +126,7 @@ async def test_with_a_delay_the_oldest_image_goes_when_it_has_waited_long_enough
         answers = await asyncio.gather(submit(batcher, 1), submit(batcher, 2))
     assert engine.batches == [[1, 2]]
     assert all(answer.queue_seconds >= 0.029 for answer in answers)
-    assert dispatched(metrics) == {"delay": 1}
+    assert dispatched(metrics) == {"waited": 1}
 
 
 async def test_an_image_whose_submitter_gave_up_is_never_given_to_the_engine(engine: FakeEngine) -> None:
@@ -212,6 +233,99 @@ async def test_the_metrics_tell_the_truth(engine: FakeEngine) -> None:
     assert dispatched(metrics) == {"idle": 2, "full": 1}
 
 
+# One image of 64 x 64 pixels costs twice its fixed cost; both are too short for any deadline here.
+GPU = LatencyLine(0.001, 0.001 / 64**2)
+CPU = LatencyLine(0.0, 0.001 / 64**2)
+WIDE, TALL = (64, 128), (128, 64)
+
+
+async def test_images_that_fit_one_canvas_go_together_and_before_older_ones_that_do_not(engine: FakeEngine) -> None:
+    metrics = Metrics()
+    async with batching(engine, metrics=metrics, line=GPU) as batcher:
+        first = await busy(batcher, engine)
+        rest = [submit(batcher, red, size=size) for red, size in enumerate([WIDE, TALL, WIDE, TALL, WIDE])]
+        await until(lambda: len(batcher._waiting) == 5)
+        engine.release()
+        await asyncio.gather(first, *rest)
+    assert engine.batches == [[255], [0, 2, 4], [1, 3]]
+    assert dispatched(metrics) == {"idle": 2, "cheaper_apart": 1}
+
+
+async def test_an_engine_that_gains_nothing_by_batches_is_given_single_images_at_once(engine: FakeEngine) -> None:
+    metrics = Metrics()
+    async with batching(engine, max_queue_delay_ms=100_000, metrics=metrics, line=CPU) as batcher:
+        await asyncio.gather(*(submit(batcher, red) for red in range(3)))
+    assert engine.batches == [[0], [1], [2]]
+    assert dispatched(metrics) == {"cheaper_apart": 2, "idle": 1}
+
+
+@pytest.fixture
+def canvases(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """The reds of every canvas that is made, in order."""
+    made: list[list[int]] = []
+
+    def make_and_note(images: Sequence[NDArray[np.uint8]]) -> Batch:
+        made.append([int(image[0, 0, 0]) for image in images])
+        return make_batch(images)
+
+    monkeypatch.setattr("service.canvas_maker.make_batch", make_and_note)
+    return made
+
+
+async def test_the_next_canvas_is_made_while_the_engine_runs(engine: FakeEngine, canvases: list[list[int]]) -> None:
+    async with batching(engine, max_batch_size=2) as batcher:
+        first = await busy(batcher, engine)
+        rest = [submit(batcher, red) for red in (1, 2, 3)]
+        await until(lambda: canvases == [[255], [1, 2]])
+        assert engine.batches == [[255]]
+        assert len(batcher._waiting) == 3, "whose canvas is made still waits"
+        engine.release()
+        await asyncio.gather(first, *rest)
+    assert engine.batches == [[255], [1, 2], [3]]
+    assert canvases == [[255], [1, 2], [3]], "none is made twice"
+
+
+async def test_a_canvas_that_others_could_join_is_made_when_the_engine_is_about_to_be_free(
+    engine: FakeEngine, canvases: list[list[int]]
+) -> None:
+    async with batching(engine, max_batch_size=4) as batcher:
+        first = await busy(batcher, engine)
+        rest = [submit(batcher, 1)]
+        await until(lambda: canvases == [[255], [1]])
+        assert engine.batches == [[255]]
+        rest.append(submit(batcher, 2))
+        await until(lambda: len(batcher._waiting) == 2)
+        engine.release()
+        await asyncio.gather(first, *rest)
+    assert engine.batches == [[255], [1, 2]], "who comes later joins all the same"
+
+
+async def test_a_canvas_made_for_one_who_gave_up_is_not_used(engine: FakeEngine, canvases: list[list[int]]) -> None:
+    async with batching(engine, max_batch_size=2) as batcher:
+        first = await busy(batcher, engine)
+        gone, *rest = [submit(batcher, red) for red in (1, 2, 3)]
+        await until(lambda: canvases == [[255], [1, 2]])
+        gone.cancel()
+        await until(lambda: len(batcher._waiting) == 2)
+        engine.release()
+        await asyncio.gather(first, *rest)
+    assert engine.batches == [[255], [2, 3]]
+
+
+async def test_a_canvas_that_cannot_be_made_fails_its_batch_and_no_other(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(images: Sequence[NDArray[np.uint8]]) -> Batch:
+        if len(images) > 1:
+            raise MemoryError
+        return make_batch(images)
+
+    monkeypatch.setattr("service.canvas_maker.make_batch", no_memory)
+    async with batching(engine, max_batch_size=2) as batcher:
+        outcomes = await asyncio.gather(*(submit(batcher, red) for red in range(3)), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [EngineError, EngineError, Inference]
+
+
 def dispatched(metrics: Metrics) -> dict[str, float]:
     (family,) = (family for family in metrics.registry.collect() if family.name == "detr_batch_dispatch")
     return {s.labels["reason"]: s.value for s in family.samples if s.name == "detr_batch_dispatch_total"}
@@ -228,16 +342,21 @@ def submissions(draw: st.DrawFn) -> list[tuple[int, bool, int | None]]:
     script=submissions(),
     max_batch_size=st.integers(1, 5),
     delay_ms=st.sampled_from([0.0, 1.0]),
+    line=st.sampled_from([UNMEASURED, GPU, CPU]),
     faults=st.lists(st.booleans(), max_size=6),
 )
 def test_everybody_is_answered_exactly_once_and_with_their_own(
-    script: list[tuple[int, bool, int | None]], max_batch_size: int, delay_ms: float, faults: list[bool]
+    script: list[tuple[int, bool, int | None]],
+    max_batch_size: int,
+    delay_ms: float,
+    line: LatencyLine,
+    faults: list[bool],
 ) -> None:
     engine = FakeEngine()
     engine.faults.extend(RuntimeError("scripted") if fault else None for fault in faults)
 
     async def play() -> list[Inference | BaseException]:
-        async with batching(engine, max_batch_size, delay_ms) as batcher:
+        async with batching(engine, max_batch_size, delay_ms, line=line) as batcher:
             tasks = []
             for red, (turns, is_late, goes_after) in enumerate(script):
                 tasks.append(submit(batcher, red, seconds=-1 if is_late else 1000))

@@ -1,0 +1,48 @@
+"""Puts images on a canvas in a thread of its own, so that the next batch is ready when the engine is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.runtime.preprocess import Batch, make_batch
+
+Images = Sequence[NDArray[np.uint8]]  # each [h, w, 3], RGB, resized
+
+
+class CanvasMaker:
+    """Makes batches, and keeps at most one that is made ahead of its time. Only the event loop calls it."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="canvas")
+        self._ahead: tuple[Images, Future[Batch]] | None = None
+
+    def prepare(self, images: Images) -> None:
+        """Begin a batch that is likely to be next, in place of one that was begun before."""
+        self.forget()
+        self._ahead = (images, self._make(images))
+
+    def take(self, images: Images) -> Future[Batch]:
+        """The batch of these images: the one made ahead if it is of the same, else a new one."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            if len(ahead[0]) == len(images) and all(a is b for a, b in zip(ahead[0], images, strict=True)):
+                return ahead[1]
+            ahead[1].cancel()
+        return self._make(images)
+
+    def forget(self) -> None:
+        """Let go of what was made ahead."""
+        if self._ahead is not None:
+            self._ahead[1].cancel()
+            self._ahead = None
+
+    def close(self) -> None:
+        """Make nothing more."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _make(self, images: Images) -> Future[Batch]:
+        return self._thread.submit(make_batch, images)
