@@ -4,45 +4,29 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
+from torch.utils.data import DataLoader
+from tqdm import tqdm  # type: ignore[import-untyped]
 
-from model.average_precision import average_precision
 from model.build import build_model
 from model.checkpoint import CheckpointError, read_checkpoint
-from model.data.coco_dataset import CocoDataset
-from model.data.coco_files import ImageRecord, class_index, class_indices, read_annotations, read_image
-from model.data.coco_panoptic import decode_ids
-from model.data.folders import KINDS, instances_file, open_dataset, panoptic_file
+from model.data.evaluation_set import EvaluationBatch, EvaluationSet, collate_evaluation
+from model.data.folders import KINDS, open_dataset
+from model.evaluation.evaluator import Evaluator, Result
+from model.evaluation.report import write_report
+from model.evaluation.table import table
+from model.evaluation.torch_engine import TorchEngine, torch_device
 from model.export import describe
-from model.panoptic_quality import PanopticQuality, Segmentation
-from model.parity_proof import run_torch
 from model.runtime.artifact import ArtifactError, Metadata, read_artifact
 from model.runtime.categories import Category
 from model.runtime.engine import DEVICES, DeviceError, Engine, open_engine
-from model.runtime.panoptic import panoptic
-from model.runtime.postprocess import OutputError, scored_boxes
-from model.runtime.preprocess import Batch, make_batch, resize
-from model.runtime.raw_outputs import NO_MASKS, ImageOutputs, RawOutputs
+from model.runtime.postprocess import OutputError
 from model.served_network import ServedNetwork
-
-
-class TorchEngine:
-    """A checkpoint's network where an engine is expected: float32, on the CPU."""
-
-    device = "torch"
-
-    def __init__(self, network: ServedNetwork) -> None:
-        self.network = network
-
-    def infer(self, batch: Batch, mask_threshold: NDArray[np.float32]) -> RawOutputs:
-        """Run a batch."""
-        return run_torch(self.network, batch, mask_threshold)
 
 
 class Loaded(NamedTuple):
@@ -59,38 +43,67 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", type=Path, required=True, help="folder of the data set")
     parser.add_argument("--split", default="val", help="(default: %(default)s)")
     parser.add_argument("--batch-size", type=int, default=1, help="does not change the result (default: %(default)s)")
-    parser.add_argument("--device", choices=DEVICES, default="auto", help="of an artifact (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=1, help="processes that read pictures (default: %(default)s)")
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="(default: %(default)s)")
+    parser.add_argument("--per-class", action="store_true", help="figures of every class, in the table and --json")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures here as well")
+    parser.add_argument("--report", type=Path, metavar="DIR", help="write a page with figures and pictures here")
 
 
 def run(args: argparse.Namespace) -> None:
     """Carry out `detr evaluate`: prints a table of figures. What goes wrong ends in one clear line."""
     try:
-        figures = evaluate(load(args.model, args.device), args.data, args.root, args.split, batch_size=args.batch_size)
-        for name, value in figures.items():
-            print(f"{name:7}{value:8.4f}")
-        if args.json:
-            args.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        evaluate_as_told(args)
     except (OSError, ValueError, CheckpointError, ArtifactError, DeviceError, OutputError) as error:
-        raise SystemExit(f"detr evaluate: {error}") from error
+        # An error in a process that reads pictures comes with that process's traceback; its last line is the error.
+        reason = str(error).strip().splitlines()[-1].removeprefix(f"{type(error).__name__}: ")
+        raise SystemExit(f"detr evaluate: {reason}") from error
+
+
+def evaluate_as_told(args: argparse.Namespace) -> None:
+    """Evaluate, print, and write what was asked for; raises what can go wrong in any of it."""
+    for out in (args.json and args.json.parent, args.report and args.report.parent):
+        if out and not out.is_dir():  # said before the pictures are seen, not after
+            raise FileNotFoundError(f"there is no folder {out}")
+    loaded = load(args.model, args.device)
+    evaluator = evaluate(
+        loaded, args.data, args.root, args.split, batch_size=args.batch_size, workers=args.workers, notes=sys.stderr
+    )
+    result = evaluator.result()
+    print(table(result, per_class=args.per_class))
+    if args.json:
+        record = to_record(result, per_class=args.per_class)
+        args.json.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    if args.report:
+        print(f"\nwrote {write_report(args.report, loaded.engine, loaded.metadata, evaluator, args.split)}")
 
 
 def load(path: Path, device: str = "auto") -> Loaded:
-    """An artifact on a device or a checkpoint in torch, on the CPU. Raises what reading either raises."""
+    """An artifact, or a checkpoint in torch, on a device. Raises what reading either raises, and DeviceError."""
     if path.suffix == ".onnx":
         artifact = read_artifact(path)
         return Loaded(open_engine(artifact, device), artifact.metadata)
-    if device not in ("auto", "cpu"):
-        raise DeviceError(f"a checkpoint is evaluated on the CPU; export it to evaluate it on {device}")
+    device = torch_device(device)
     checkpoint = read_checkpoint(path)
     network = build_model(checkpoint.config)
     network.load_state_dict(checkpoint.state_dict)
     metadata = describe(checkpoint, checkpoint.config, network, path.resolve().stem)
-    return Loaded(TorchEngine(ServedNetwork(network)), metadata)
+    return Loaded(TorchEngine(ServedNetwork(network), device), metadata)
 
 
-def evaluate(loaded: Loaded, kind: str, root: Path, split: str, *, batch_size: int = 1) -> dict[str, float]:
-    """COCO's twelve box figures and, for panoptic data and models, PQ, SQ and RQ, of all, things and stuff.
+def evaluate(
+    loaded: Loaded,
+    kind: str,
+    root: Path,
+    split: str,
+    *,
+    batch_size: int = 1,
+    workers: int = 0,
+    notes: TextIO | None = None,
+) -> Evaluator:
+    """Run the model over every picture, resized and padded as in the service; `figures()` of what comes back says more.
+
+    Progress and what is odd about the classes go to `notes`, a text stream, if there is one.
 
     Raises ValueError where the model has no category of the data or the batch size is not positive, FileNotFoundError
     where annotations are missing, and what the data sets raise.
@@ -98,92 +111,65 @@ def evaluate(loaded: Loaded, kind: str, root: Path, split: str, *, batch_size: i
     engine, metadata = loaded
     if batch_size < 1:
         raise ValueError(f"the batch size must be at least 1, not {batch_size}")
-    with_masks = kind != "coco" and metadata.task == "panoptic"
+    if workers < 0:
+        raise ValueError(f"the number of workers must be at least 0, not {workers}")
     data = open_dataset(kind, root, split, masks=False)
-    _check_categories(metadata.categories, data.categories)
-    instances = instances_file(root, split)
-    if not instances.is_file():  # said before the pictures are seen, not after
-        raise FileNotFoundError(f"there is no annotation file {instances}")
-    quality = PanopticQuality(data.categories)
-    truth = _Annotations(root, split, data.categories) if with_masks else None
-    detections: list[dict[str, Any]] = []
-    for record, size, output in _answers(engine, metadata, data, batch_size, with_masks):
-        orig_size = (record.height, record.width)
-        detections += _detections(output, record.id, orig_size, metadata.categories)
-        if truth is not None:
-            quality.update(truth.of(record), _segments(output, size, orig_size, metadata))
-    figures = average_precision(instances, detections, [record.id for record in data.records])
-    return figures | (quality.figures() if with_masks else {})
-
-
-def _answers(
-    engine: Engine, metadata: Metadata, data: CocoDataset, batch_size: int, with_masks: bool
-) -> Iterator[tuple[ImageRecord, tuple[int, int], ImageOutputs]]:
-    """Every picture, (height, width) as the network saw it, and outputs; resized and padded as in the service."""
-    threshold = metadata.segment_threshold if with_masks else NO_MASKS
-    for start in range(0, len(data), batch_size):
-        records = data.records[start : start + batch_size]
-        pictures = [read_image(data.images, record).permute(1, 2, 0).numpy() for record in records]
-        batch = make_batch([resize(picture, metadata.resize) for picture in pictures])
-        outputs = engine.infer(batch, np.full(len(records), threshold, np.float32))
-        for i, (record, size) in enumerate(zip(records, batch.sizes, strict=True)):
-            yield record, size, outputs.image(i)
-
-
-def _detections(
-    output: ImageOutputs, image_id: int, orig_size: tuple[int, int], categories: Sequence[Category]
-) -> list[dict[str, Any]]:
-    """Every query as a COCO detection, as the published evaluation has it: no threshold, no clipping."""
-    found = scored_boxes(output.pred_logits, output.pred_boxes, orig_size)
-    xywh = np.concatenate([found.boxes_xyxy[:, :2], found.boxes_xyxy[:, 2:] - found.boxes_xyxy[:, :2]], axis=1)
-    return [
-        {"image_id": image_id, "category_id": categories[label].id, "bbox": box, "score": score}
-        for label, box, score in zip(found.labels.tolist(), xywh.tolist(), found.scores.tolist(), strict=True)
-    ]
-
-
-def _segments(
-    output: ImageOutputs, size: tuple[int, int], orig_size: tuple[int, int], metadata: Metadata
-) -> Segmentation:
-    """The panoptic answer, as in the service."""
-    assert output.mask_logits is not None
-    assert output.query_index is not None
-    assert metadata.mask_stride is not None
-    found = panoptic(
-        output.pred_logits,
-        output.mask_logits,
-        output.query_index,
-        size,
-        orig_size,
-        metadata.categories,
-        metadata.segment_threshold,
-        metadata.mask_stride,
+    evaluator = Evaluator(
+        kind,
+        root,
+        split,
+        data,
+        categories=metadata.categories,
+        segment_threshold=metadata.segment_threshold,
+        mask_stride=metadata.mask_stride,
     )
-    return Segmentation(found.id_map, {s.id: metadata.categories[s.label].id for s in found.segments})
+    if notes:
+        for line in renamed(metadata.categories, data.categories):
+            print(line, file=notes)
+    batches = DataLoader(
+        EvaluationSet(data, metadata.resize),
+        batch_size,
+        sampler=by_aspect_ratio(data.sizes),
+        collate_fn=collate_evaluation,
+        num_workers=workers,
+    )
+    batch: EvaluationBatch
+    with tqdm(total=len(data), unit=" pictures", file=notes, disable=None if notes else True) as bar:
+        for batch in batches:
+            thresholds = np.full(len(batch.indices), evaluator.mask_threshold, np.float32)
+            evaluator.update(batch.indices, batch.batch.sizes, engine.infer(batch.batch, thresholds))
+            bar.update(len(batch.indices))
+    return evaluator
 
 
-class _Annotations:
-    """The annotated segments of every picture, crowds included: no target for a query, but not void either."""
-
-    def __init__(self, root: Path, split: str, categories: Sequence[Category]) -> None:
-        path = panoptic_file(root, split)
-        indices = class_indices(categories)
-        self.folder = path.with_suffix("")
-        self.entries = {entry["image_id"]: entry for entry in read_annotations(path)["annotations"]}
-        for entry in self.entries.values():
-            for info in entry["segments_info"]:
-                class_index(indices, info["category_id"], f"{path.name}: segment {info['id']}")
-
-    def of(self, record: ImageRecord) -> Segmentation:
-        """Raises what `read_image` does, for the PNG."""
-        entry = self.entries[record.id]
-        png = ImageRecord(record.id, entry["file_name"], record.height, record.width)
-        id_map = decode_ids(torch.as_tensor(read_image(self.folder, png))).numpy()
-        infos = entry["segments_info"]
-        crowds = frozenset(info["id"] for info in infos if info.get("iscrowd", 0))
-        return Segmentation(id_map, {info["id"]: info["category_id"] for info in infos}, crowds)
+def by_aspect_ratio(sizes: Sequence[tuple[int, int]]) -> list[int]:
+    """Indices of pictures of the given (height, width), so that neighbours make a batch with little padding."""
+    return sorted(range(len(sizes)), key=lambda index: sizes[index][1] / sizes[index][0])
 
 
-def _check_categories(of_model: Sequence[Category], of_data: Sequence[Category]) -> None:
-    if not {c.id for c in of_model} & {c.id for c in of_data}:
-        raise ValueError("the model and the data have no category id in common: are they of the same classes?")
+def renamed(of_model: Sequence[Category], of_data: Sequence[Category]) -> list[str]:
+    """A line for people where ids that model and data share have other names: they may be other classes."""
+    names = {category.id: category.name for category in of_data}
+    odd = [c for c in of_model if c.id in names and c.name.casefold() != names[c.id].casefold()]
+    if not odd:
+        return []
+    first = f"category {odd[0].id} is {odd[0].name!r} in the model and {names[odd[0].id]!r} in the data"
+    others = f", and {len(odd) - 1} more differ" if len(odd) > 1 else ""
+    return [f"classes are matched by id, but {first}{others}"]
+
+
+def to_record(result: Result, *, per_class: bool) -> dict[str, Any]:
+    """The figures as JSON: by name and, if asked for, `per_class`, a list by category id."""
+    record: dict[str, Any] = dict(result.figures)
+    if per_class:
+        record["per_class"] = [
+            {
+                "id": row.category.id,
+                "name": row.category.name,
+                "isthing": row.category.isthing,
+                "annotated": row.annotated,
+                **row.figures,
+            }
+            for row in result.classes
+        ]
+    return record

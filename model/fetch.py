@@ -2,23 +2,15 @@
 
 import argparse
 from collections.abc import Callable
-from http.client import HTTPException
 from pathlib import Path
-from urllib.error import HTTPError, URLError
-
-import torch.hub
 
 from model import published
-from model.checkpoint.files import sha256_of
+from model.download import DownloadError, download
 
 BASE_URL = "https://dl.fbaipublicfiles.com/detr"
 
 Export = Callable[[Path, str, Path], object]
 """Takes a checkpoint, the name of its preset and the artifact to write."""
-
-
-class FetchError(Exception):
-    """A published model that cannot be had; the message says what failed and for which file."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +31,7 @@ def run(args: argparse.Namespace, export: Export | None = None) -> None:
     """
     try:
         checkpoint = fetch(args.name, args.directory, args.base_url, progress=True)
-    except FetchError as error:
+    except DownloadError as error:
         raise SystemExit(f"detr fetch: {error}") from error
     print(f"{checkpoint}: SHA-256 begins with {published.digest_prefix(args.name)}, as published")
     if not args.no_export:
@@ -59,26 +51,11 @@ def fetch(name: str, directory: Path, base_url: str = BASE_URL, progress: bool =
     """Download the published model `name` into `directory`, unless it is there, and return its path.
 
     The file appears under its name only when it is whole and its SHA-256 begins with the digits in that name.
-    Raises FetchError where the name is unknown, the server does not give the file, or what it gives has
-    another digest.
+    Raises ValueError where the name is unknown, and DownloadError where the server does not give the file or what
+    it gives has another digest.
     """
     if name not in published.FILES:
-        raise FetchError(f"no published model is called {name!r}; there are {', '.join(published.FILES)}")
-    file_name, digits = published.FILES[name], published.digest_prefix(name)
-    path = directory / file_name
-    if path.is_file() and sha256_of(path).startswith(digits):
-        return path
+        raise ValueError(f"no published model is called {name!r}; there are {', '.join(published.FILES)}")
+    file_name = published.FILES[name]
     url = f"{base_url.rstrip('/')}/{file_name}"
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(path), hash_prefix=digits, progress=progress)
-    except HTTPError as error:
-        error.close()
-        raise FetchError(f"{url}: the server answered {error.code} {error.reason}") from error
-    except URLError as error:
-        raise FetchError(f"{url}: {error.reason}") from error
-    except RuntimeError as error:
-        raise FetchError(f"{url}: what arrived is incomplete or another file: {error}") from error
-    except (OSError, HTTPException, ValueError) as error:
-        raise FetchError(f"{url}: {error}") from error
-    return path
+    return download(url, directory / file_name, published.digest_prefix(name), progress=progress)

@@ -15,8 +15,9 @@ Match = tuple[Tensor, Tensor]
 class HungarianMatcher(nn.Module):
     """Finds, for each image, the one-to-one assignment of queries to targets with the lowest total cost.
 
-    Every target gets exactly one query (there must be at least as many queries as targets), the other queries none:
-    they are to predict no-object. The cost is that of class probability, L1 and generalised IoU, weighted.
+    Every target gets exactly one query, the other queries none: they are to predict no-object. Where an image has more
+    targets than there are queries, every query gets one target and the targets that fit worst none, as in the
+    reference. The cost is that of class probability, L1 and generalised IoU, weighted.
     """
 
     def __init__(self, cost_class: float = 1.0, cost_bbox: float = 5.0, cost_giou: float = 2.0) -> None:
@@ -30,8 +31,8 @@ class HungarianMatcher(nn.Module):
         """Match `pred_logits` [B, Q, classes + 1] and `pred_boxes` [B, Q, 4] to one target dict an image.
 
         A target has `labels` int64 [m] and `boxes` float32 [m, 4] (cxcywh, normalised). Returns, an image, the
-        matched queries and targets as two int64 [m] of equal order, sorted by query. Raises ValueError where an
-        image has more targets than queries, or where a cost is not finite.
+        matched queries and targets as two int64 [min(m, Q)] of equal order, sorted by query. Raises ValueError where
+        a cost is not finite.
         """
         probability = outputs["pred_logits"].float().softmax(-1)
         boxes = outputs["pred_boxes"].float()
@@ -40,10 +41,6 @@ class HungarianMatcher(nn.Module):
         ]
 
     def _assign(self, probability: Tensor, boxes: Tensor, labels: Tensor, target_boxes: Tensor) -> Match:
-        if len(labels) > len(boxes):
-            raise ValueError(
-                f"{len(labels)} targets need as many queries, the model has {len(boxes)}: raise num_queries"
-            )
         cost = (
             self.cost_class * -probability[:, labels]
             + self.cost_bbox * torch.cdist(boxes, target_boxes, p=1)

@@ -94,10 +94,11 @@ def golden_sample(network: ServedNetwork) -> GoldenSample:
 
 
 def run_torch(network: ServedNetwork, batch: Batch, mask_threshold: NDArray[np.float32]) -> RawOutputs:
-    """The network's own answer, in the form an engine gives."""
+    """The network's own answer, in the form an engine gives, whatever device its weights are on."""
+    device = next(network.parameters()).device
     inputs = (batch.images, batch.padding_mask, mask_threshold)[: len(network.inputs)]
     with torch.no_grad():
-        outputs = [x.numpy() for x in network(*(torch.from_numpy(x) for x in inputs))]
+        outputs = [x.cpu().numpy() for x in network(*(torch.from_numpy(x).to(device) for x in inputs))]
     masks, index = outputs[2:] if network.has_masks else (None, None)
     return RawOutputs(outputs[0], outputs[1], masks, index)
 

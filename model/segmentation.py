@@ -112,20 +112,18 @@ class MaskHeadSmallConv(nn.Module):
         features [B, C, h, w], attention [K, heads, h, w], pyramid features [B, *, *, *] and their validity
         [B, 1, *, *] coarsest first (`valid` has one more in front, for `features`), image int64 [K].
         """
-        at = None if valid is None else valid[0][image]
-        x = self._first(features, attention, image, None if valid is None else valid[0], at)
-        x = self._block(2, x, at)
-        for i, level in enumerate(pyramid, start=1):
-            fine = getattr(self, f"adapter{i}")(level)[image]  # (K, *, *, *)
-            x = fine + functional.interpolate(x, size=fine.shape[-2:], mode="nearest")
-            at = None if valid is None else valid[i][image]
-            x = self._block(2 + i, x, at)
-        return self.out_lay(_masked(x, at)).squeeze(1)
+        first, *finer = [None] * (len(pyramid) + 1) if valid is None else valid
+        x = self.start(features, attention, image, first)
+        for i, (level, inside) in enumerate(zip(pyramid, finer, strict=True), start=1):
+            x = self.step(i, x, level, image, inside)
+        return self.out_lay(_masked(x, _of_queries(finer[-1], image))).squeeze(1)
 
-    def _first(
-        self, features: Tensor, attention: Tensor, image: Tensor, valid: Tensor | None, at: Tensor | None
-    ) -> Tensor:
-        """`lay1` on features and attention side by side, split so that the features' part runs once an image."""
+    def start(self, features: Tensor, attention: Tensor, image: Tensor, valid: Tensor | None) -> Tensor:
+        """`lay1` and `lay2`, at the transformer's level: to [K, C, h, w], of what `forward` takes; valid [B, 1, h, w].
+
+        `lay1` takes features and attention side by side, split so that the features' part runs once an image.
+        """
+        at = _of_queries(valid, image)
         lay1 = self.lay1
         assert isinstance(lay1, nn.Conv2d)
         of_image, of_query = lay1.weight[:, : self.hidden_dim], lay1.weight[:, self.hidden_dim :]
@@ -133,11 +131,21 @@ class MaskHeadSmallConv(nn.Module):
         x = x + functional.conv2d(_masked(attention, at), of_query, padding=1)
         gn1 = self.gn1
         assert isinstance(gn1, nn.GroupNorm)
-        return functional.relu(_group_norm(x, gn1, at))
+        return self._block(2, functional.relu(_group_norm(x, gn1, at)), at)
+
+    def step(self, i: int, x: Tensor, level: Tensor, image: Tensor, valid: Tensor | None) -> Tensor:
+        """Take x [K, *, h, w] up to the i-th finer level [B, *, h', w'], whose validity is `valid` [B, 1, h', w']."""
+        fine = getattr(self, f"adapter{i}")(level)[image]  # (K, *, h', w')
+        x = fine + functional.interpolate(x, size=fine.shape[-2:], mode="nearest")
+        return self._block(2 + i, x, _of_queries(valid, image))
 
     def _block(self, i: int, x: Tensor, at: Tensor | None) -> Tensor:
         x = getattr(self, f"lay{i}")(_masked(x, at))
         return functional.relu(_group_norm(x, getattr(self, f"gn{i}"), at))
+
+
+def _of_queries(valid: Tensor | None, image: Tensor) -> Tensor | None:
+    return None if valid is None else valid[image]
 
 
 def _masked(x: Tensor, valid: Tensor | None) -> Tensor:

@@ -1,111 +1,173 @@
-"""The command `detr train`: data, network and Lightning's trainer, wired together."""
+"""The command `detr train`: data, network, settings and Lightning's trainer, wired together."""
 
 from __future__ import annotations
 
 import argparse
 import shlex
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from lightning.pytorch.utilities import rank_zero_only
 
-from model.build import build_model, detector_of
-from model.checkpoint import Checkpoint, CheckpointError, check_state, read_checkpoint, save_checkpoint
-from model.checkpoint.structure import disagreements
-from model.config import PRESETS, ModelConfig
+from model.build import detector_of
+from model.checkpoint import CheckpointError, save_checkpoint
+from model.data.check import check_categories, check_dataset
 from model.data.coco_dataset import CocoDataset
-from model.data.collate import AspectRatioBatchSampler, collate
-from model.data.folders import KINDS, open_dataset
-from model.data.transforms import train_transform
-from model.fitting import fit
+from model.data.folders import instances_file, open_dataset, panoptic_file
+from model.evaluation.evaluator import Evaluator
+from model.runtime.postprocess import OutputError
 from model.runtime.preprocess import ResizeRule
-from model.training_module import TrainConfig, TrainingModule
+from model.runtime.raw_outputs import NO_MASKS
+from model.training.config import Recipe, TrainConfig
+from model.training.data import TrainingData
+from model.training.fitting import Hardware, fit
+from model.training.initial import Start, start
+from model.training.log import read_log
+from model.training.module import TrainingModule
+from model.training.options import add_arguments, read_recipe
+from model.training.resume_file import Interrupted
+from model.training.samples import SamplePredictions
+from model.training.validation import Validation
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of `detr train`."""
-    defaults = TrainConfig()
-    parser.add_argument("--data", choices=KINDS, required=True, help="what --root holds")
-    parser.add_argument("--root", type=Path, required=True, help="folder of the data set")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoint, the log and resume files")
-    parser.add_argument("--preset", choices=sorted(PRESETS), default="detr-demo", help="network (default: %(default)s)")
-    parser.add_argument(
-        "--stage",
-        choices=("detection", "masks"),
-        default=defaults.stage,
-        help="masks freezes the detector of --init",
-    )
-    parser.add_argument("--init", type=Path, help="checkpoint to start from")
-    parser.add_argument("--resume", type=Path, help="a file of --out's resume folder: continue that run")
-    parser.add_argument("--steps", type=int, default=defaults.steps, help="optimizer steps (default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=defaults.batch_size, help="(default: %(default)s)")
-    parser.add_argument("--lr", type=float, default=defaults.lr, help="learning rate (default: %(default)s)")
-    parser.add_argument("--lr-backbone", type=float, help="the backbone's (default: that of --lr)")
-    parser.add_argument("--weight-decay", type=float, default=defaults.weight_decay, help="(default: %(default)s)")
-    parser.add_argument(
-        "--precision",
-        choices=("32-true", "bf16-mixed", "16-mixed"),
-        default=defaults.precision,
-        help="of the network",
-    )
-    parser.add_argument("--multi-scale", action="store_true", help="resize to a random scale, as published")
-    parser.add_argument("--workers", type=int, default=defaults.workers, help="data processes (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=defaults.seed, help="(default: %(default)s)")
+__all__ = ["add_arguments", "run"]
 
 
 def run(args: argparse.Namespace) -> None:
     """Carry out `detr train`; bad data, paths or options, and a loss that diverges, end in one clear line."""
     try:
-        path = train(args, read_config(args))
-    except (OSError, ValueError, CheckpointError, FloatingPointError) as error:
+        path = train(args)
+    except Interrupted as reason:
+        raise SystemExit(f"detr train: {reason}") from reason
+    except (OSError, ValueError, CheckpointError, FloatingPointError, OutputError) as error:
         # An error in a process that loads data comes with that process's traceback; its last line is the error.
         raise SystemExit(f"detr train: {str(error).strip().splitlines()[-1]}") from error
-    print(f"wrote {path}")
+    say(f"wrote {path}")
 
 
-def read_config(args: argparse.Namespace) -> TrainConfig:
-    """The settings in the options. Raises ValueError where there is nothing to train with them."""
-    return TrainConfig(
-        stage=args.stage,
-        steps=args.steps,
-        batch_size=args.batch_size,
-        lr=args.lr,
-        lr_backbone=args.lr if args.lr_backbone is None else args.lr_backbone,
-        weight_decay=args.weight_decay,
-        precision=args.precision,
-        workers=args.workers,
-        seed=args.seed,
+@rank_zero_only
+def say(line: str) -> None:
+    """Tell the person who started the run, once, however many processes it has."""
+    print(line, flush=True)
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is learnt from and, where there are annotations for it, what is validated with."""
+
+    train: CocoDataset
+    val: CocoDataset | None
+
+
+def train(args: argparse.Namespace) -> Path:
+    """Train as told and return the checkpoint written, `OUT/model.safetensors`."""
+    name, recipe = read_recipe(args)
+    config = recipe.config
+    lightning.seed_everything(config.seed, verbose=False)
+    data = open_data(args, config)
+    begun = begin(args, recipe, data.train)
+    for note in (f"recipe {name}: {recipe.summary}", *begun.notes):
+        say(note)
+    rule = ResizeRule(begun.config.shortest_edge, begun.config.longest_edge)
+    loaders = TrainingData(data.train, data.val, rule, config)
+    if not (hasattr(args, "skip_check") or args.resume):
+        check(loaders, begun.config.num_queries)
+    args.out.mkdir(parents=True, exist_ok=True)
+    evaluator = open_evaluator(args, data, begun)
+    module = TrainingModule(
+        begun.network,
+        begun.config.num_classes,
+        config,
+        config.total_steps(loaders.batches),
+        evaluator.mask_threshold if evaluator else NO_MASKS,
+    )
+
+    def save(file: str, figures: dict[str, float]) -> Path:
+        path: Path = args.out / file
+        provenance = describe_run(args, name, module, begun, figures) | {"images": len(data.train)}
+        save_checkpoint(path, module.network.state_dict(), begun.config, data.train.categories, provenance)
+        return path
+
+    validation = Validation(evaluator, partial(save, "best.safetensors")) if evaluator else None
+    samples = [SamplePredictions(data.val, args.out, begun.config, args.samples)] if data.val and args.samples else []
+    hardware = Hardware(args.accelerator, args.devices, args.nodes)
+    fit(module, loaders, args.out, validation=validation, callbacks=samples, hardware=hardware, resume=args.resume)
+    return save("model.safetensors", validation.figures if validation else {})
+
+
+def open_data(args: argparse.Namespace, config: TrainConfig) -> Data:
+    """The pictures of the folder. Raises what data sets raise, and ValueError where the splits differ in classes."""
+    masks = config.stage != "detection"
+    train_data = open_dataset(args.data, args.root, "train", masks=masks)
+    file = (instances_file if args.data == "coco" else panoptic_file)(args.root, "val")
+    if not config.evaluate_every:
+        return Data(train_data, None)
+    if not file.is_file():
+        say(f"there is no {file}: nothing is validated on the way")
+        return Data(train_data, None)
+    val_data = open_dataset(args.data, args.root, "val", masks=masks)
+    check_categories(train_data, val_data)
+    return Data(train_data, val_data)
+
+
+def begin(args: argparse.Namespace, recipe: Recipe, data: CocoDataset) -> Start:
+    """The network that the options and the recipe start from, for the classes of the data."""
+    weights = args.backbone_weights or (None if args.init else recipe.backbone_weights)
+    return start(
+        categories=data.categories,
+        stage=recipe.config.stage,
+        preset=args.preset or (None if args.init else recipe.preset),
+        init=args.init,
+        backbone_weights=None if weights == "none" else weights,
+        image_size=(args.shortest_edge, args.longest_edge),
     )
 
 
-def train(args: argparse.Namespace, config: TrainConfig) -> Path:
-    """Train as told and return the checkpoint written, `OUT/model.safetensors`."""
-    lightning.seed_everything(config.seed, verbose=False)
-    preset = replace(PRESETS[args.preset], masks=config.stage == "masks")
-    if config.stage == "masks" and not args.init:
-        raise ValueError("--stage masks needs --init with the detector to freeze")
-    rule = ResizeRule(preset.shortest_edge, preset.longest_edge)
-    transform = train_transform(rule, multi_scale=args.multi_scale)
-    data = open_dataset(args.data, args.root, "train", masks=preset.masks, transform=transform)
-    model_config = replace(preset, num_classes=len(data.categories))
-    network = build_model(model_config)
-    initial = load_initial(network, args.init, model_config) if args.init else None
-    args.out.mkdir(parents=True, exist_ok=True)
-    module = TrainingModule(network, model_config.num_classes, config)
-    fit(module, loader(data, config), args.out, args.resume)
-    provenance = {
+@rank_zero_only
+def check(loaders: TrainingData, queries: int) -> None:
+    """Read every picture once and say what there is. Raises ValueError or OSError naming what cannot be learnt from."""
+    for split in (loaders.train, loaders.val):
+        if split is not None:
+            say(str(check_dataset(split, workers=loaders.config.workers)))
+    crowded = int((np.bincount(loaders.train.objects.pictures) > queries).sum())
+    if crowded:
+        say(f"{crowded} images have more objects than the network's {queries} queries: it cannot find them all")
+    say(str(loaders.padding()))
+
+
+def open_evaluator(args: argparse.Namespace, data: Data, begun: Start) -> Evaluator | None:
+    """What judges the validation pictures, if there are any."""
+    if data.val is None:
+        return None
+    return Evaluator(
+        args.data,
+        args.root,
+        "val",
+        data.val,
+        categories=data.train.categories,
+        segment_threshold=begun.config.segment_threshold,
+        mask_stride=detector_of(begun.network).body.level_strides[0] if begun.config.masks else None,
+    )
+
+
+def describe_run(
+    args: argparse.Namespace, recipe: str, module: TrainingModule, begun: Start, figures: dict[str, float]
+) -> dict[str, Any]:
+    """The provenance of weights: how to make them again, from what, how long it took, and how good they are."""
+    return {
         "command": command_line("train", args),
         "torch": torch.__version__,
-        "training": asdict(config),
-        "images": len(data),
-        "init": initial and {name: getattr(initial, name) for name in ("source", "sha256")},
+        "recipe": recipe,
+        "training": asdict(module.config),
+        "steps": module.global_step,
+        "hours": round(read_log(args.out / "log.jsonl")[-1].get("seconds", 0) / 3600, 2),
+        "measured": {name: round(value, 4) for name, value in figures.items()},
+        **begun.sources,
     }
-    path: Path = args.out / "model.safetensors"
-    save_checkpoint(path, module.network.state_dict(), model_config, data.categories, provenance)
-    return path
 
 
 def command_line(command: str, args: argparse.Namespace) -> str:
@@ -116,42 +178,10 @@ def command_line(command: str, args: argparse.Namespace) -> str:
     words = ["detr", command]
     for name, value in vars(args).items():
         option = f"--{name.replace('_', '-')}"
-        if value is True:
-            words.append(option)
-        elif isinstance(value, str | int | float | Path) and value is not False:
+        if isinstance(value, bool):  # a switch that is not given has no value
+            words.append(option if value else f"--no-{option[2:]}")
+        elif isinstance(value, list | tuple):
+            words += [option, *map(str, value)]
+        elif isinstance(value, str | int | float | Path):
             words += [option, value.resolve().name if isinstance(value, Path) else str(value)]
     return shlex.join(words)
-
-
-def load_initial(network: torch.nn.Module, path: Path, config: ModelConfig) -> Checkpoint:
-    """Start from a checkpoint: all of the network, or the detector only where the checkpoint has no masks.
-
-    Raises CheckpointError where it cannot be read or its weights do not fit, ValueError where it is of another
-    network.
-    """
-    checkpoint = read_checkpoint(path)
-    found = checkpoint.config
-    if found.num_classes != config.num_classes:
-        raise ValueError(f"{path.name} has {found.num_classes} classes, the data {config.num_classes}: they must agree")
-    if found.masks and not config.masks:
-        raise ValueError(f"{path.name} has a mask head: --stage detection starts from a detector without one")
-    # Dilation leaves no trace in weights: those of a network without it are a fair start for one with it.
-    wanted = replace(config, masks=found.masks, dilation=found.dilation)
-    if wrong := disagreements(found, wanted):
-        raise ValueError(f"{path.name} does not fit the preset: {'; '.join(wrong)}")
-    check_state(checkpoint.state_dict, wanted)
-    target = network if found.masks else detector_of(network)
-    target.load_state_dict(checkpoint.state_dict)
-    return checkpoint
-
-
-def loader(data: CocoDataset, config: TrainConfig) -> DataLoader[Any]:
-    """Shuffled batches of like aspect ratio."""
-    sampler = AspectRatioBatchSampler(data.sizes, config.batch_size, seed=config.seed, drop_last=True)
-    return DataLoader(
-        data,
-        batch_sampler=sampler,
-        collate_fn=collate,
-        num_workers=config.workers,
-        persistent_workers=config.workers > 0,
-    )

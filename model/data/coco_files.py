@@ -6,13 +6,16 @@ Every complaint names the file and the id in question, because a data set has hu
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
@@ -21,7 +24,8 @@ from model.category_names import distinct_color
 from model.runtime.categories import Category
 
 # Keys of a target, all tensors: image_id int64 [], orig_size and size int64 [2] as (height, width) in pixels,
-# labels int64 [m] as class indices, boxes [m, 4], and masks [m, height, width] where they are asked for.
+# labels int64 [m] as class indices, boxes [m, 4], isthing bool [m] in panoptic data and, where masks are asked for,
+# mask_ids [layers, height, width] and mask_values int64 [m] (see `mask_layers.MaskLayers`).
 Target = dict[str, Tensor]
 
 
@@ -38,7 +42,8 @@ class ImageRecord:
 def read_annotations(path: Path) -> dict[str, Any]:
     """Parse an annotation file.
 
-    Raises FileNotFoundError if there is none, ValueError if it is not COCO's JSON or lists no image.
+    Raises FileNotFoundError if there is none, ValueError if it is not COCO's JSON, lists no image
+    or category, or one of them without an id of its own.
     """
     try:
         content = json.loads(path.read_bytes())
@@ -49,9 +54,24 @@ def read_annotations(path: Path) -> dict[str, Any]:
     missing = {"images", "annotations", "categories"} - set(content if isinstance(content, dict) else ())
     if missing:
         raise ValueError(f"{path} is not an annotation file: it has no {', '.join(sorted(missing))}")
-    if not content["images"]:
-        raise ValueError(f"{path} lists no image")
+    for name, singular in (("images", "image"), ("categories", "category")):
+        if not content[name]:
+            raise ValueError(f"{path} lists no {singular}")
+        _refuse_odd_ids(content[name], f"{path}: {singular}")
     return dict(content)
+
+
+def _refuse_odd_ids(entries: list[dict[str, Any]], where: str) -> None:
+    for id_, count in Counter(field(entry, "id", where) for entry in entries).items():
+        if type(id_) is not int or count > 1:
+            raise ValueError(f"{where} {id_!r} " + ("is listed twice" if count > 1 else "must have a number as its id"))
+
+
+def field(entry: Any, name: str, where: str) -> Any:
+    """A field of an entry; ValueError naming the place if there is none."""
+    if not isinstance(entry, dict) or name not in entry:
+        raise ValueError(f"{where} has no {name}")
+    return entry[name]
 
 
 def read_categories(content: dict[str, Any]) -> tuple[Category, ...]:
@@ -60,7 +80,7 @@ def read_categories(content: dict[str, Any]) -> tuple[Category, ...]:
     return tuple(
         Category(
             id=int(category["id"]),
-            name=str(category["name"]),
+            name=str(field(category, "name", f"category {category['id']}")),
             isthing=bool(category.get("isthing", True)),  # instance annotations are of things only
             color=_color(category.get("color"), index),
         )
@@ -75,10 +95,17 @@ def _color(color: Sequence[int] | None, index: int) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def read_records(content: dict[str, Any]) -> tuple[ImageRecord, ...]:
-    """The pictures of an annotation file, ordered by id."""
-    images = sorted(content["images"], key=lambda image: int(image["id"]))
-    return tuple(ImageRecord(int(i["id"]), str(i["file_name"]), int(i["height"]), int(i["width"])) for i in images)
+def read_records(content: dict[str, Any], path: Path) -> tuple[ImageRecord, ...]:
+    """The pictures of an annotation file, ordered by id; ValueError if one has no file name or no size."""
+    return tuple(_record(image, path) for image in sorted(content["images"], key=lambda image: int(image["id"])))
+
+
+def _record(image: dict[str, Any], path: Path) -> ImageRecord:
+    where = f"{path}: image {image['id']}"
+    height, width = field(image, "height", where), field(image, "width", where)
+    if not all(type(side) is int and side > 0 for side in (height, width)):
+        raise ValueError(f"{where} has height {height!r} and width {width!r}: they must be whole pixels, 1 or more")
+    return ImageRecord(int(image["id"]), str(field(image, "file_name", where)), height, width)
 
 
 def class_indices(categories: Sequence[Category]) -> dict[int, int]:
@@ -93,10 +120,9 @@ def class_index(indices: dict[int, int], category_id: int, where: str) -> int:
     return indices[category_id]
 
 
-def read_image(folder: Path, record: ImageRecord) -> tv_tensors.Image:
-    """Decode a picture to RGB, uint8 [3, height, width].
-
-    It is not turned by its EXIF orientation: COCO's annotations belong to the stored pixels.
+@contextmanager
+def open_image(folder: Path, record: ImageRecord) -> Iterator[Image.Image]:
+    """Open a picture, to be decoded within the context: whatever Pillow raises there says which picture it was.
 
     Raises FileNotFoundError if it is not there, ValueError if it cannot be decoded or has another size than
     annotated.
@@ -104,41 +130,26 @@ def read_image(folder: Path, record: ImageRecord) -> tv_tensors.Image:
     path = folder / record.file_name
     try:
         with Image.open(path) as image:
-            pixels = np.array(image.convert("RGB"))
+            width, height = image.size
+            yield image
     except FileNotFoundError as error:
         raise FileNotFoundError(f"image {record.id} has no file {path}") from error
-    except OSError as error:
+    except Exception as error:  # decoders raise nearly anything on broken files
         raise ValueError(f"image {record.id}, {path}, cannot be decoded: {error}") from error
-    if pixels.shape[:2] != (record.height, record.width):
-        annotated, found = f"{record.width} x {record.height}", f"{pixels.shape[1]} x {pixels.shape[0]}"
+    if (height, width) != (record.height, record.width):
+        annotated, found = f"{record.width} x {record.height}", f"{width} x {height}"
         raise ValueError(f"image {record.id}, {path}, is {found} pixels but annotated as {annotated}")
-    return tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1).contiguous())
 
 
-def make_target(record: ImageRecord, labels: Sequence[int], boxes_xyxy: Tensor, masks: Tensor | None) -> Target:
-    """Gather a target, leaving out boxes without an area.
+def read_pixels(folder: Path, record: ImageRecord) -> NDArray[np.uint8]:
+    """Decode a picture to RGB, uint8 [height, width, 3]; raises what `open_image` does.
 
-    Args:
-        record: the picture it belongs to.
-        labels: m class indices.
-        boxes_xyxy: [m, 4], absolute pixels; clipped to the picture here.
-        masks: uint8 [m, height, width], 0 or 1, or None.
+    It is not turned by its EXIF orientation: COCO's annotations belong to the stored pixels.
     """
-    size = (record.height, record.width)
-    limits = torch.tensor([record.width, record.height] * 2, dtype=torch.float32)
-    boxes = boxes_xyxy.to(torch.float32).reshape(-1, 4).clamp(min=0).minimum(limits)
-    kept = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
-    target: Target = {
-        "image_id": torch.tensor(record.id),
-        "orig_size": torch.tensor(size),
-        "size": torch.tensor(size),
-        "labels": torch.tensor(labels, dtype=torch.int64)[kept],
-        "boxes": tv_tensors.BoundingBoxes(
-            boxes[kept],
-            format=tv_tensors.BoundingBoxFormat.XYXY,
-            canvas_size=size,
-        ),
-    }
-    if masks is not None:
-        target["masks"] = tv_tensors.Mask(masks[kept])
-    return target
+    with open_image(folder, record) as image:
+        return np.array(image.convert("RGB"))
+
+
+def read_image(folder: Path, record: ImageRecord) -> tv_tensors.Image:
+    """Decode a picture to RGB, uint8 [3, height, width]; otherwise like `read_pixels`."""
+    return tv_tensors.Image(torch.from_numpy(read_pixels(folder, record)).permute(2, 0, 1).contiguous())

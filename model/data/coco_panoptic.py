@@ -3,34 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from model.data.coco_dataset import CocoDataset, Transform, boxes_xywh_to_xyxy
+from model.data.coco_dataset import CocoDataset
 from model.data.coco_files import (
     ImageRecord,
     Target,
     class_index,
     class_indices,
-    make_target,
+    field,
     read_annotations,
     read_image,
 )
+from model.data.mask_layers import MaskLayers, layer_of_segments, tight_boxes_xyxy
+from model.data.objects import BoxXywh, Objects, boxes_xywh_to_xyxy, read_box
+from model.data.targets import make_target
 from model.runtime.categories import Category
-
-
-@dataclass(frozen=True, slots=True)
-class _Segments:
-    """The segments of one picture, crowds left out."""
-
-    file_name: str
-    ids: tuple[int, ...]
-    labels: tuple[int, ...]
-    boxes_xywh: tuple[tuple[float, float, float, float], ...]
 
 
 class CocoPanoptic(CocoDataset):
@@ -48,7 +41,6 @@ class CocoPanoptic(CocoDataset):
         segments: Path | None = None,
         categories: Sequence[Category] | None = None,
         masks: bool = True,
-        transform: Transform | None = None,
     ) -> None:
         """Read the annotation file; pictures and segments are decoded when an item is asked for.
 
@@ -58,73 +50,77 @@ class CocoPanoptic(CocoDataset):
             segments: folder of the id PNGs; by default the one beside the JSON that has its name.
             categories: the network's classes by index; by default those of the file, ordered by id.
             masks: whether targets hold masks. Without, no PNG is read and boxes are those of the file.
-            transform: applied to every item.
 
         Raises:
             FileNotFoundError: if there is no such annotation file.
-            ValueError: if it is malformed, lists no image, has an image without an entry, or a segment of an
-                unknown category.
+            ValueError: if it is malformed, lists no image or no category, has an image without an entry, or a segment
+                of an unknown category or with a box that is none.
         """
         content = read_annotations(annotations)
-        super().__init__(content, images, categories, masks, transform)
+        super().__init__(content, annotations, images, categories, masks)
         self.segments = segments if segments is not None else annotations.with_suffix("")
         self._isthing = torch.tensor([category.isthing for category in self.categories])
-        self._segments = self._read_segments(content["annotations"], annotations)
-
-    def _read_segments(self, entries: list[dict[str, Any]], path: Path) -> list[_Segments]:
-        """The segments of every picture, in the order of `records`."""
+        entries = self._entries(content["annotations"])
+        self._png_names = [str(field(entry, "file_name", self._where(entry))) for entry in entries]
         indices = class_indices(self.categories)
-        by_image = {entry["image_id"]: entry for entry in entries}
-        segments = []
+        found = [self._read_segments(entry, indices) for entry in entries]
+        crowds = sum(len(entry["segments_info"]) for entry in entries) - sum(len(segments) for segments in found)
+        self.objects = Objects.gather([[segment[1:] for segment in segments] for segments in found], crowds)
+        self._segment_ids = np.array([segment[0] for segments in found for segment in segments], dtype=np.int64)
+
+    def _entries(self, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The entry of every picture, in the order of `records`."""
+        by_image = {field(entry, "image_id", f"{self.annotations}: an annotation"): entry for entry in entries}
         for record in self.records:
             if record.id not in by_image:
-                raise ValueError(f"{path}: image {record.id} has no annotation")
-            entry = by_image[record.id]
-            kept = [info for info in entry["segments_info"] if not info.get("iscrowd", 0)]
-            where = f"{path}: image {record.id}, segment"
-            labels = (class_index(indices, info["category_id"], f"{where} {info['id']}") for info in kept)
-            ids, boxes = (info["id"] for info in kept), (tuple(info["bbox"]) for info in kept)
-            segments.append(_Segments(entry["file_name"], tuple(ids), tuple(labels), tuple(boxes)))
+                raise ValueError(f"{self.annotations}: image {record.id} has no annotation")
+        return [by_image[record.id] for record in self.records]
+
+    def _where(self, entry: dict[str, Any]) -> str:
+        return f"{self.annotations}: image {entry['image_id']}"
+
+    def _read_segments(self, entry: dict[str, Any], indices: dict[int, int]) -> list[tuple[int, int, BoxXywh]]:
+        """Id, class index and box of the segments of a picture that are not crowds."""
+        segments = []
+        for info in field(entry, "segments_info", self._where(entry)):
+            where = f"{self._where(entry)}, segment {field(info, 'id', f'{self._where(entry)}, a segment')}"
+            label = class_index(indices, field(info, "category_id", where), where)
+            box = read_box(info, where)
+            if not info.get("iscrowd", 0):
+                segments.append((int(info["id"]), label, box))
         return segments
 
+    def png(self, index: int) -> ImageRecord:
+        """The id PNG of a picture; its file name is relative to `segments`."""
+        record = self.records[index]
+        return ImageRecord(record.id, self._png_names[index], record.height, record.width)
+
     def target(self, index: int) -> Target:
-        """What is in one picture, before any transform.
+        """What is in one picture.
 
         Raises what `coco_files.read_image` does, for the PNG, and ValueError if a segment has no pixel in it.
         """
-        record, segments = self.records[index], self._segments[index]
-        masks = self._read_masks(record, segments) if self.masks else None
-        boxes = boxes_xywh_to_xyxy(segments.boxes_xywh) if masks is None else masks_to_boxes_xyxy(masks)
-        target = make_target(record, segments.labels, boxes, masks)
+        here = self.objects.of(index)
+        layers = self._layers(index, here) if self.masks else None
+        boxes = boxes_xywh_to_xyxy(self.objects.boxes_xywh[here]) if layers is None else tight_boxes_xyxy(layers)
+        if layers is not None:
+            self._refuse_missing(index, boxes, here)
+        target = make_target(self.records[index], self.objects.labels[here], boxes, layers)
         target["isthing"] = self._isthing[target["labels"]]
         return target
 
-    def _read_masks(self, record: ImageRecord, segments: _Segments) -> Tensor:
-        """The mask of every segment, uint8 [m, height, width] of 0 and 1."""
-        png = ImageRecord(record.id, segments.file_name, record.height, record.width)
-        id_map = decode_ids(torch.as_tensor(read_image(self.segments, png)))
-        masks = id_map == torch.tensor(segments.ids, dtype=torch.int32).view(-1, 1, 1)
-        for segment_id, found in zip(segments.ids, masks.flatten(1).any(dim=1).tolist(), strict=True):
-            if not found:
-                raise ValueError(f"{self.segments / png.file_name}: segment {segment_id} has no pixel")
-        return masks.to(torch.uint8)
+    def _layers(self, index: int, here: slice) -> MaskLayers:
+        id_map = decode_ids(torch.as_tensor(read_image(self.segments, self.png(index))))
+        return layer_of_segments(id_map.numpy(), self._segment_ids[here].tolist())
+
+    def _refuse_missing(self, index: int, boxes_xyxy: Tensor, here: slice) -> None:
+        for segment_id, right in zip(self._segment_ids[here].tolist(), boxes_xyxy[:, 2].tolist(), strict=True):
+            if right == 0:
+                png = self.segments / self.png(index).file_name
+                raise ValueError(f"image {self.records[index].id}, {png}: segment {segment_id} has no pixel")
 
 
 def decode_ids(png: Tensor) -> Tensor:
     """Segment ids, int32 [h, w], of an id PNG, uint8 [3, h, w]: red + 256 * green + 256 * 256 * blue."""
     red, green, blue = png.to(torch.int32).unbind()
     return red + 256 * green + 65536 * blue
-
-
-def masks_to_boxes_xyxy(masks: Tensor) -> Tensor:
-    """Tight boxes, float32 [m, 4] in absolute pixels, of masks [m, h, w] that each have a pixel.
-
-    The right and lower sides lie past the last pixel, so a box of one pixel has an area of 1, as in COCO.
-    """
-    boxes = torch.zeros((len(masks), 4))
-    for axis, side in ((0, 1), (1, 2)):  # columns are found by looking down, rows by looking across
-        occupied = masks.amax(dim=side)  # (m, width) or (m, height)
-        length = occupied.shape[1]
-        boxes[:, axis] = occupied.argmax(dim=1).float()
-        boxes[:, axis + 2] = length - occupied.flip(1).argmax(dim=1).float()
-    return boxes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -24,21 +25,43 @@ class TrainingBatch(NamedTuple):
 
     images: Tensor  # uint8 [B, 3, H, W], zero on padding; H and W divide by CANVAS_MULTIPLE
     padding_mask: Tensor  # bool [B, H, W], True on padding
-    targets: list[Target]  # masks stay at their picture's own size, without padding
+    targets: list[Target]  # mask layers stay at their picture's own size, without padding
 
 
-def collate(items: Sequence[tuple[Tensor, Target]]) -> TrainingBatch:
-    """Pad pictures, uint8 [3, h, w], to the smallest canvas that holds all; ValueError if there is none."""
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """What a sampler asks a `TrainingSet` for."""
+
+    index: int  # of the picture
+    seed: int  # of every random number in its augmentation
+
+
+def collate(items: Sequence[tuple[Tensor, Target]], parts: int = 1) -> list[TrainingBatch]:
+    """Pad pictures, uint8 [3, h, w], to the smallest canvas that holds all, or all of each of `parts` equal parts.
+
+    Parts are what gradients are accumulated over. Raises ValueError if there is no picture, or if they cannot be parted
+    equally.
+    """
+    if parts < 1 or len(items) % parts or not items:
+        raise ValueError(f"a batch of {len(items)} pictures has no {parts} equal parts with at least one picture each")
+    count = len(items) // parts
+    return [_padded(items[start : start + count]) for start in range(0, len(items), count)]
+
+
+def _padded(items: Sequence[tuple[Tensor, Target]]) -> TrainingBatch:
     images, padding_mask = pad_images([image for image, _ in items], CANVAS_MULTIPLE)
     return TrainingBatch(images, padding_mask, [target for _, target in items])
 
 
-class AspectRatioBatchSampler(Sampler[list[int]]):
+class AspectRatioBatchSampler(Sampler[list[Draw]]):
     """Batches of pictures with about the same aspect ratio, so that little of their canvas is padding.
 
-    The same seed and epoch give the same batches in the same order. Every index comes once an epoch, unless
-    `drop_last` leaves out the last, smaller batch. What does not fill a batch of its own aspect ratio is
-    batched with the nearest others.
+    The same seed and epoch give the same batches in the same order, whatever the number of processes that share
+    each. Every index comes once an epoch, unless `drop_last` leaves out the last, smaller batch. What does not fill a
+    batch of its own aspect ratio is batched with the nearest others.
+
+    The seed of a draw depends on the sampler's seed, the epoch and the place in the epoch only, so a picture is
+    augmented the same whatever loads it, and whether or not the run was interrupted before.
     """
 
     def __init__(
@@ -49,19 +72,43 @@ class AspectRatioBatchSampler(Sampler[list[int]]):
         seed: int = 0,
         shuffle: bool = True,
         drop_last: bool = False,
+        process: int = 0,
+        processes: int = 1,
+        start: int = 0,
     ) -> None:
         """Sample from pictures of the given (height, width).
 
-        Raises ValueError if an epoch would have no batch.
+        Args:
+            sizes: of every picture.
+            batch_size: pictures in a batch of all processes together.
+            seed: of the order and of the draws, 0 or more.
+            shuffle: whether the order is random; otherwise it is nearly that of the data.
+            drop_last: leave out what does not fill a batch.
+            process: which of the processes this is.
+            processes: how many share each batch: process p of P gets every P-th draw from its p-th.
+            start: batches that the run has done already. Epoch `start // len(self)` begins after its first
+                `start % len(self)`; other epochs are whole.
+
+        Raises:
+            ValueError: if an epoch would have no batch, or a batch cannot be shared equally.
         """
         if batch_size < 1 or len(sizes) < (batch_size if drop_last else 1):
             raise ValueError(f"{len(sizes)} pictures do not make a batch of {batch_size}")
+        if start < 0 or not 0 <= process < processes:
+            raise ValueError(f"there is no process {process} of {processes}, or no batch {start} to start with")
+        last = 0 if drop_last else len(sizes) % batch_size
+        if batch_size % processes or last % processes:
+            uneven = batch_size if batch_size % processes else last
+            raise ValueError(f"{processes} processes cannot share a batch of {uneven} pictures equally")
         self.batch_size = batch_size
         self.seed = seed
         self.shuffle = shuffle
         self.drop_last = drop_last
-        self.epoch = 0
+        self.process = process
+        self.processes = processes
+        self.start = start
         self._ratios = np.array([width / height for height, width in sizes])
+        self.epoch = start // len(self)  # a loader may ask for batches before it is told the epoch
 
     @property
     def sampler(self) -> AspectRatioBatchSampler:
@@ -73,12 +120,23 @@ class AspectRatioBatchSampler(Sampler[list[int]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """Number of batches an epoch."""
+        """Number of batches of a whole epoch."""
         count = len(self._ratios) / self.batch_size
         return math.floor(count) if self.drop_last else math.ceil(count)
 
-    def __iter__(self) -> Iterator[list[int]]:
-        """The batches of the present epoch."""
+    def __iter__(self) -> Iterator[list[Draw]]:
+        """This process's share of the batches of the present epoch that are not done yet."""
+        # A stream of its own, so that the number of draws does not change the order of the pictures.
+        stream = np.random.default_rng([self.seed, self.epoch, 1])
+        seeds = stream.integers(2**63, size=(len(self), self.batch_size)).tolist()
+        epoch, done = divmod(self.start, len(self))
+        batches = list(zip(self._batches(), seeds, strict=True))
+        for batch, batch_seeds in batches[done if epoch == self.epoch else 0 :]:
+            draws = [Draw(index, seed) for index, seed in zip(batch, batch_seeds, strict=False)]
+            yield draws[self.process :: self.processes]
+
+    def _batches(self) -> list[list[int]]:
+        """All batches of the present epoch, of all processes."""
         rng = np.random.default_rng([self.seed, self.epoch])
         order = rng.permutation(len(self._ratios)) if self.shuffle else np.arange(len(self._ratios))
         batches, rest = self._full_batches(order)
@@ -87,8 +145,7 @@ class AspectRatioBatchSampler(Sampler[list[int]]):
         if self.drop_last and len(batches[-1]) < self.batch_size:
             batches.pop()
         turns = rng.permutation(len(batches)) if self.shuffle else np.arange(len(batches))
-        for turn in turns.tolist():
-            yield batches[turn]
+        return [batches[turn] for turn in turns.tolist()]
 
     def _full_batches(self, order: NDArray[np.int64]) -> tuple[list[list[int]], list[int]]:
         """Fill a batch for each bucket of aspect ratios; returns the full ones and the indices left over."""

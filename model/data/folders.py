@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from model.data.coco import CocoDetection
-from model.data.coco_dataset import CocoDataset, Transform
+from model.data.coco_dataset import CocoDataset
 from model.data.coco_panoptic import CocoPanoptic
 from model.runtime.categories import Category
 
@@ -30,7 +30,6 @@ def open_dataset(
     *,
     masks: bool,
     categories: Sequence[Category] | None = None,
-    transform: Transform | None = None,
 ) -> CocoDataset:
     """The data set of a folder laid out as COCO's: `{split}2017/` and `annotations/`.
 
@@ -42,6 +41,6 @@ def open_dataset(
     images = root / f"{split}2017"
     if kind == "coco":
         file = instances_file(root, split)
-        return CocoDetection(images, file, masks=masks, categories=categories, transform=transform)
+        return CocoDetection(images, file, masks=masks, categories=categories)
     file = panoptic_file(root, split)
-    return CocoPanoptic(images, file, masks=masks, categories=categories, transform=transform)
+    return CocoPanoptic(images, file, masks=masks, categories=categories)

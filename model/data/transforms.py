@@ -1,5 +1,6 @@
 """From an annotated picture to what the network learns from: flips, crops and sizes, applied to all of it.
 
+Masks stay in their layers: what is done here moves pixels without mixing them, so it may be done to all at once.
 Pictures stay uint8; they are normalized once, in a batch, on the device. Boxes leave as cxcywh normalized by
 the size the network sees.
 """
@@ -16,7 +17,8 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from model.data.coco_files import Target
-from model.runtime.preprocess import ResizeRule, resize
+from model.data.mask_layers import visible
+from model.runtime.preprocess import ResizeRule
 
 Item = tuple[Tensor, Target]
 
@@ -37,10 +39,7 @@ class Crop:
 
 
 class TrainTransform:
-    """Random flip, random crop if asked for, and resize to one of several sizes.
-
-    Draws from torch's global generator, which a `DataLoader` seeds in each of its workers.
-    """
+    """Random flip, random crop if asked for, and resize to one of several sizes."""
 
     def __init__(self, rules: Sequence[ResizeRule], *, crop: Crop | None = None, flip: float = 0.5) -> None:
         """Augment as told.
@@ -58,29 +57,18 @@ class TrainTransform:
         self.crop = crop
         self.flip = flip
 
-    def __call__(self, image: Tensor, target: Target) -> Item:
-        """Augment an item of a data set; boxes that lie outside a crop are gone."""
+    def __call__(self, image: Tensor, target: Target, generator: torch.Generator) -> Item:
+        """Augment an item of a data set with random numbers of the generator only.
+
+        Objects that lie outside a crop are gone. Raises TypeError if the item was transformed already.
+        """
         item = image, target
-        if _chance(self.flip):
+        if _chance(self.flip, generator):
             item = _flipped(*item)
-        if self.crop and _chance(0.5):
-            item = _cropped(*item, self.crop)
-        rule = self.rules[_integer(0, len(self.rules) - 1)]
+        if self.crop and _chance(0.5, generator):
+            item = _cropped(*item, self.crop, generator)
+        rule = self.rules[_integer(0, len(self.rules) - 1, generator)]
         return _finished(*_resized(*item, rule.size(*_size(item[0]))))
-
-
-class EvalTransform:
-    """The service's own resize, pixel for pixel, and nothing else."""
-
-    def __init__(self, rule: ResizeRule) -> None:
-        self.rule = rule
-
-    def __call__(self, image: Tensor, target: Target) -> Item:
-        """Resize an item of a data set; the picture goes through the same filter as an uploaded one."""
-        pixels = resize(image.permute(1, 2, 0).contiguous().numpy(), self.rule)
-        small = tv_tensors.Image(torch.tensor(pixels).permute(2, 0, 1).contiguous())
-        _, target = _resized(image, target, _size(small), picture=False)
-        return _finished(small, target)
 
 
 def train_transform(rule: ResizeRule, *, multi_scale: bool = False, crop: bool = False) -> TrainTransform:
@@ -99,13 +87,13 @@ def train_transform(rule: ResizeRule, *, multi_scale: bool = False, crop: bool =
     return TrainTransform(rules, crop=Crop(edges, smallest, largest) if crop else None)
 
 
-def _chance(probability: float) -> bool:
-    return float(torch.rand(())) < probability
+def _chance(probability: float, generator: torch.Generator) -> bool:
+    return float(torch.rand((), generator=generator)) < probability
 
 
-def _integer(low: int, high: int) -> int:
+def _integer(low: int, high: int, generator: torch.Generator) -> int:
     """A random integer, both ends included."""
-    return int(torch.randint(low, high + 1, ()))
+    return int(torch.randint(low, high + 1, (), generator=generator))
 
 
 def _size(image: Tensor) -> tuple[int, int]:
@@ -121,49 +109,48 @@ def _boxes(target: Target) -> tv_tensors.BoundingBoxes:
 
 def _flipped(image: Tensor, target: Target) -> Item:
     target = dict(target, boxes=F.horizontal_flip(_boxes(target)))
-    if "masks" in target:
-        target["masks"] = F.horizontal_flip(target["masks"])
+    if "mask_ids" in target:
+        target["mask_ids"] = F.horizontal_flip(target["mask_ids"])
     return F.horizontal_flip(image), target
 
 
-def _resized(image: Tensor, target: Target, size: tuple[int, int], *, picture: bool = True) -> Item:
-    """Resize everything to (height, width), or with `picture=False` everything but the picture."""
+def _resized(image: Tensor, target: Target, size: tuple[int, int]) -> Item:
+    """Resize everything to (height, width)."""
     if size == _size(image):
         return image, target
     target = dict(target, boxes=F.resize(_boxes(target), list(size)))
-    if "masks" in target:
-        target["masks"] = F.resize(target["masks"], list(size), interpolation=InterpolationMode.NEAREST)
-    return (F.resize(image, list(size), antialias=True) if picture else image), target
+    if "mask_ids" in target:
+        target["mask_ids"] = F.resize(target["mask_ids"], list(size), interpolation=InterpolationMode.NEAREST)
+    return F.resize(image, list(size), antialias=True), target
 
 
-def _cropped(image: Tensor, target: Target, crop: Crop) -> Item:
+def _cropped(image: Tensor, target: Target, crop: Crop, generator: torch.Generator) -> Item:
     """Resize to one of the crop's sizes, cut out a rectangle, and clip the boxes to it."""
-    edge = crop.shortest_edges[_integer(0, len(crop.shortest_edges) - 1)]
+    edge = crop.shortest_edges[_integer(0, len(crop.shortest_edges) - 1, generator)]
     unbounded = ResizeRule(edge, max(_size(image)) * edge)
     image, target = _resized(image, target, unbounded.size(*_size(image)))
-    height, width = (_integer(min(crop.smallest, side), min(crop.largest, side)) for side in _size(image))
-    top, left = _integer(0, image.shape[-2] - height), _integer(0, image.shape[-1] - width)
+    height, width = (_integer(min(crop.smallest, side), min(crop.largest, side), generator) for side in _size(image))
+    top, left = _integer(0, image.shape[-2] - height, generator), _integer(0, image.shape[-1] - width, generator)
     where = (top, left, height, width)
     target = dict(target, boxes=F.clamp_bounding_boxes(F.crop(_boxes(target), *where)))
-    if "masks" in target:
-        target["masks"] = F.crop(target["masks"], *where)
+    if "mask_ids" in target:
+        target["mask_ids"] = F.crop(target["mask_ids"], *where)
     return F.crop(image, *where), target
 
 
 def _finished(image: Tensor, target: Target) -> Item:
-    """Plain tensors: boxes as cxcywh normalized by the picture's size, masks as bool, none of them empty."""
+    """Plain tensors: boxes as cxcywh normalized by the picture's size, and only objects of which something is left."""
     height, width = _size(image)
-    boxes = _boxes(target)
-    x1, y1, x2, y2 = boxes.as_subclass(Tensor).to(torch.float32).unbind(dim=1)
+    x1, y1, x2, y2 = _boxes(target).as_subclass(Tensor).to(torch.float32).unbind(dim=1)
     kept = (x2 > x1) & (y2 > y1)
     cxcywh = torch.stack([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1], dim=1)
-    finished = {name: value.as_subclass(Tensor) for name, value in target.items()}
+    # A crop is a view, and a view would take the whole picture along to another process.
+    finished = {name: value.as_subclass(Tensor).contiguous() for name, value in target.items()}
     finished["size"] = torch.tensor([height, width])
     finished["boxes"] = cxcywh / torch.tensor([width, height, width, height])
-    if "masks" in target:
-        finished["masks"] = finished["masks"].to(torch.bool)
-        kept &= finished["masks"].flatten(1).any(dim=1)
+    if "mask_ids" in finished:
+        kept &= visible(finished)
     if not bool(kept.all()):
-        for name in {"boxes", "labels", "masks", "isthing"} & set(finished):
+        for name in {"boxes", "labels", "mask_values", "isthing"} & set(finished):
             finished[name] = finished[name][kept]
-    return image.as_subclass(Tensor), finished
+    return image.as_subclass(Tensor).contiguous(), finished

@@ -297,6 +297,19 @@ def test_each_decoder_layer_is_matched_and_scored_on_its_own() -> None:
     assert layers[0] != layers[1]  # or one match for all would do
 
 
+def test_a_match_that_is_known_is_that_of_the_last_layer_only() -> None:
+    outputs, targets = scene(0, [1])
+    outputs["aux_outputs"] = [predictions(torch.Generator().manual_seed(5), 1)]
+    best = int(HungarianMatcher()(outputs, targets)[0][0])
+    other = (best + 1) % QUERIES
+    sought = criterion()(outputs, targets)
+    given = criterion()(outputs, targets, match=[(torch.tensor([other]), torch.tensor([0]))])
+    l1 = (outputs["pred_boxes"][0, other] - targets[0]["boxes"][0]).abs().sum()
+    assert float(given["loss_bbox"]) == pytest.approx(float(l1), rel=1e-5)
+    assert float(given["loss_bbox"]) != pytest.approx(float(sought["loss_bbox"]), rel=1e-3)
+    assert torch.equal(given["loss_bbox_0"], sought["loss_bbox_0"])
+
+
 def test_the_total_counts_every_loss_by_its_coefficient_and_no_other_figure() -> None:
     losses = {
         "loss_ce": torch.tensor(1.0),
@@ -344,21 +357,54 @@ def test_predictions_in_half_precision_are_scored_in_single() -> None:
         assert torch.equal(of_half[name], of_whole[name]), name
 
 
-def test_the_box_losses_of_two_processes_average_to_those_of_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which is what distributed training does to gradients."""
-    sizes = [(32, 32), (32, 32)]
-    outputs, targets = scene(0, [1, 4], sizes)
-    together = criterion()(outputs, targets)
+def test_targets_beyond_the_number_of_queries_go_without_one_but_count_as_targets() -> None:
+    outputs, targets = scene(0, [QUERIES + 2], [(32, 32)])
+    pairs = matched(HungarianMatcher()(outputs, targets), targets)
+    assert len(pairs) == QUERIES
+    losses = criterion()(outputs, targets, padding_mask([(32, 32)]))
+    l1 = sum(float((outputs["pred_boxes"][0, q] - target["boxes"]).abs().sum()) for _, q, target in pairs)
+    assert float(losses["loss_bbox"]) == pytest.approx(l1 / (QUERIES + 2), rel=1e-5)
+    no_loss_for_no_object = criterion(1e-9)(outputs, targets)["loss_ce"]
+    assert float(losses["loss_ce"]) == pytest.approx(float(no_loss_for_no_object), rel=1e-5)
 
-    def on_process(i: int) -> dict[str, Tensor]:
-        def add_the_other(count: Tensor) -> None:
-            count += len(targets[1 - i]["labels"])
 
-        monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-        monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
-        monkeypatch.setattr(torch.distributed, "all_reduce", add_the_other)
-        return criterion()(of_image(outputs, i, sizes[i]), [targets[i]])
+def mask_gradient(outputs: Predictions, targets: Targets, sizes: list[Size]) -> tuple[dict[str, Tensor], Tensor]:
+    masks = outputs["pred_masks"].clone().requires_grad_()
+    match = HungarianMatcher()(outputs, targets)
+    losses = criterion().mask_losses({**outputs, "pred_masks": masks}, targets, match, padding_mask(sizes))
+    weighted_sum(losses).backward()
+    assert masks.grad is not None
+    return losses, masks.grad
 
-    first, second = on_process(0), on_process(1)
-    for name in ("loss_bbox", "loss_giou", "loss_mask", "loss_dice"):
-        assert float(first[name] + second[name]) / 2 == pytest.approx(float(together[name]), rel=1e-5), name
+
+@pytest.mark.parametrize("at_once", [1, 2, 3])
+def test_masks_scored_a_few_at_a_time_have_the_losses_and_gradients_of_all_at_once(
+    at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = [(32, 48), (40, 32), (20, 20)]
+    outputs, targets = scene(1, [5, 0, 2], sizes)
+    expected, expected_gradient = mask_gradient(outputs, targets, sizes)
+    monkeypatch.setattr("model.criterion.MASKS_AT_ONCE", at_once)
+    found, gradient = mask_gradient(outputs, targets, sizes)
+    for name, loss in expected.items():
+        torch.testing.assert_close(found[name], loss, rtol=1e-6, atol=0.0)
+    torch.testing.assert_close(gradient, expected_gradient, rtol=1e-5, atol=0.0)
+
+
+def test_mask_losses_keep_less_for_the_gradient_than_one_array_of_logits_at_the_size_of_the_image() -> None:
+    sizes = [(256, 192)]
+    outputs, targets = scene(0, [QUERIES], sizes)
+    outputs["pred_masks"].requires_grad_()
+    match = HungarianMatcher()(outputs, targets)
+    kept: dict[int, int] = {}  # bytes by address: one array may be kept more than once
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        losses = criterion().mask_losses(outputs, targets, match, padding_mask(sizes))
+    at_the_stride, pixels = outputs["pred_masks"].numel(), targets[0]["masks"].numel()
+    assert weighted_sum(losses).requires_grad
+    assert sum(kept.values()) >= 4 * at_the_stride, "what is kept was not seen"
+    assert sum(kept.values()) < 4 * pixels

@@ -134,10 +134,11 @@ def test_predictions_in_half_precision_are_matched_in_single() -> None:
     assert as_pairs(HungarianMatcher()(half, targets)[0]) == as_pairs(HungarianMatcher()(whole, targets)[0])
 
 
-def test_more_targets_than_queries_are_refused_with_what_to_do() -> None:
-    outputs, targets = problem(0, 3, [4])
-    with pytest.raises(ValueError, match=r"4 targets .* the model has 3: raise num_queries"):
-        HungarianMatcher()(outputs, targets)
+def test_of_more_targets_than_queries_each_query_gets_one() -> None:
+    outputs, targets = problem(0, 3, [5])
+    query, target = HungarianMatcher()(outputs, targets)[0]
+    assert query.tolist() == [0, 1, 2]
+    assert len(set(target.tolist())) == 3
 
 
 @pytest.mark.parametrize("name", ["pred_logits", "pred_boxes"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import shutil
 from collections.abc import Callable
@@ -14,14 +13,14 @@ from typing import Any
 import pytest
 import torch
 
-from model import fitting
 from model.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from model.cli import main
 from model.config import PRESETS
 from model.data.collate import TrainingBatch
 from model.data.shapes import CATEGORIES
 from model.train import command_line
-from model.training_module import TrainingModule
+from model.training.log import read_log
+from model.training.module import TrainingModule
 from tests.model.networks import SMALL, filled
 
 TINY = replace(SMALL, shortest_edge=64, longest_edge=96)
@@ -41,7 +40,8 @@ def train(tiny_shapes: Path, tmp_path: Path) -> Train:
 
     def run(*options: str, out: str = "out", root: Path = tiny_shapes, steps: int = 3) -> Path:
         words = ["--data", "shapes", "--root", str(root), "--out", str(tmp_path / out), "--steps", str(steps)]
-        main(["train", *words, "--batch-size", "2", "--workers", "0", *options])
+        words += ["--batch-size", "2", "--workers", "0", "--log-every", "1", "--evaluate-every", "0"]
+        main(["train", *words, *options])
         return tmp_path / out
 
     return run
@@ -62,17 +62,17 @@ def steps_taken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, float]]:
     taken: list[tuple[int, float]] = []
     real = TrainingModule.training_step
 
-    def recorded(self: TrainingModule, batch: TrainingBatch, batch_index: int) -> torch.Tensor:
+    def recorded(self: TrainingModule, parts: list[TrainingBatch], batch_index: int) -> None:
         taken.append((self.global_step, self.trainer.optimizers[0].param_groups[0]["lr"]))
-        return real(self, batch, batch_index)
+        real(self, parts, batch_index)
 
     monkeypatch.setattr(TrainingModule, "training_step", recorded)
     return taken
 
 
-def figures(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+def figures(out: Path) -> list[dict[str, Any]]:
+    """The lines of a run's log, but for the first, which holds the settings."""
+    return read_log(out / "log.jsonl")[1:]
 
 
 def error_line(raised: pytest.ExceptionInfo[SystemExit]) -> str:
@@ -89,7 +89,7 @@ def weights_differ(first: Checkpoint, second: Checkpoint) -> set[str]:
 
 
 def test_training_writes_a_checkpoint_that_says_what_it_is(train: Train, tmp_path: Path) -> None:
-    out = train("--lr", "0.001", "--precision", "bf16-mixed")
+    out = train("--lr", "0.001", "--lr-backbone", "0.002", "--precision", "bf16-mixed", "--no-crop")
     checkpoint = read_checkpoint(out / "model.safetensors")
     assert checkpoint.config == replace(TINY, masks=False)
     assert checkpoint.categories == CATEGORIES
@@ -97,13 +97,17 @@ def test_training_writes_a_checkpoint_that_says_what_it_is(train: Train, tmp_pat
     assert checkpoint.provenance["torch"] == torch.__version__
     assert checkpoint.provenance["init"] is None
     training = checkpoint.provenance["training"]
-    assert (training["steps"], training["lr"], training["lr_backbone"]) == (3, 0.001, 0.001)
+    assert (training["steps"], training["lr"], training["lr_backbone"]) == (3, 0.001, 0.002)
+    assert (checkpoint.provenance["recipe"], checkpoint.provenance["steps"]) == ("demo", 3)
     command = checkpoint.provenance["command"]
     assert command.startswith("detr train --data shapes --root tiny-shapes")
-    assert " --out out --preset detr-demo --stage detection --steps 3 --batch-size 2 --lr 0.001 " in command
+    assert " --out out " in command
+    for words in ("--steps 3", "--batch-size 2", "--lr 0.001", "--lr-backbone 0.002", "--no-crop"):
+        assert words in command
     assert "/" not in json.dumps(checkpoint.provenance), "a path of this machine"
-    (row, *_) = [row for row in figures(out / "metrics.csv") if row["loss"]]
-    assert {"loss", "loss_ce", "loss_bbox", "loss_giou", "class_error", "cardinality_error"} <= set(row)
+    rows = figures(out)
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    assert {"loss", "loss_ce", "loss_bbox", "loss_giou", "class_error", "cardinality_error", "lr"} <= set(rows[0])
 
 
 def test_the_seed_decides_everything(train: Train) -> None:
@@ -133,10 +137,9 @@ def test_masks_can_go_on_from_masks(train: Train, detector: Path) -> None:
 
 
 def test_a_run_resumes_at_its_step_with_the_rate_of_its_new_length(
-    train: Train, monkeypatch: pytest.MonkeyPatch, steps_taken: list[tuple[int, float]]
+    train: Train, steps_taken: list[tuple[int, float]]
 ) -> None:
-    monkeypatch.setattr(fitting, "RESUME_EVERY", 2)
-    out = train("--lr", "0.001", steps=7)
+    out = train("--lr", "0.001", "--save-every", "2", steps=7)
     assert [step for step, _ in steps_taken] == [0, 1, 2, 3, 4, 5, 6]
     assert sorted(path.name for path in (out / "resume").iterdir()) == ["last.ckpt"]
     steps_taken.clear()
@@ -147,31 +150,56 @@ def test_a_run_resumes_at_its_step_with_the_rate_of_its_new_length(
     assert read_checkpoint(out / "model.safetensors").provenance["training"]["steps"] == 8
 
 
-def test_a_second_run_into_the_same_folder_keeps_figures_and_replaces_what_is_resumed(
-    train: Train, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(fitting, "RESUME_EVERY", 2)
-    out = train()
-    first = figures(out / "metrics.csv")
-    (out / "metrics-1.csv").write_text("of a run before the first")
-    train()
-    assert figures(out / "metrics-2.csv") == first
-    assert (out / "metrics-1.csv").read_text() == "of a run before the first"
+def test_a_second_run_into_the_same_folder_keeps_figures_and_replaces_what_is_resumed(train: Train) -> None:
+    out = train("--save-every", "2")
+    first = figures(out)
+    (out / "log-1.jsonl").write_text("of a run before the first")
+    train("--save-every", "2")
+    assert read_log(out / "log-2.jsonl")[1:] == first
+    assert (out / "log-1.jsonl").read_text() == "of a run before the first"
     assert [path.name for path in (out / "resume").iterdir()] == ["last.ckpt"], "which of them is the newest?"
 
 
+def test_validation_keeps_the_best_weights_draws_samples_and_logs_ap_and_pq(train: Train, detector: Path) -> None:
+    out = train(
+        "--stage", "joint", "--init", str(detector), "--recipe", "demo", "--evaluate-every", "0.7", "--ema", "0.5"
+    )
+    validated = [row for row in figures(out) if "AP" in row]
+    assert [row["step"] for row in validated] == [2, 3], "every 0.7 epochs of 3 batches, and at the end"
+    assert all(0 <= row["PQ"] <= 1 for row in validated)
+    last = read_checkpoint(out / "model.safetensors").provenance
+    assert last["measured"]["PQ"] == pytest.approx(validated[-1]["PQ"], abs=1e-4)
+    best = read_checkpoint(out / "best.safetensors").provenance
+    assert best["measured"]["PQ"] == pytest.approx(max(row["PQ"] for row in validated), abs=1e-4)
+    assert sorted(path.name for path in (out / "samples").iterdir()) == ["step-000002.jpg", "step-000003.jpg"]
+    assert list((out / "tensorboard").glob("events.*"))
+
+
+def test_a_moving_average_is_what_is_saved(train: Train) -> None:
+    def weights(decay: str, steps: int) -> torch.Tensor:
+        rate = ("--lr", "0.01", "--warmup-steps", "0", "--lr-turn", "1")
+        out = train(*rate, "--ema", decay, out=f"{decay}-{steps}", steps=steps)
+        return read_checkpoint(out / "model.safetensors").state_dict["class_embed.weight"]
+
+    last, average, slow = (weights(decay, steps=3) for decay in ("0", "0.5", "0.999999"))
+    assert not torch.equal(last, average)
+    # So slow an average has hardly left the weights of the first step, which it begins with.
+    first = weights("0", steps=1)
+    assert (slow - first).abs().max() < 1e-4 < (last - first).abs().max()
+
+
 @pytest.fixture
-def resumable(train: Train, monkeypatch: pytest.MonkeyPatch) -> Path:
+def resumable(train: Train) -> Path:
     """A file to resume from, at step 2 of 3."""
-    monkeypatch.setattr(fitting, "RESUME_EVERY", 2)
-    return train(out="before") / "resume" / "last.ckpt"
+    return train("--save-every", "2", out="before") / "resume" / "last.ckpt"
 
 
 def test_a_file_that_a_run_cannot_resume_from_is_refused(train: Train, resumable: Path, detector: Path) -> None:
     resume = ("--resume", str(resumable))
     for options, steps, reason in (
-        (resume, 2, "last.ckpt is at step 2 already: --steps must be more than that"),
+        (resume, 2, "last.ckpt is at step 2 already: the run must be longer than that"),
         ((*resume, "--lr", "0.5"), 3, "last.ckpt was written with --lr 0.0003 and can only go on with that"),
+        ((*resume, "--seed", "5"), 3, "last.ckpt was written with --seed 0 and can only go on with that"),
         (
             (*resume, "--stage", "masks", "--init", str(detector)),
             3,
@@ -198,36 +226,6 @@ def test_a_file_of_another_network_or_program_is_refused(
     assert error_line(raised) == "last.ckpt was written by a run with another network or stage"
 
 
-@pytest.mark.parametrize(
-    ("change", "stage", "reason"),
-    [
-        ({"num_classes": 5, "masks": False}, "detection", "start.safetensors has 5 classes, the data 12"),
-        ({"masks": True}, "detection", "start.safetensors has a mask head"),
-        (
-            {"masks": False, "nheads": 4, "decoder_layers": 1},
-            "detection",
-            "start.safetensors does not fit the preset: nheads is 4, not 8; decoder_layers is 1, not 2",
-        ),
-        ({"masks": False, "num_queries": 9}, "masks", "it does not fit"),
-    ],
-)
-def test_a_start_that_does_not_fit_is_refused(
-    train: Train, tmp_path: Path, change: dict[str, Any], stage: str, reason: str
-) -> None:
-    config = replace(TINY, **change)
-    path = tmp_path / "start.safetensors"
-    save_checkpoint(path, filled(config).state_dict(), config, None, {})
-    with pytest.raises(SystemExit) as raised:
-        train("--stage", stage, "--init", str(path))
-    assert error_line(raised).startswith(reason)
-
-
-def test_masks_without_a_detector_to_freeze_are_refused(train: Train) -> None:
-    with pytest.raises(SystemExit) as raised:
-        train("--stage", "masks")
-    assert error_line(raised) == "--stage masks needs --init with the detector to freeze"
-
-
 def test_a_folder_or_file_that_is_missing_is_named(train: Train, tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as raised:
         train(root=tmp_path / "nowhere")
@@ -252,10 +250,13 @@ def test_an_output_that_is_a_file_is_refused_before_training(
     ("options", "steps", "reason"),
     [
         ((), 0, "--steps must be at least 1, not 0"),
+        (("--epochs", "1"), 3, "a run has a number of --epochs or of --steps, one of the two"),
         (("--batch-size", "7"), 3, "6 pictures do not make a batch of 7"),
+        (("--accumulate", "4"), 3, "--batch-size 2 "),
         (("--lr", "-1"), 3, "--lr must be 0 or more, not -1.0"),
-        (("--lr-backbone", "nan"), 3, "--lr-backbone must be 0 or more, not nan"),
-        (("--weight-decay", "inf"), 3, "--weight-decay must be 0 or more, not inf"),
+        (("--freeze", "mask_head"), 3, "this network has no mask_head to freeze"),
+        (("--stage", "masks"), 3, "--stage masks needs --init with the detector to freeze"),
+        (("--preset", "detr-resnet-50"), 3, "detr-resnet-50 has frozen batch norm"),
     ],
 )
 def test_options_that_make_no_run_are_refused(train: Train, options: tuple[str, ...], steps: int, reason: str) -> None:
@@ -270,24 +271,54 @@ def test_training_that_diverges_says_so(train: Train) -> None:
     assert error_line(raised) == "the network's answer is not finite at step 1: lower the learning rate"
 
 
-@pytest.mark.parametrize("workers", ["0", "1"])
+@pytest.mark.parametrize("options", [(), ("--skip-check",), ("--skip-check", "--workers", "1")])
 def test_a_broken_picture_is_named_wherever_it_is_read(
-    train: Train, tiny_shapes: Path, tmp_path: Path, workers: str
+    train: Train, tiny_shapes: Path, tmp_path: Path, options: tuple[str, ...], steps_taken: list[tuple[int, float]]
 ) -> None:
     root = tmp_path / "shapes"
     shutil.copytree(tiny_shapes, root)
-    for picture in (root / "train2017").iterdir():
-        picture.write_bytes(picture.read_bytes()[:100])
+    picture = sorted((root / "train2017").iterdir())[3]
+    picture.write_bytes(picture.read_bytes()[:300])
     with pytest.raises(SystemExit) as raised:
-        train("--workers", workers, root=root)
+        train(*options, root=root)
     assert "cannot be decoded" in error_line(raised)
+    assert picture.name in error_line(raised)
+    assert options or not steps_taken, "found before the first step, unless that was not wanted"
+
+
+def test_data_without_an_object_is_refused_before_the_first_step(
+    train: Train, tiny_shapes: Path, tmp_path: Path, steps_taken: list[tuple[int, float]]
+) -> None:
+    root = tmp_path / "shapes"
+    shutil.copytree(tiny_shapes, root)
+    file = root / "annotations" / "panoptic_train2017.json"
+    content = json.loads(file.read_text())
+    for annotation in content["annotations"]:
+        annotation["segments_info"] = []
+    file.write_text(json.dumps(content))
+    with pytest.raises(SystemExit) as raised:
+        train(root=root)
+    assert "has no object in any of its 6 images" in error_line(raised)
+    assert not steps_taken
+
+
+def test_what_is_in_the_data_and_how_much_of_a_batch_is_padding_is_told(
+    train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train("--evaluate-every", "1", "--samples", "0", steps=1)
+    said = capsys.readouterr().out
+    assert "recipe demo: " in said
+    assert "panoptic_train2017.json: 6 images" in said
+    assert "panoptic_val2017.json: 4 images" in said
+    assert "padding: " in said
 
 
 def test_a_command_is_told_with_names_for_paths() -> None:
     args = argparse.Namespace(
         data="coco", root=Path("/home/someone/data sets"), out=Path("runs/../a"), init=None, lr=1e-4, workers=0,
-        multi_scale=True, quiet=False, run=print,
+        multi_scale=True, crop=False, freeze=["stem", "queries"], run=print,
     )  # fmt: skip
     assert command_line("train", args) == (
-        "detr train --data coco --root 'data sets' --out a --lr 0.0001 --workers 0 --multi-scale"
+        "detr train --data coco --root 'data sets' --out a --lr 0.0001 --workers 0 --multi-scale --no-crop "
+        "--freeze stem queries"
     )

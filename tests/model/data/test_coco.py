@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
 from torchvision import tv_tensors
 
 from model.data.coco import CocoDetection
-from model.data.coco_files import Target
+from model.data.mask_layers import masks_of
 from model.runtime.categories import Category
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools
@@ -60,7 +59,7 @@ def test_an_item_is_a_picture_with_boxes_labels_and_masks(tmp_path: Path) -> Non
     assert target["boxes"].tolist() == [[1, 1, 4, 3], [2, 0, 3, 6]]
     assert int(target["image_id"]) == 42
     assert target["orig_size"].tolist() == target["size"].tolist() == [6, 8]
-    fork, cup = target["masks"]
+    fork, cup = masks_of(target)
     assert fork.sum() == 6
     assert bool(fork[1:3, 1:4].all())
     assert cup.sum() == 6
@@ -85,7 +84,7 @@ def test_crowds_and_boxes_without_area_are_not_targets(tmp_path: Path) -> None:
     outside = {**FORK, "id": 5, "bbox": [9, 1, 2, 2]}
     _, target = CocoDetection(tmp_path, write(tmp_path, [crowd, flat, FORK, outside]), masks=True)[0]
     assert target["boxes"].tolist() == [[1, 1, 4, 3]]
-    assert len(target["labels"]) == len(target["masks"]) == 1
+    assert len(target["labels"]) == len(masks_of(target)) == 1
 
 
 def test_a_box_is_clipped_to_its_picture(tmp_path: Path) -> None:
@@ -97,23 +96,21 @@ def test_a_picture_without_objects_has_an_empty_target(tmp_path: Path) -> None:
     _, target = CocoDetection(tmp_path, write(tmp_path, []), masks=True)[0]
     assert target["boxes"].shape == (0, 4)
     assert target["labels"].shape == (0,)
-    assert target["masks"].shape == (0, 6, 8)
+    assert masks_of(target).shape == (0, 6, 8)
 
 
 def test_an_object_of_two_polygons_has_one_mask(tmp_path: Path) -> None:
     two = {**FORK, "bbox": [0, 0, 8, 6], "segmentation": [[0, 0, 2, 0, 2, 2, 0, 2], [5, 3, 8, 3, 8, 6, 5, 6]]}
     _, target = CocoDetection(tmp_path, write(tmp_path, [two]), masks=True)[0]
-    assert target["masks"].shape == (1, 6, 8)
-    assert int(target["masks"].sum()) == 4 + 9
+    assert masks_of(target).shape == (1, 6, 8)
+    assert int(masks_of(target).sum()) == 4 + 9
 
 
-def test_a_transform_has_the_last_word(tmp_path: Path) -> None:
-    def only_one(image: Tensor, target: Target) -> tuple[Tensor, Target]:
-        return image[:1], {"labels": target["labels"]}
-
-    image, target = CocoDetection(tmp_path, write(tmp_path, [FORK]), transform=only_one)[0]
-    assert image.shape == (1, 6, 8)
-    assert set(target) == {"labels"}
+def test_objects_that_overlap_keep_all_their_pixels(tmp_path: Path) -> None:
+    _, target = CocoDetection(tmp_path, write(tmp_path, [FORK, CUP, {**FORK, "id": 3}]), masks=True)[0]
+    assert target["mask_ids"].dtype == torch.uint8
+    assert target["mask_ids"].shape == (3, 6, 8)  # all three share pixels
+    assert masks_of(target).sum((1, 2)).tolist() == [6, 6, 6]
 
 
 def test_pictures_come_in_the_order_of_their_ids(shapes_root: Path) -> None:
@@ -124,7 +121,7 @@ def test_pictures_come_in_the_order_of_their_ids(shapes_root: Path) -> None:
     for index in range(len(data)):
         _, target = data[index]
         x1, y1, x2, y2 = target["boxes"].unbind(1)
-        assert bool((target["masks"].sum((1, 2)) <= (x2 - x1) * (y2 - y1)).all())
+        assert bool((masks_of(target).sum((1, 2)) <= (x2 - x1) * (y2 - y1)).all())
 
 
 def test_a_missing_annotation_file_is_named(tmp_path: Path) -> None:
@@ -147,6 +144,36 @@ def test_an_empty_data_set_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_category_is_named_with_its_annotation(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"instances\.json: annotation 1 has category 5"):
         CocoDetection(tmp_path, write(tmp_path, [{**FORK, "category_id": 5}]))
+
+
+@pytest.mark.parametrize("box", [[1, 1, 3], [1, 1, 3, float("nan")], [1, 1, -3, 2]])
+@pytest.mark.parametrize("crowd", [0, 1])
+def test_a_malformed_box_is_named_with_its_annotation(tmp_path: Path, box: list[float], crowd: int) -> None:
+    with pytest.raises(ValueError, match=r"instances\.json: annotation 1 has bbox \[1, 1, "):
+        CocoDetection(tmp_path, write(tmp_path, [{**FORK, "bbox": box, "iscrowd": crowd}]))
+
+
+def test_an_annotation_without_a_field_is_named(tmp_path: Path) -> None:
+    for missing in ("category_id", "image_id", "bbox"):
+        entry = {name: value for name, value in FORK.items() if name != missing}
+        with pytest.raises(ValueError, match=rf"instances\.json: annotation 1 has no {missing}"):
+            CocoDetection(tmp_path, write(tmp_path, [entry]))
+    with pytest.raises(ValueError, match=r"instances\.json: an annotation has no id"):
+        CocoDetection(tmp_path, write(tmp_path, [{"bbox": [1, 1, 3, 2]}]))
+
+
+def test_a_missing_segmentation_matters_where_masks_are_asked_for(tmp_path: Path) -> None:
+    path = write(tmp_path, [{**FORK, "segmentation": []}])
+    assert len(CocoDetection(tmp_path, path)[0][1]["boxes"]) == 1
+    with pytest.raises(ValueError, match=r"instances\.json: annotation 1 has no segmentation"):
+        CocoDetection(tmp_path, path, masks=True)
+
+
+def test_a_broken_mask_is_named_with_its_image(tmp_path: Path) -> None:
+    past_the_end = {"size": [6, 8], "counts": "PZ1"}
+    data = CocoDetection(tmp_path, write(tmp_path, [{**FORK, "segmentation": past_the_end}]), masks=True)
+    with pytest.raises(ValueError, match=r"instances\.json: a mask of image 42 cannot be decoded"):
+        data[0]
 
 
 def test_an_annotation_of_no_picture_is_named(tmp_path: Path) -> None:

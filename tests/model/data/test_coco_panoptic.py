@@ -7,14 +7,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from model.data.coco_panoptic import CocoPanoptic, decode_ids, masks_to_boxes_xyxy
+from model.data.coco_panoptic import CocoPanoptic, decode_ids
+from model.data.mask_layers import masks_of
 from model.data.shapes import CATEGORIES
 
 
@@ -44,8 +44,10 @@ def test_masks_are_disjoint_and_cover_the_picture(shapes_root: Path) -> None:
     data = open_shapes(shapes_root)
     for index in range(len(data)):
         image, target = data[index]
-        assert image.shape[1:] == target["masks"].shape[1:] == tuple(target["size"].tolist())
-        assert bool((target["masks"].sum(dim=0) == 1).all())
+        assert image.shape[1:] == target["mask_ids"].shape[1:] == tuple(target["size"].tolist())
+        assert target["mask_ids"].dtype == torch.uint8
+        assert len(target["mask_ids"]) == 1
+        assert bool((masks_of(target).sum(dim=0) == 1).all())
 
 
 def test_stuff_is_a_target_too_and_said_to_be_stuff(shapes_root: Path) -> None:
@@ -60,7 +62,7 @@ def test_boxes_of_the_file_are_those_of_the_masks(shapes_root: Path) -> None:
     with_masks, without = open_shapes(shapes_root), open_shapes(shapes_root, masks=False)
     for index in range(len(with_masks)):
         (image, target), (same_image, same) = with_masks[index], without[index]
-        assert "masks" not in same
+        assert "mask_ids" not in same
         assert torch.equal(image, same_image)
         for key in ("boxes", "labels", "isthing", "image_id", "orig_size"):
             assert torch.equal(target[key], same[key])
@@ -81,25 +83,14 @@ def test_ids_are_decoded_from_the_bytes_that_encode_them(ids: list[list[int]]) -
     assert torch.equal(decode_ids(png).long(), wanted)
 
 
-@settings(max_examples=50, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), height=st.integers(1, 12), width=st.integers(1, 12))
-def test_a_box_is_tight_around_its_mask(seed: int, height: int, width: int) -> None:
-    rng = np.random.default_rng(seed)
-    mask = rng.random((height, width)) < 0.2
-    mask[rng.integers(height), rng.integers(width)] = True
-    (box,) = masks_to_boxes_xyxy(torch.from_numpy(mask[None].astype(np.uint8))).tolist()
-    rows, columns = np.nonzero(mask)
-    assert box == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-
-
-def test_no_masks_have_no_boxes() -> None:
-    assert masks_to_boxes_xyxy(torch.zeros((0, 4, 5), dtype=torch.uint8)).shape == (0, 4)
-
-
 def test_crowds_are_not_targets(own_copy: Path) -> None:
     before = len(open_shapes(own_copy)[0][1]["labels"])
     change(own_copy, iscrowd=1)
-    assert len(open_shapes(own_copy)[0][1]["labels"]) == before - 1
+    data = open_shapes(own_copy)
+    _, target = data[0]
+    assert len(target["labels"]) == before - 1
+    assert not bool(masks_of(target).any(0).all())  # its pixels are nobody's
+    assert data.objects.crowds == 1
 
 
 def test_an_unknown_category_is_named_with_its_segment(own_copy: Path) -> None:
@@ -108,9 +99,16 @@ def test_an_unknown_category_is_named_with_its_segment(own_copy: Path) -> None:
         open_shapes(own_copy)
 
 
+@pytest.mark.parametrize("box", [[1, 1, 3], [1, 1, 3, float("nan")], [1, 1, -3, 2], None])
+def test_a_malformed_box_is_named_with_its_segment(own_copy: Path, box: list[float] | None) -> None:
+    change(own_copy, bbox=box)
+    with pytest.raises(ValueError, match=r"panoptic_train2017\.json: image 1, segment \d+ has bbox"):
+        open_shapes(own_copy)
+
+
 def test_a_segment_that_is_not_in_its_png_is_named(own_copy: Path) -> None:
     change(own_copy, id=3)
-    with pytest.raises(ValueError, match=r"000000000001\.png: segment 3 has no pixel"):
+    with pytest.raises(ValueError, match=r"image 1, .*000000000001\.png: segment 3 has no pixel"):
         open_shapes(own_copy)[0]
 
 

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torchvision import tv_tensors
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as F
 
-from model.data.coco_files import ImageRecord, Target, make_target
-from model.data.coco_panoptic import masks_to_boxes_xyxy
-from model.data.transforms import Crop, EvalTransform, TrainTransform, train_transform
-from model.runtime.preprocess import ResizeRule, resize
+from model.data.coco_files import ImageRecord, Target
+from model.data.mask_layers import MaskLayers, layers_of, masks_of, tight_boxes_xyxy
+from model.data.targets import make_target
+from model.data.transforms import Crop, TrainTransform, train_transform
+from model.runtime.preprocess import ResizeRule
 
 SIDES = {"height": st.integers(24, 90), "width": st.integers(24, 90), "seed": st.integers(0, 2**32 - 1)}
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 def make_item(height: int, width: int, seed: int) -> tuple[Tensor, Target]:
@@ -25,10 +33,16 @@ def make_item(height: int, width: int, seed: int) -> tuple[Tensor, Target]:
         top, left = (int(torch.randint(0, side - 12, (), generator=generator)) for side in (height, width))
         tall, wide = (int(torch.randint(8, 13, (), generator=generator)) for _ in range(2))
         mask[top : top + tall, left : left + wide] = 1
+    layers = layers_of(masks.numpy(), (height, width))
     record = ImageRecord(5, "a.png", height, width)
-    target = make_target(record, [4, 2, 9], masks_to_boxes_xyxy(masks), masks)
+    target = make_target(record, np.array([4, 2, 9]), tight_boxes_xyxy(layers), layers)
     target["isthing"] = torch.tensor([True, False, True])
     return tv_tensors.Image(masks * 255), target
+
+
+def tight_xyxy(target: Target) -> Tensor:
+    """Boxes in pixels around what is left of the masks."""
+    return tight_boxes_xyxy(layers_of(masks_of(target).numpy(), (1, 1)))
 
 
 def boxes_xyxy(target: Target) -> Tensor:
@@ -43,10 +57,10 @@ def boxes_xyxy(target: Target) -> Tensor:
 def test_a_flip_moves_picture_boxes_and_masks_alike(height: int, width: int, seed: int) -> None:
     image, target = make_item(height, width, seed)
     rule = ResizeRule(min(height, width), max(height, width))
-    flipped, after = TrainTransform([rule], flip=1.0)(image, target)
+    flipped, after = TrainTransform([rule], flip=1.0)(image, target, rng())
     assert torch.equal(flipped, image.flip(-1).as_subclass(Tensor))
-    assert torch.equal(after["masks"], target["masks"].flip(-1).as_subclass(Tensor).bool())
-    torch.testing.assert_close(boxes_xyxy(after), masks_to_boxes_xyxy(after["masks"].to(torch.uint8)))
+    assert torch.equal(masks_of(after), masks_of(target).flip(-1))
+    torch.testing.assert_close(boxes_xyxy(after), tight_xyxy(after))
 
 
 @settings(max_examples=40, deadline=None)
@@ -54,60 +68,94 @@ def test_a_flip_moves_picture_boxes_and_masks_alike(height: int, width: int, see
 def test_a_resize_keeps_boxes_around_masks_and_objects(height: int, width: int, seed: int, edge: int) -> None:
     image, target = make_item(height, width, seed)
     rule = ResizeRule(edge, 2 * edge)
-    resized, after = TrainTransform([rule])(image, target)
+    resized, after = TrainTransform([rule])(image, target, rng(seed))
     assert tuple(resized.shape[1:]) == tuple(after["size"].tolist()) == rule.size(height, width)
     assert after["orig_size"].tolist() == [height, width]
-    tight = masks_to_boxes_xyxy(after["masks"].to(torch.uint8))
+    tight = tight_xyxy(after)
     assert float((boxes_xyxy(after) - tight).abs().max()) <= max(1.0, edge / min(height, width))
     # Where the picture is full, so is the mask; they were the same before.
-    assert bool(after["masks"][resized == 255].all())
+    assert bool(masks_of(after)[resized == 255].all())
 
 
 @settings(max_examples=40, deadline=None)
 @given(**SIDES)
 def test_what_leaves_is_what_the_losses_take(height: int, width: int, seed: int) -> None:
-    torch.manual_seed(seed)
-    image, target = make_item(height, width, seed)
-    image, after = train_transform(ResizeRule(64, 107), multi_scale=True, crop=True)(image, target)
+    transform = train_transform(ResizeRule(64, 107), multi_scale=True, crop=True)
+    image, after = transform(*make_item(height, width, seed), rng(seed))
     assert type(image) is Tensor
     assert all(type(value) is Tensor for value in after.values())
     assert image.dtype == torch.uint8
     assert after["boxes"].dtype == torch.float32
-    assert after["masks"].dtype == torch.bool
+    assert after["mask_ids"].dtype == torch.uint8
+    assert after["mask_values"].dtype == torch.int64
     count = len(after["labels"])
-    assert len(after["boxes"]) == len(after["masks"]) == len(after["isthing"]) == count
-    assert after["masks"].shape[1:] == image.shape[1:]
+    assert len(after["boxes"]) == len(after["mask_values"]) == len(after["isthing"]) == count
+    assert after["mask_ids"].shape[1:] == image.shape[1:]
     assert min(image.shape[1:]) <= 64
     assert bool((after["boxes"][:, 2:] > 0).all())
     assert float(boxes_xyxy(after).min() if count else 0) >= -1e-3
-    assert bool(after["masks"].flatten(1).any(1).all())
+    assert bool(masks_of(after).flatten(1).any(1).all())
 
 
 @settings(max_examples=40, deadline=None)
 @given(**SIDES)
 def test_a_crop_clips_boxes_and_drops_what_lies_outside(height: int, width: int, seed: int) -> None:
-    torch.manual_seed(seed)
+    generator = rng(seed)
     image, target = make_item(height, width, seed)
     transform = TrainTransform([ResizeRule(48, 200)], crop=Crop((40,), 16, 24), flip=0.0)
     for _ in range(4):
-        _, after = transform(image, target)
+        _, after = transform(image, target, generator)
         kept = [[4, 2, 9].index(label) for label in after["labels"].tolist()]
         assert after["isthing"].tolist() == [bool(target["isthing"][k]) for k in kept]
-        tight = masks_to_boxes_xyxy(after["masks"].to(torch.uint8))
+        tight = tight_xyxy(after)
         scale = max(after["size"].tolist()) / 16 * 2  # a pixel of the crop, and one of the resize before it
         assert float((boxes_xyxy(after) - tight).abs().max() if kept else 0) <= scale
 
 
-@settings(max_examples=20, deadline=None)
-@given(**SIDES, edge=st.integers(20, 120))
-def test_evaluation_sees_the_pixels_that_serving_sees(height: int, width: int, seed: int, edge: int) -> None:
-    image, target = make_item(height, width, seed)
+def overlapping(height: int, width: int, seed: int, count: int = 6) -> tuple[Target, Target]:
+    """The same objects twice: their masks in as few layers as possible, and each in full."""
+    masks = torch.zeros((count, height, width), dtype=torch.bool)
+    generator = rng(seed)
+    for mask in masks:
+        top, left = (int(torch.randint(0, side, (), generator=generator)) for side in (height, width))
+        mask[top : top + height // 2, left : left + width // 2] = True
+        mask &= torch.rand((height, width), generator=generator) < 0.9
+    layers = layers_of(masks.numpy(), (height, width))
+    values = torch.arange(1, count + 1)
+    full = MaskLayers((masks * values.view(-1, 1, 1)).to(torch.uint8), values)
+    record, labels, boxes = ImageRecord(5, "a.png", height, width), np.arange(count), tight_boxes_xyxy(layers)
+    return make_target(record, labels, boxes, layers), make_target(record, labels, boxes, full)
+
+
+@settings(max_examples=60, deadline=None)
+@given(**SIDES, multi_scale=st.booleans(), crop=st.booleans())
+def test_layers_become_what_full_masks_become(
+    height: int, width: int, seed: int, multi_scale: bool, crop: bool
+) -> None:
+    transform = train_transform(ResizeRule(64, 107), multi_scale=multi_scale, crop=crop)
+    image = tv_tensors.Image(torch.zeros((3, height, width), dtype=torch.uint8))
+    layered, full = (transform(image, target, rng(seed))[1] for target in overlapping(height, width, seed))
+    assert torch.equal(masks_of(layered), masks_of(full))
+    for key in ("labels", "boxes", "size", "mask_values"):
+        assert torch.equal(layered[key], full[key])
+
+
+@settings(max_examples=60, deadline=None)
+@given(**SIDES, edge=st.integers(10, 120), flip=st.booleans())
+def test_masks_are_flipped_and_resized_as_torchvision_does_it(
+    height: int, width: int, seed: int, edge: int, flip: bool
+) -> None:
+    target, full = overlapping(height, width, seed)
     rule = ResizeRule(edge, 2 * edge)
-    seen, after = EvalTransform(rule)(image, target)
-    served = resize(image.permute(1, 2, 0).contiguous().numpy(), rule)
-    assert torch.equal(seen.permute(1, 2, 0), torch.tensor(served))
-    assert after["masks"].shape[1:] == seen.shape[1:]
-    assert after["labels"].tolist() == [4, 2, 9]
+    image = tv_tensors.Image(torch.zeros((3, height, width), dtype=torch.uint8))
+    _, after = TrainTransform([rule], flip=float(flip))(image, target, rng())
+    masks = tv_tensors.Mask(masks_of(full))
+    masks = F.horizontal_flip(masks) if flip else masks
+    expected = F.resize(masks, list(rule.size(height, width)), interpolation=InterpolationMode.NEAREST)
+    kept = [int(label) for label in after["labels"]]
+    assert torch.equal(masks_of(after), expected[kept].as_subclass(Tensor))
+    gone = [k for k in range(len(expected)) if k not in kept]
+    assert not bool(expected[gone].any())
 
 
 def test_the_published_augmentation_comes_out_at_the_published_size() -> None:
@@ -125,35 +173,35 @@ def test_one_size_and_a_flip_is_all_unless_more_is_asked_for() -> None:
 
 
 def test_half_of_the_pictures_are_flipped() -> None:
-    torch.manual_seed(0)
+    generator = rng()
     image, target = make_item(32, 40, seed=1)
     transform = TrainTransform([ResizeRule(32, 64)])
-    flips = sum(not torch.equal(transform(image, target)[0], image.as_subclass(Tensor)) for _ in range(200))
+    plain = image.as_subclass(Tensor)
+    flips = sum(not torch.equal(transform(image, target, generator)[0], plain) for _ in range(200))
     assert 70 <= flips <= 130
 
 
 def test_a_picture_without_objects_stays_one() -> None:
-    record = ImageRecord(1, "a.png", 30, 40)
-    target = make_target(record, [], torch.zeros((0, 4)), torch.zeros((0, 30, 40), dtype=torch.uint8))
-    image, after = TrainTransform([ResizeRule(20, 40)], flip=1.0)(
-        tv_tensors.Image(torch.zeros((3, 30, 40), dtype=torch.uint8)), target
-    )
+    layers = layers_of([], (30, 40))
+    target = make_target(ImageRecord(1, "a.png", 30, 40), np.array([]), torch.zeros((0, 4)), layers)
+    picture = tv_tensors.Image(torch.zeros((3, 30, 40), dtype=torch.uint8))
+    image, after = TrainTransform([ResizeRule(20, 40)], flip=1.0)(picture, target, rng())
     assert image.shape == (3, 20, 26)
     assert after["boxes"].shape == (0, 4)
-    assert after["masks"].shape == (0, 20, 26)
+    assert masks_of(after).shape == (0, 20, 26)
 
 
 def test_an_input_is_left_as_it_was() -> None:
     image, target = make_item(40, 50, seed=3)
     before = {key: value.clone() for key, value in target.items()}
-    TrainTransform([ResizeRule(20, 40)], flip=1.0)(image, target)
+    TrainTransform([ResizeRule(20, 40)], flip=1.0)(image, target, rng())
     assert all(torch.equal(target[key], value) for key, value in before.items())
 
 
 def test_boxes_that_were_transformed_already_are_refused() -> None:
-    image, target = TrainTransform([ResizeRule(20, 40)])(*make_item(40, 50, seed=3))
+    image, target = TrainTransform([ResizeRule(20, 40)])(*make_item(40, 50, seed=3), rng())
     with pytest.raises(TypeError, match="BoundingBoxes"):
-        TrainTransform([ResizeRule(20, 40)])(image, target)
+        TrainTransform([ResizeRule(20, 40)])(image, target, rng())
 
 
 def test_a_transform_without_a_size_is_refused() -> None:

@@ -1,0 +1,69 @@
+"""Parts of a network that training leaves exactly as they are: weights, batch statistics and dropout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from model.detr import DETR
+from model.segmentation import DETRsegm
+
+# Modules of each part, by the names they have below a detector or, for the mask head, below the whole network. Every
+# parameter is in one of these parts; `stem` alone is a piece of another, the backbone.
+PARTS: dict[str, tuple[str, ...]] = {
+    "stem": ("backbone.0.body.conv1", "backbone.0.body.bn1", "backbone.0.body.layer1"),
+    "backbone": ("backbone.0",),
+    "encoder": ("backbone.1", "input_proj", "transformer.encoder"),  # backbone.1 is the position encoding
+    "decoder": ("transformer.decoder",),
+    "queries": ("query_embed",),
+    "heads": ("class_embed", "bbox_embed"),
+    "mask_head": ("bbox_attention", "mask_head"),
+}
+DETECTOR = ("backbone", "encoder", "decoder", "queries", "heads")
+"""The parts of a detector, which are frozen while the mask head learns over it."""
+
+
+class StaysInEval:
+    """What a frozen module has for its method `train`: whatever is asked, it is in eval mode afterwards.
+
+    Otherwise `network.train()` would let its batch statistics move and its dropout drop. An object, and no closure,
+    so that networks with frozen parts can be copied and sent to other processes.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def __call__(self, mode: bool = True) -> nn.Module:
+        """The module, in eval mode."""
+        return type(self.module).train(self.module, False)
+
+
+def freeze(network: DETR | DETRsegm, parts: Sequence[str]) -> None:
+    """Make these `PARTS` of a network stay as they are: no gradients, and eval mode even after `network.train()`.
+
+    `stem` is what the published recipe keeps of a ResNet: everything up to its first stage (reference,
+    models/backbone.py). Raises ValueError for a part that is unknown or that the network does not have, and where
+    nothing would be left to learn; the network is then as it was.
+    """
+    modules = [module for part in parts for module in _modules(network, part)]
+    frozen = {id(parameter) for module in modules for parameter in module.parameters()}
+    if all(id(parameter) in frozen or not parameter.requires_grad for parameter in network.parameters()):
+        raise ValueError(f"with {', '.join(parts) or 'all parts'} frozen there is nothing left to train")
+    for top in modules:
+        top.requires_grad_(False)
+        # All the way down, because torch.fx copies a traced backbone by its innermost modules.
+        for module in top.modules():
+            module.train = StaysInEval(module)  # type: ignore[method-assign]
+        top.eval()
+
+
+def _modules(network: DETR | DETRsegm, part: str) -> list[nn.Module]:
+    """The modules of a part. ValueError where there is no such part."""
+    if part not in PARTS:
+        raise ValueError(f"there is no part {part!r} to freeze; there are {', '.join(PARTS)}")
+    inside = network.detr if isinstance(network, DETRsegm) and part != "mask_head" else network
+    try:
+        return [inside.get_submodule(name) for name in PARTS[part]]
+    except AttributeError as error:
+        raise ValueError(f"this network has no {part} to freeze: {error}") from error

@@ -1,0 +1,172 @@
+"""Where a run starts: a network for the classes of the data, fresh, or with the weights of a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from model.build import build_model, detector_of
+from model.checkpoint import Checkpoint, describe, read_checkpoint
+from model.checkpoint.files import sha256_of
+from model.checkpoint.structure import disagreements
+from model.config import PRESETS, ModelConfig
+from model.detr import DETR
+from model.runtime.categories import Category
+from model.runtime.preprocess import ResizeRule
+from model.segmentation import DETRsegm
+from model.training.backbone_weights import find_backbone_weights, load_backbone_weights
+from model.training.class_head import adapted, describe_classes, rows_by_name
+from model.training.config import Stage
+
+
+@dataclass(frozen=True)
+class Start:
+    """A network to train, on the CPU, and what it is.
+
+    `sources` are the files that weights came from, `init` and `backbone_weights` (None where there is none), each
+    with its name, `source`, and its `sha256`: provenance. `notes` tell a person, a line each, what was kept, what is
+    fresh and what was assumed.
+    """
+
+    network: DETR | DETRsegm
+    config: ModelConfig
+    sources: dict[str, dict[str, str] | None]
+    notes: tuple[str, ...]
+
+
+def start(
+    *,
+    categories: Sequence[Category],
+    stage: Stage,
+    preset: str | None = None,
+    init: Path | None = None,
+    init_categories: tuple[Category, ...] | None = None,
+    backbone_weights: str | Path | None = None,
+    backbone_url: str | None = None,
+    image_size: tuple[int | None, int | None] = (None, None),
+) -> Start:
+    """The network that a run begins with, for `categories`, the data's by class index.
+
+    With `init`, a checkpoint of any format, its structure, its number of queries and its resize rule are taken, and
+    all its weights but those of classes that the data does not have. Classes are the same where they have the same
+    name; `init_categories` name those of a checkpoint that does not. `preset` then says only what leaves no trace in
+    weights, which is dilation (DC5), and has to agree otherwise. Without `init`, the network is the preset's, with
+    `backbone_weights` as `find_backbone_weights` takes them, from the mirror `backbone_url` where there is one.
+
+    The stage says whether there is a mask head: `detection` leaves out that of `init`, `masks` and `joint` have a
+    fresh one where `init` has none. `image_size`, in pixels, replaces the resize rule's shortest and longest edge.
+
+    Raises ValueError where these do not go together, CheckpointError where a file does not fit, and DownloadError.
+    """
+    if preset is not None and preset not in PRESETS:
+        raise ValueError(f"there is no preset {preset!r}; there are {', '.join(PRESETS)}")
+    if init is None:
+        if stage == "masks":
+            raise ValueError("--stage masks needs --init with the detector to freeze")
+        if preset is None:
+            raise ValueError("there is nothing to start from: give --preset or --init")
+        config = _for_data(PRESETS[preset], categories, stage, image_size)
+        return _from_preset(preset, config, backbone_weights, backbone_url)
+    if backbone_weights is not None:
+        raise ValueError("--init has a backbone already, so --backbone-weights would have no effect: leave one out")
+    checkpoint = read_checkpoint(init, categories=init_categories)
+    base = checkpoint.config if preset is None else _as_preset(checkpoint, preset)
+    return _from_checkpoint(checkpoint, _for_data(base, categories, stage, image_size), categories, stage)
+
+
+def _for_data(
+    base: ModelConfig, categories: Sequence[Category], stage: Stage, image_size: tuple[int | None, int | None]
+) -> ModelConfig:
+    """`base` with what the data, the stage and `image_size` say. ValueError where that cannot be."""
+    given = zip(image_size, (base.shortest_edge, base.longest_edge), strict=True)
+    rule = ResizeRule(*(default if edge is None else edge for edge, default in given))
+    return replace(
+        base,
+        num_classes=len(categories),
+        masks=stage != "detection",
+        shortest_edge=rule.shortest_edge,
+        longest_edge=rule.longest_edge,
+    )
+
+
+def _from_preset(preset: str, config: ModelConfig, weights: str | Path | None, base_url: str | None) -> Start:
+    """A fresh network, its backbone with these weights. ValueError where it needs some and there are none."""
+    if weights is None and config.frozen_batch_norm:
+        raise ValueError(
+            f"{preset} has frozen batch norm, which cannot learn the statistics it needs: give --backbone-weights "
+            "imagenet (or a file with weights of torchvision), or --init with a checkpoint"
+        )
+    network = build_model(config)
+    fresh = f"fresh weights: {describe(config)}"
+    if weights is None:
+        return Start(network, config, {"init": None, "backbone_weights": None}, (fresh,))
+    path = find_backbone_weights(config.backbone, weights, base_url=base_url)
+    load_backbone_weights(detector_of(network).body, config.backbone, path)
+    file = {"source": path.resolve().name, "sha256": sha256_of(path)}
+    notes = (fresh, f"except for the backbone's, from {file['source']}")
+    return Start(network, config, {"init": None, "backbone_weights": file}, notes)
+
+
+def _as_preset(checkpoint: Checkpoint, preset: str) -> ModelConfig:
+    """The checkpoint's configuration with the preset's dilation. ValueError where the two are different networks.
+
+    Dilation leaves no trace, and weights learnt without it are a fair start for a network with it: it makes features
+    finer and changes no shape. Those learnt with it are no start for one without.
+    """
+    found, wanted = checkpoint.config, PRESETS[preset]
+    dilation = found.dilation or wanted.dilation
+    wrong = disagreements(replace(found, dilation=dilation), replace(wanted, masks=found.masks))
+    if wrong:
+        raise ValueError(f"{checkpoint.source} does not fit the preset {preset}: {'; '.join(wrong)}")
+    return replace(found, dilation=dilation)
+
+
+def _from_checkpoint(
+    checkpoint: Checkpoint, config: ModelConfig, categories: Sequence[Category], stage: Stage
+) -> Start:
+    """The network of `config` with the checkpoint's weights."""
+    rows = rows_by_name(checkpoint.categories or (), categories)
+    if stage == "masks" and (unknown := [c.name for index, c in enumerate(categories) if index not in rows]):
+        raise ValueError(
+            f"--stage masks freezes the detector of {checkpoint.source}, which does not know {', '.join(unknown)}: "
+            "train it for the data's classes first (--stage detection), or both at once (--stage joint)"
+        )
+    network = build_model(config)
+    _load(network, checkpoint, config.masks, rows)
+    classes = describe_classes(checkpoint.categories, categories, rows, checkpoint.source)
+    notes = [f"starts from {checkpoint.source}", *checkpoint.notes, *classes, *_changes(checkpoint, config)]
+    sources = {"init": {"source": checkpoint.source, "sha256": checkpoint.sha256}, "backbone_weights": None}
+    return Start(network, config, sources, tuple(notes))
+
+
+def _load(network: DETR | DETRsegm, checkpoint: Checkpoint, masks: bool, rows: dict[int, int]) -> None:
+    """Load everything that the checkpoint and the network (with `masks` or without) both have, strictly."""
+    state = checkpoint.state_dict
+    target: DETR | DETRsegm = network if checkpoint.config.masks else detector_of(network)
+    if checkpoint.config.masks and not masks:
+        state = {key.removeprefix("detr."): tensor for key, tensor in state.items() if key.startswith("detr.")}
+    fresh = target.state_dict()
+    target.load_state_dict({key: _fitting(key, tensor, fresh, rows) for key, tensor in state.items()})
+
+
+def _fitting(key: str, tensor: Tensor, fresh: dict[str, Tensor], rows: dict[int, int]) -> Tensor:
+    return adapted(tensor, fresh[key], rows) if "class_embed." in key else tensor
+
+
+def _changes(checkpoint: Checkpoint, config: ModelConfig) -> list[str]:
+    """A note for each thing other than classes in which the network is not the checkpoint's."""
+    found, notes = checkpoint.config, []
+    if found.masks and not config.masks:
+        notes.append(f"the mask head of {checkpoint.source} is left out")
+    if config.masks and not found.masks:
+        notes.append("the mask head is fresh")
+    if config.dilation and not found.dilation:
+        notes.append("dilation (DC5): as the preset says, of which weights show no trace")
+    edges = (config.shortest_edge, config.longest_edge)
+    if edges != (found.shortest_edge, found.longest_edge):
+        before = f"{found.shortest_edge} and {found.longest_edge}"
+        notes.append(f"resize rule: {edges[0]} and {edges[1]} pixels instead of {before}")
+    return notes

@@ -1,0 +1,68 @@
+"""Validation during a run: AP and PQ as `detr evaluate` counts them, and the best weights so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning
+
+from model.data.evaluation_set import EvaluationBatch
+from model.evaluation.evaluator import Evaluator
+from model.runtime.raw_outputs import RawOutputs
+
+KEPT = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100", "PQ", "SQ", "RQ", "PQ_th", "PQ_st")
+Save = Callable[[dict[str, float]], object]
+
+
+class Validation(lightning.Callback):
+    """Counts every validation picture, logs the figures, and hands weights that are the best so far to `save_best`.
+
+    Must come before the callback that averages weights: at the end of a validation that one takes its average out of
+    the module again.
+    """
+
+    def __init__(self, evaluator: Evaluator, save_best: Save) -> None:
+        """Judge with an evaluator of the validation pictures; `save_best` is called with the figures."""
+        self.evaluator = evaluator
+        self.save_best = save_best
+        self.best = -1.0
+        self.figures: dict[str, float] = {}
+        self.step = -1  # of the figures
+
+    def on_validation_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Start counting."""
+        self.evaluator.reset()
+
+    def on_validation_batch_end(  # type: ignore[override]
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: RawOutputs,
+        batch: EvaluationBatch,
+        *_: Any,
+    ) -> None:
+        """Count a batch."""
+        self.evaluator.update(batch.indices, batch.batch.sizes, outputs)
+
+    def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Log the figures of all processes."""
+        self.evaluator.gather()
+        figures = self.evaluator.figures()
+        self.figures = {name: float(figures[name]) for name in KEPT if name in figures}
+        self.step = trainer.global_step
+        pl_module.log_dict(self.figures, rank_zero_only=True)
+        # A panoptic model is judged by its panoptic quality, any other by its boxes.
+        judged = self.figures.get("PQ", self.figures["AP"])
+        if judged > self.best and not trainer.sanity_checking:
+            self.best = judged
+            if trainer.is_global_zero:
+                self.save_best(self.figures)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a run that is resumed must know."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.best = state_dict["best"]

@@ -1,0 +1,85 @@
+"""What a picture becomes in training depends on its draw and on nothing else."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from model.data.coco_files import Target
+from model.data.coco_panoptic import CocoPanoptic
+from model.data.collate import AspectRatioBatchSampler, Draw
+from model.data.training_set import TrainingSet
+from model.data.transforms import train_transform
+from model.runtime.preprocess import ResizeRule
+
+Item = tuple[Tensor, Target]
+
+
+@pytest.fixture(scope="module")
+def training_set(shapes_root: Path) -> TrainingSet:
+    data = CocoPanoptic(shapes_root / "train2017", shapes_root / "annotations" / "panoptic_train2017.json")
+    return TrainingSet(data, train_transform(ResizeRule(64, 107), multi_scale=True, crop=True))
+
+
+def same(one: Item, other: Item) -> bool:
+    return torch.equal(one[0], other[0]) and all(torch.equal(one[1][key], other[1][key]) for key in one[1] | other[1])
+
+
+def as_list(items: Sequence[Item]) -> list[Item]:
+    return list(items)
+
+
+@settings(max_examples=40)
+@given(index=st.integers(0, 23), seed=st.integers(0, 2**63 - 1), elsewhere=st.integers(0, 2**32 - 1))
+def test_an_item_depends_on_its_draw_only(training_set: TrainingSet, index: int, seed: int, elsewhere: int) -> None:
+    item = training_set[Draw(index, seed)]
+    for set_seed in (torch.manual_seed, np.random.seed, random.seed):
+        set_seed(elsewhere)
+    training_set[Draw(index, elsewhere)]
+    assert same(training_set[Draw(index, seed)], item)
+
+
+def test_global_random_numbers_are_left_as_they_were(training_set: TrainingSet) -> None:
+    before = torch.get_rng_state(), random.getstate()
+    np.random.seed(4)
+    expected = np.random.random()
+    np.random.seed(4)
+    training_set[Draw(3, 5)]
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert random.getstate() == before[1]
+    assert np.random.random() == expected
+
+
+def test_another_seed_is_another_augmentation(training_set: TrainingSet) -> None:
+    items = [training_set[Draw(3, seed)] for seed in range(20)]
+    assert sum(not same(items[0], item) for item in items) >= 15
+    assert len({item[0].shape for item in items}) > 3
+
+
+def test_the_number_of_workers_changes_nothing(training_set: TrainingSet) -> None:
+    sizes = training_set.data.sizes
+    runs: list[list[Item]] = []
+    for workers in (0, 1, 2):
+        torch.manual_seed(workers)
+        sampler = AspectRatioBatchSampler(sizes, 4, seed=2)
+        loader = DataLoader(training_set, batch_sampler=sampler, collate_fn=as_list, num_workers=workers)
+        runs.append([item for batch in loader for item in batch])
+    assert len(runs[0]) == len(training_set) == 24
+    for run in runs[1:]:
+        assert all(same(one, other) for one, other in zip(run, runs[0], strict=True))
+
+
+def test_nothing_is_sent_along_that_was_cropped_away(training_set: TrainingSet) -> None:
+    for seed in range(12):
+        image, target = training_set[Draw(seed, seed)]
+        for tensor in (image, target["mask_ids"]):
+            assert tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()

@@ -1,0 +1,105 @@
+"""A run that is killed, wherever it is, and resumed takes the steps that it would have taken."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from model.checkpoint import read_checkpoint
+from model.training.log import read_log
+
+STEPS = 8
+SETTINGS = ("--steps", str(STEPS), "--batch-size", "2", "--log-every", "1", "--save-every", "1", "--warmup-steps", "4")
+# Everything that has a state of its own: a moving average, augmentation, parts, workers, validation on the way.
+RICH = ("--ema", "0.9", "--multi-scale", "--crop", "--accumulate", "2", "--workers", "1", "--evaluate-every", "1")
+
+
+def command(root: Path, out: Path, *options: str) -> list[str]:
+    words = ["train", "--data", "shapes", "--root", str(root), "--out", str(out), "--samples", "0", "--skip-check"]
+    edges = ["--shortest-edge", "64", "--longest-edge", "96"]
+    return [sys.executable, "-m", "model.cli", *words, *edges, *SETTINGS, *RICH, *options]
+
+
+@contextmanager
+def running(words: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A real process, which computes alike however many cores there are; none is left behind."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def finish(words: list[str]) -> None:
+    with running(words) as process:
+        _, errors = process.communicate(timeout=250)
+        assert process.returncode == 0, errors.decode()
+
+
+def wait_for_step(out: Path, step: int, process: subprocess.Popen[bytes]) -> None:
+    """Until the log has so many steps and there is a file to resume from."""
+    while process.poll() is None:
+        log = out / "log.jsonl"
+        if log.exists() and any(entry.get("step", 0) >= step for entry in read_log(log)):
+            return
+        time.sleep(0.02)
+    pytest.fail(f"the run ended before step {step}: {process.stderr.read().decode()!r}")  # type: ignore[union-attr]
+
+
+def figures(out: Path) -> list[dict[str, Any]]:
+    """What a run logged of its steps, but for the time they took; a validation that was interrupted is not repeated."""
+    entries = [entry for entry in read_log(out / "log.jsonl") if "loss" in entry]
+    assert [entry["step"] for entry in entries] == list(range(1, STEPS + 1))
+    return [{name: value for name, value in entry.items() if name != "seconds"} for entry in entries]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tiny_shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("uninterrupted")
+    finish(command(tiny_shapes, out))
+    return out
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_a_random_step_goes_on_as_if_it_had_not_been(
+    uninterrupted: Path, tiny_shapes: Path, tmp_path: Path
+) -> None:
+    step = random.randint(2, STEPS - 2)  # a different one each time: the message below says which
+    with running(command(tiny_shapes, tmp_path)) as process:
+        wait_for_step(tmp_path, step, process)
+        os.killpg(process.pid, signal.SIGKILL)
+    finish(command(tiny_shapes, tmp_path, "--resume", str(tmp_path / "resume" / "last.ckpt")))
+    assert figures(tmp_path) == figures(uninterrupted), f"killed at step {step}"
+    one, other = (read_checkpoint(out / "model.safetensors").state_dict for out in (tmp_path, uninterrupted))
+    assert all(torch.equal(one[key], other[key]) for key in other), f"killed at step {step}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_asked_to_stop_says_how_to_go_on_and_loses_no_step(
+    number: int, uninterrupted: Path, tiny_shapes: Path, tmp_path: Path
+) -> None:
+    with running(command(tiny_shapes, tmp_path, "--save-every", "1000")) as process:
+        wait_for_step(tmp_path, 3, process)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=120)
+    last = tmp_path / "resume" / "last.ckpt"
+    assert process.returncode == 1
+    assert f"go on with --resume {last}" in errors.decode()
+    finish(command(tiny_shapes, tmp_path, "--resume", str(last)))
+    assert figures(tmp_path) == figures(uninterrupted)
