@@ -86,17 +86,18 @@ def train(args: argparse.Namespace) -> Path:
         evaluator.mask_threshold if evaluator else NO_MASKS,
     )
 
-    def save(file: str, figures: dict[str, float]) -> Path:
-        path: Path = args.out / file
+    @rank_zero_only
+    def save(path: Path, figures: dict[str, float]) -> None:
         provenance = describe_run(args, name, module, begun, figures) | {"images": len(data.train)}
         save_checkpoint(path, module.network.state_dict(), begun.config, data.train.categories, provenance)
-        return path
 
-    validation = Validation(evaluator, partial(save, "best.safetensors")) if evaluator else None
+    validation = Validation(evaluator, partial(save, args.out / "best.safetensors")) if evaluator else None
     samples = [SamplePredictions(data.val, args.out, begun.config, args.samples)] if data.val and args.samples else []
     hardware = Hardware(args.accelerator, args.devices, args.nodes)
     fit(module, loaders, args.out, validation=validation, callbacks=samples, hardware=hardware, resume=args.resume)
-    return save("model.safetensors", validation.figures if validation else {})
+    path: Path = args.out / "model.safetensors"
+    save(path, validation.figures if validation else {})
+    return path
 
 
 def open_data(args: argparse.Namespace, config: TrainConfig) -> Data:

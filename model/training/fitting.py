@@ -86,6 +86,7 @@ def fit(
         warnings.filterwarnings("ignore", ".*does not have many workers")  # --workers says how many
         warnings.filterwarnings("ignore", ".*your dataloader is not resumable")  # the sampler starts at the run's step
         warnings.filterwarnings("ignore", ".*module\\(s\\) in eval mode")  # what is frozen
+        warnings.filterwarnings("ignore", ".*sync_dist=True")  # every process has the figures of all
         warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # Lightning with the latest torch
         trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
         if validation and validation.step != module.steps:

@@ -23,7 +23,7 @@ class Validation(lightning.Callback):
     """
 
     def __init__(self, evaluator: Evaluator, save_best: Save) -> None:
-        """Judge with an evaluator of the validation pictures; `save_best` is called with the figures."""
+        """Judge with an evaluator of the validation pictures; every process calls `save_best` with the figures."""
         self.evaluator = evaluator
         self.save_best = save_best
         self.best = -1.0
@@ -56,8 +56,7 @@ class Validation(lightning.Callback):
         judged = self.figures.get("PQ", self.figures["AP"])
         if judged > self.best and not trainer.sanity_checking:
             self.best = judged
-            if trainer.is_global_zero:
-                self.save_best(self.figures)
+            self.save_best(self.figures)
 
     def state_dict(self) -> dict[str, Any]:
         """What a run that is resumed must know."""

@@ -11,6 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from model.checkpoint import read_checkpoint
+from model.training.log import read_log
+
 REPOSITORY = Path(__file__).parents[3]
 PROGRAM = Path(__file__).with_name("gradients_of_a_step.py")
 
@@ -60,3 +63,24 @@ def test_processes_and_parts_have_the_gradients_of_the_joined_batch(
 ) -> None:
     found = gradients(tiny_shapes, tmp_path / "gradients.pt", stage, processes=processes, parts=parts)
     assert_equal(found, whole)
+
+
+@pytest.mark.slow
+def test_a_run_of_two_processes_validates_saves_and_says_everything_once(tiny_shapes: Path, tmp_path: Path) -> None:
+    words = ["train", "--data", "shapes", "--root", str(tiny_shapes), "--out", str(tmp_path / "out"), "--ema", "0.9"]
+    words += ["--shortest-edge", "64", "--longest-edge", "96", "--steps", "2", "--batch-size", "4", "--workers", "0"]
+    done = subprocess.run(
+        [sys.executable, "-m", "model.cli", *words, "--accelerator", "cpu", "--devices", "2"],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "recommended" not in done.stderr, "advice that does not apply"
+    assert done.stdout.count("recipe demo") == done.stdout.count("wrote ") == 1
+    validated = [entry for entry in read_log(tmp_path / "out" / "log.jsonl") if "AP" in entry]
+    assert [entry["step"] for entry in validated] == [1, 2]
+    measured = read_checkpoint(tmp_path / "out" / "model.safetensors").provenance["measured"]
+    assert measured["AP"] == pytest.approx(validated[-1]["AP"], abs=1e-4)
