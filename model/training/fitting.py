@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import lightning
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
@@ -38,52 +39,35 @@ def fit(
     callbacks: Sequence[Callback] = (),
     hardware: Hardware | None = None,
     resume: Path | None = None,
-) -> lightning.Trainer:
+) -> None:
     """Train for the module's steps; figures go to `out/log.jsonl` and `out/tensorboard`, the state to `out/resume`.
 
     Without `validation` nothing is validated. With a moving average the module holds the averaged weights afterwards.
 
-    Raises what `check_resume` raises, Interrupted after a signal, ValueError where the hardware does not fit the
-    batch, and FloatingPointError where the loss diverges.
+    Raises what `check_resume` raises, Interrupted after a signal, ValueError where there is no such hardware, and
+    FloatingPointError where the loss diverges.
     """
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)  # its tips and greetings would drown ours
+    config = module.config
     resumed_step = None if resume is None else check_resume(resume, module)
-    hardware = hardware or Hardware()
     loggers: list[Logger] = [
         RunLog(out / "log.jsonl", lambda: module.global_step, resumed_step=resumed_step),
         TensorBoardLogger(out, "tensorboard", ""),
     ]
-    every = max(1, round(module.config.evaluate_every * data.batches)) if validation else 0
-    trainer = lightning.Trainer(
-        accelerator=hardware.accelerator,
-        devices=hardware.devices,
-        num_nodes=hardware.nodes,
-        max_steps=module.steps,
-        max_epochs=-1,
-        precision=module.config.precision,
-        logger=loggers,
-        callbacks=[
-            *([validation] if validation else []),
-            *callbacks,
-            # Everything before this line sees the averaged weights at the end of a validation.
-            *([EMAWeightAveraging(decay=module.config.ema)] if module.config.ema else []),
-            RunProgress(every_steps=module.config.log_every),
-            ResumeFile(out, module.config.save_every),
-        ],
-        val_check_interval=every or None,
-        check_val_every_n_epoch=None,
-        limit_val_batches=None if every else 0,
-        num_sanity_val_steps=0,
-        log_every_n_steps=module.config.log_every,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
+    observers: list[Callback] = [
+        *([validation] if validation else []),
+        *callbacks,
+        # Everything before this line sees the averaged weights at the end of a validation.
+        *([EMAWeightAveraging(decay=config.ema)] if config.ema else []),
+        RunProgress(every_steps=config.log_every),
+        ResumeFile(out, config.save_every),
+    ]
+    every = max(1, round(config.evaluate_every * data.batches)) if validation else None
+    trainer = make_trainer(module, hardware or Hardware(), loggers, observers, every)
     for logger in loggers:
-        logger.log_hyperparams(asdict(module.config))
+        logger.log_hyperparams(asdict(config))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers")  # --workers says how many
+        warnings.filterwarnings("ignore", ".*smaller than the logging interval")  # which counts over epochs
         warnings.filterwarnings("ignore", ".*your dataloader is not resumable")  # the sampler starts at the run's step
         warnings.filterwarnings("ignore", ".*module\\(s\\) in eval mode")  # what is frozen
         warnings.filterwarnings("ignore", ".*sync_dist=True")  # every process has the figures of all
@@ -91,4 +75,44 @@ def fit(
         trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
         if validation and validation.step != module.steps:
             trainer.validate(module, datamodule=data, verbose=False)
-    return trainer
+
+
+def make_trainer(
+    module: TrainingModule,
+    hardware: Hardware,
+    loggers: list[Logger],
+    callbacks: list[Callback],
+    validate_every: int | None,
+) -> lightning.Trainer:
+    """Lightning's trainer for the steps of a module, validating every so many steps (None: never).
+
+    Raises ValueError where the hardware or the precision that was asked for is not to be had.
+    """
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # its tips and greetings would drown ours
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", ".*AMP with fp16 is not supported")  # it would compute in another one
+            return lightning.Trainer(
+                accelerator=hardware.accelerator,
+                devices=hardware.devices,
+                num_nodes=hardware.nodes,
+                max_steps=module.steps,
+                max_epochs=-1,
+                precision=module.config.precision,
+                logger=loggers,
+                callbacks=callbacks,
+                val_check_interval=validate_every,
+                check_val_every_n_epoch=None,
+                limit_val_batches=None if validate_every else 0,
+                num_sanity_val_steps=0,
+                log_every_n_steps=module.config.log_every,
+                enable_checkpointing=False,
+                enable_model_summary=False,
+                use_distributed_sampler=False,
+            )
+    except UserWarning as warning:
+        raise ValueError("--precision 16-mixed needs a GPU: use bf16-mixed or 32-true here") from warning
+    except MisconfigurationException as error:
+        asked = f"--accelerator {hardware.accelerator} --devices {hardware.devices} --nodes {hardware.nodes}"
+        raise ValueError(f"{asked} is not to be had here: {str(error).splitlines()[0]}") from error

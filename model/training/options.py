@@ -72,7 +72,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=argparse.SUPPRESS,
         help="do not decode every picture before the first step",
     )
-    parser.add_argument("--accelerator", default="auto", help="cpu, cuda, mps (default: %(default)s)")
+    parser.add_argument(
+        "--accelerator", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="(default: %(default)s)"
+    )
     parser.add_argument("--devices", default="auto", help="processes on this machine (default: %(default)s)")
     parser.add_argument("--nodes", type=int, default=1, help="machines (default: %(default)s)")
 

@@ -257,6 +257,12 @@ def test_an_output_that_is_a_file_is_refused_before_training(
         (("--freeze", "mask_head"), 3, "this network has no mask_head to freeze"),
         (("--stage", "masks"), 3, "--stage masks needs --init with the detector to freeze"),
         (("--preset", "detr-resnet-50"), 3, "detr-resnet-50 has frozen batch norm"),
+        (("--precision", "16-mixed", "--accelerator", "cpu"), 3, "--precision 16-mixed needs a GPU"),
+        (
+            ("--accelerator", "cpu", "--devices", "0"),
+            3,
+            "--accelerator cpu --devices 0 --nodes 1 is not to be had",
+        ),
     ],
 )
 def test_options_that_make_no_run_are_refused(train: Train, options: tuple[str, ...], steps: int, reason: str) -> None:
