@@ -13,7 +13,7 @@ from PIL import Image
 
 from model.runtime.metadata import Metadata
 from model.runtime.overlay import draw_panoptic
-from model.runtime.panoptic import PanopticResult, panoptic
+from model.runtime.panoptic import PanopticResult, panoptic_of
 from model.runtime.postprocess import Detections, detect
 from model.runtime.raw_outputs import NO_MASKS, ImageOutputs
 from model.runtime.segment_codec import encode_rles, id_png
@@ -133,15 +133,8 @@ def segments_of(metadata: Metadata, prepared: Prepared, outputs: ImageOutputs, t
     if metadata.mask_stride is None or outputs.mask_logits is None or outputs.query_index is None:
         raise _no_masks(metadata)
     height, width = prepared.resized.shape[:2]
-    return panoptic(
-        outputs.pred_logits,
-        outputs.mask_logits,
-        outputs.query_index,
-        (height, width),
-        prepared.orig_size,
-        metadata.categories,
-        threshold,
-        metadata.mask_stride,
+    return panoptic_of(
+        outputs, (height, width), prepared.orig_size, metadata.categories, threshold, metadata.mask_stride
     )
 
 

@@ -1,6 +1,6 @@
 """A checkpoint, and the check that its weights fit its network key for key."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,16 +52,26 @@ def check_state(state: Mapping[str, Tensor], config: ModelConfig) -> None:
             expected = build_model(config).state_dict()
     except ValueError as error:
         raise CheckpointError(f"its network cannot be built: {error}") from error
-    missing = [key for key in expected if key not in state]
-    unexpected = [key for key in state if key not in expected]
+    if report := faults(state, expected):
+        raise CheckpointError(f"it does not fit {describe(config)}: {report}")
+
+
+def faults(
+    state: Mapping[str, Tensor], expected: Mapping[str, Tensor], allowed: Collection[str] = (), optional: str = ""
+) -> str:
+    """Every missing, unexpected and misshapen key of a state dict in a line, or nothing where it is as expected.
+
+    Keys that are `allowed` may be there as well; those that end in `optional`, if that is given, may be missing.
+    """
+    missing = [key for key in expected if key not in state and not (optional and key.endswith(optional))]
+    unexpected = [key for key in state if key not in expected and key not in allowed]
     misshapen = [
         f"{key} (is {list(state[key].shape)}, must be {list(tensor.shape)})"
         for key, tensor in expected.items()
         if key in state and state[key].shape != tensor.shape
     ]
-    faults = (("missing keys", missing), ("unexpected keys", unexpected), ("wrong shapes", misshapen))
-    if report := "; ".join(f"{fault}: {', '.join(keys)}" for fault, keys in faults if keys):
-        raise CheckpointError(f"it does not fit {describe(config)}: {report}")
+    kinds = (("missing keys", missing), ("unexpected keys", unexpected), ("wrong shapes", misshapen))
+    return "; ".join(f"{kind}: {', '.join(keys)}" for kind, keys in kinds if keys)
 
 
 def check_count(categories: tuple[Category, ...], config: ModelConfig) -> None:

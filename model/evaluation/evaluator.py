@@ -17,7 +17,7 @@ from model.evaluation.box_quality import count_boxes
 from model.evaluation.panoptic_quality import Counts, Segmentation, count_segments, panoptic_quality
 from model.evaluation.segment_annotations import SegmentAnnotations
 from model.runtime.categories import Category
-from model.runtime.panoptic import PanopticResult, panoptic
+from model.runtime.panoptic import PanopticResult, panoptic_of
 from model.runtime.postprocess import scored_boxes
 from model.runtime.raw_outputs import NO_MASKS, ImageOutputs, RawOutputs
 
@@ -167,18 +167,8 @@ class Evaluator:
     def panoptic(self, index: int, size: tuple[int, int], output: ImageOutputs) -> PanopticResult:
         """The panoptic answer for a picture, as in the service, which is what is judged."""
         assert self.mask_stride is not None
-        assert output.mask_logits is not None
-        assert output.query_index is not None
-        return panoptic(
-            output.pred_logits,
-            output.mask_logits,
-            output.query_index,
-            size,
-            self.data.sizes[index],
-            self.categories,
-            self.segment_threshold,
-            self.mask_stride,
-        )
+        orig_size = self.data.sizes[index]
+        return panoptic_of(output, size, orig_size, self.categories, self.segment_threshold, self.mask_stride)
 
     def _answer(self, index: int, size: tuple[int, int], output: ImageOutputs) -> Answer:
         boxes = self._scored(output, self.data.sizes[index])

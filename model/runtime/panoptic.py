@@ -24,6 +24,7 @@ from model.runtime.categories import Category
 from model.runtime.id_map import IdMap, starts
 from model.runtime.mask_winners import nearest_index, winners, winners_at
 from model.runtime.postprocess import OutputError, softmax
+from model.runtime.raw_outputs import ImageOutputs
 
 LARGEST_DROPPED_AREA = 4  # pixels of the original image
 
@@ -51,6 +52,29 @@ class PanopticResult:
     def id_map(self) -> NDArray[np.int32]:
         """The ids as an array, int32 [H, W]; made when it is first asked for, because a large photo's is large."""
         return self.ids.array()
+
+
+def panoptic_of(
+    outputs: ImageOutputs,
+    size: tuple[int, int],
+    orig_size: tuple[int, int],
+    categories: Sequence[Category],
+    threshold: float,
+    mask_stride: int,
+) -> PanopticResult:
+    """`panoptic` of what a network with masks says about one image; the other arguments are its own."""
+    assert outputs.mask_logits is not None
+    assert outputs.query_index is not None
+    return panoptic(
+        outputs.pred_logits,
+        outputs.mask_logits,
+        outputs.query_index,
+        size,
+        orig_size,
+        categories,
+        threshold,
+        mask_stride,
+    )
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from model.backbone import Backbone
 from model.checkpoint import CheckpointError
 from model.checkpoint.files import as_weights, load_pickle, load_safetensors
+from model.checkpoint.strict import faults
 from model.download import download
 
 IMAGENET = "imagenet"
@@ -79,14 +80,5 @@ def _check(weights: dict[str, Tensor], wanted: dict[str, Tensor], name: str) -> 
     """CheckpointError naming every key that is missing for `wanted`, misshapen, or no key of the network `name`."""
     with torch.device("meta"):
         whole: nn.Module = torchvision.models.get_model(name, weights=None)
-    known = whole.state_dict().keys() | wanted.keys()
-    missing = [key for key in wanted if key not in weights and not key.endswith(COUNTER)]
-    unexpected = [key for key in weights if key not in known]
-    misshapen = [
-        f"{key} (is {list(weights[key].shape)}, must be {list(tensor.shape)})"
-        for key, tensor in wanted.items()
-        if key in weights and weights[key].shape != tensor.shape
-    ]
-    faults = (("missing keys", missing), ("unexpected keys", unexpected), ("wrong shapes", misshapen))
-    if report := "; ".join(f"{fault}: {', '.join(keys)}" for fault, keys in faults if keys):
+    if report := faults(weights, wanted, allowed=whole.state_dict(), optional=COUNTER):
         raise CheckpointError(f"it holds no weights of torchvision's {name}: {report}")

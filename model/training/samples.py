@@ -25,10 +25,10 @@ from model.evaluation.pictures import annotated_result
 from model.parity_proof import run_torch
 from model.runtime.categories import Category
 from model.runtime.overlay import draw_detections, draw_panoptic
-from model.runtime.panoptic import PanopticResult, panoptic
+from model.runtime.panoptic import PanopticResult, panoptic_of
 from model.runtime.postprocess import Detections, detect
 from model.runtime.preprocess import ResizeRule, make_batch, resize
-from model.runtime.raw_outputs import NO_MASKS, ImageOutputs
+from model.runtime.raw_outputs import NO_MASKS
 from model.served_network import ServedNetwork
 
 TILE = 480  # pixels of a drawing's longer side
@@ -116,7 +116,7 @@ def _pair(network: ServedNetwork, data: CocoDataset, index: int, config: ModelCo
     if with_masks:
         truth = annotated_segments(target, size, data.categories)
         stride = detector_of(network.network).body.level_strides[0]
-        answer = _segments(output, batch.sizes[0], size, data.categories, config.segment_threshold, stride)
+        answer = panoptic_of(output, batch.sizes[0], size, data.categories, config.segment_threshold, stride)
         drawings = [draw_panoptic(tile, result, data.categories) for result in (truth, answer)]
         counts = len(truth.segments), len(answer.segments)
     else:
@@ -147,22 +147,6 @@ def annotated_segments(target: Target, size: tuple[int, int], categories: Sequen
     resized = Image.fromarray(id_map).resize((size[1], size[0]), Image.Resampling.NEAREST)
     category_of = {number: categories[label].id for number, label in enumerate(target["labels"].tolist(), start=1)}
     return annotated_result(Segmentation(np.asarray(resized), category_of), categories)
-
-
-def _segments(
-    output: ImageOutputs,
-    size: tuple[int, int],
-    orig_size: tuple[int, int],
-    categories: Sequence[Category],
-    threshold: float,
-    stride: int,
-) -> PanopticResult:
-    """The panoptic answer, as in the service."""
-    assert output.mask_logits is not None
-    assert output.query_index is not None
-    return panoptic(
-        output.pred_logits, output.mask_logits, output.query_index, size, orig_size, categories, threshold, stride
-    )
 
 
 def _tile(picture: Picture) -> Picture:

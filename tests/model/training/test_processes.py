@@ -18,19 +18,24 @@ REPOSITORY = Path(__file__).parents[3]
 PROGRAM = Path(__file__).with_name("gradients_of_a_step.py")
 
 
-def gradients(root: Path, out: Path, stage: str, *, processes: int = 1, parts: int = 1) -> dict[str, Tensor]:
-    """Those that the optimizer is given, by parameter name, from real processes that torchrun starts."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    words = [str(PROGRAM), str(root), str(out), stage, str(parts), str(processes)]
-    finished = subprocess.run(
-        [sys.executable, *launcher, *words],
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    """A Python program in a process of its own, which has to succeed."""
+    done = subprocess.run(
+        [sys.executable, *words],
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=280,
         check=False,
     )
-    assert finished.returncode == 0, finished.stderr
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def gradients(root: Path, out: Path, stage: str, *, processes: int = 1, parts: int = 1) -> dict[str, Tensor]:
+    """Those that the optimizer is given, by parameter name, from real processes that torchrun starts."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    run(*launcher, str(PROGRAM), str(root), str(out), stage, str(parts), str(processes))
     found: dict[str, Tensor] = torch.load(out, weights_only=True)
     return found
 
@@ -69,15 +74,7 @@ def test_processes_and_parts_have_the_gradients_of_the_joined_batch(
 def test_a_run_of_two_processes_validates_saves_and_says_everything_once(tiny_shapes: Path, tmp_path: Path) -> None:
     words = ["train", "--data", "shapes", "--root", str(tiny_shapes), "--out", str(tmp_path / "out"), "--ema", "0.9"]
     words += ["--shortest-edge", "64", "--longest-edge", "96", "--steps", "2", "--batch-size", "4", "--workers", "0"]
-    done = subprocess.run(
-        [sys.executable, "-m", "model.cli", *words, "--accelerator", "cpu", "--devices", "2"],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    done = run("-m", "model.cli", *words, "--accelerator", "cpu", "--devices", "2")
     assert "recommended" not in done.stderr, "advice that does not apply"
     assert done.stdout.count("recipe demo") == done.stdout.count("wrote ") == 1
     validated = [entry for entry in read_log(tmp_path / "out" / "log.jsonl") if "AP" in entry]
