@@ -47,7 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--steps", type=int, default=2400, help="of the detector (default: %(default)s)")
-    parser.add_argument("--mask-steps", type=int, default=1000, help="of the mask head (default: %(default)s)")
+    parser.add_argument("--mask-steps", type=int, default=2200, help="of the mask head (default: %(default)s)")
     args = parser.parse_args()
     scenes, detector, masks = (args.out / name for name in ("scenes", "detection", "masks"))
     write_scenes(scenes)
