@@ -15,7 +15,7 @@ MYPY_PATHS := model service tests
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test lint format typecheck clean
+.PHONY: help serve test soak lint format typecheck clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ serve: $(SERVE)/installed ## Install what serving needs (no torch) and serve the
 
 test: $(DEV)/installed ## Install everything, torch included, and run the tests: TESTS
 	$(DEV)/bin/python -m pytest $(TESTS)
+
+soak: $(DEV)/installed ## Run the long tests of reliability, about an hour of load, faults and chaos: TESTS
+	$(DEV)/bin/python -m pytest -m soak $(TESTS)
 
 lint: $(DEV)/installed ## Check style, likely bugs and formatting
 	$(DEV)/bin/ruff check

@@ -24,7 +24,7 @@ from model.evaluation.torch_engine import TorchEngine, torch_device
 from model.export import describe
 from model.runtime.artifact import ArtifactError, Metadata, read_artifact
 from model.runtime.categories import Category
-from model.runtime.engine import DEVICES, DeviceError, Engine, open_engine
+from model.runtime.engine import DEVICES, PRECISIONS, DeviceError, Engine, open_engine
 from model.runtime.postprocess import OutputError
 from model.served_network import ServedNetwork
 
@@ -45,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=1, help="does not change the result (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=1, help="processes that read pictures (default: %(default)s)")
     parser.add_argument("--device", choices=DEVICES, default="auto", help="(default: %(default)s)")
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="(default: %(default)s)")
     parser.add_argument("--per-class", action="store_true", help="figures of every class, in the table and --json")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures here as well")
     parser.add_argument("--report", type=Path, metavar="DIR", help="write a page with figures and pictures here")
@@ -65,7 +66,7 @@ def evaluate_as_told(args: argparse.Namespace) -> None:
     for out in (args.json and args.json.parent, args.report and args.report.parent):
         if out and not out.is_dir():  # said before the pictures are seen, not after
             raise FileNotFoundError(f"there is no folder {out}")
-    loaded = load(args.model, args.device)
+    loaded = load(args.model, args.device, args.precision)
     evaluator = evaluate(
         loaded, args.data, args.root, args.split, batch_size=args.batch_size, workers=args.workers, notes=sys.stderr
     )
@@ -78,12 +79,14 @@ def evaluate_as_told(args: argparse.Namespace) -> None:
         print(f"\nwrote {write_report(args.report, loaded.engine, loaded.metadata, evaluator, args.split)}")
 
 
-def load(path: Path, device: str = "auto") -> Loaded:
+def load(path: Path, device: str = "auto", precision: str = "auto") -> Loaded:
     """An artifact, or a checkpoint in torch, on a device. Raises what reading either raises, and DeviceError."""
     if path.suffix == ".onnx":
         artifact = read_artifact(path)
-        return Loaded(open_engine(artifact, device), artifact.metadata)
+        return Loaded(open_engine(artifact, device, precision=precision), artifact.metadata)
     device = torch_device(device)
+    if precision not in ("auto", "float32"):
+        raise DeviceError(f"a checkpoint is evaluated in float32; export it to evaluate it in {precision}")
     checkpoint = read_checkpoint(path)
     network = build_model(checkpoint.config)
     network.load_state_dict(checkpoint.state_dict)

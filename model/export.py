@@ -16,18 +16,13 @@ from model.category_names import NamesError, read_names
 from model.checkpoint import Checkpoint, CheckpointError, read_checkpoint
 from model.config import PRESETS, ModelConfig
 from model.detr import DETR
+from model.float16 import to_float16
 from model.graph import to_onnx
-from model.parity_proof import ParityError, ParityReport, golden_sample, prove
-from model.runtime.artifact import (
-    BLANK_DIGEST,
-    DIGEST_KEY,
-    GOLDEN_KEY,
-    METADATA_KEY,
-    ArtifactError,
-    read_artifact,
-    stamp_digest,
-)
-from model.runtime.engine import open_engine, replay_golden
+from model.parity_proof import TOLERANCES, ParityError, ParityReport, golden_sample, prove
+from model.proved_artifact import write_proved
+from model.runtime.artifact import Artifact, ArtifactError
+from model.runtime.engine import open_engine
+from model.runtime.golden_replay import replay_golden
 from model.runtime.metadata import FORMAT_VERSION, Metadata
 from model.runtime.preprocess import CANVAS_MULTIPLE, ResizeRule
 from model.segmentation import DETRsegm
@@ -42,6 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--preset", choices=sorted(PRESETS), help="says what leaves no trace in the weights, such as DC5"
     )
     parser.add_argument("--padding", choices=("exact", "published"), default="exact", help="(default: %(default)s)")
+    parser.add_argument(
+        "--precision",
+        choices=tuple(TOLERANCES),
+        default="float32",
+        help="of the convolutions and matrix products; float16 is for GPUs (default: %(default)s)",
+    )
     parser.add_argument(
         "--names", type=Path, help="names of the classes, a line each or JSON, where they are not COCO's"
     )
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> None:
         checkpoint = read_checkpoint(args.checkpoint, args.preset, categories)
         for note in checkpoint.notes:
             print(note)
-        report = export(checkpoint, args.out, padding=args.padding, name=args.name)
+        report = export(checkpoint, args.out, padding=args.padding, name=args.name, precision=args.precision)
     except (CheckpointError, NamesError, ParityError, ArtifactError, ValueError, OSError) as error:
         raise SystemExit(f"detr export: {error}") from error
     for name, worst in report.worst.items():
@@ -66,7 +67,9 @@ def run(args: argparse.Namespace) -> None:
     print(f"wrote {args.out} ({args.out.stat().st_size / 1e6:.1f} MB)")
 
 
-def export(checkpoint: Checkpoint, out: Path, *, padding: str = "exact", name: str | None = None) -> ParityReport:
+def export(
+    checkpoint: Checkpoint, out: Path, *, padding: str = "exact", name: str | None = None, precision: str = "float32"
+) -> ParityReport:
     """Write the artifact of a checkpoint and return how close it is to the network.
 
     The file appears under its name only after the proof; an older file there is left as it was until then. Raises
@@ -77,30 +80,23 @@ def export(checkpoint: Checkpoint, out: Path, *, padding: str = "exact", name: s
         raise IsADirectoryError(f"{out} is a folder; the artifact is one file")
     config = replace(checkpoint.config, padding=padding)  # type: ignore[arg-type]
     network = build_model(config)
-    metadata = describe(checkpoint, config, network, name or out.stem)
+    metadata = replace(
+        describe(checkpoint, config, network, name or out.stem),
+        precision=precision,  # type: ignore[arg-type]  # the metadata check it
+    )
     network.load_state_dict(checkpoint.state_dict)
     served = ServedNetwork(network)
     proto = to_onnx(served.folded())
-    onnx.helper.set_model_props(
-        proto,
-        {
-            METADATA_KEY: metadata.to_json(),
-            GOLDEN_KEY: golden_sample(served).to_text(),
-            DIGEST_KEY: BLANK_DIGEST,
-        },
-    )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    unproved = out.with_name(f"{out.name}.unproved")
-    try:
-        unproved.write_bytes(stamp_digest(proto.SerializeToString()))
-        artifact = read_artifact(unproved)
+    if precision == "float16":
+        proto = to_float16(proto)
+
+    def proof(artifact: Artifact) -> ParityReport:
         engine = open_engine(artifact, "cpu")
-        report = prove(served, engine.infer, exact=config.padding == "exact")
+        report = prove(served, engine.infer, exact=config.padding == "exact", precision=precision)
         replay_golden(engine, artifact)
-        unproved.replace(out)
-    finally:
-        unproved.unlink(missing_ok=True)
-    return report
+        return report
+
+    return write_proved(out, proto, metadata, golden_sample(served), proof)
 
 
 def describe(checkpoint: Checkpoint, config: ModelConfig, network: DETR | DETRsegm, name: str) -> Metadata:

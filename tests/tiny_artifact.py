@@ -15,6 +15,7 @@ model, it ignores padding exactly.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -65,6 +66,18 @@ def write_tiny_artifact(path: str | Path, task: Task = "panoptic") -> Path:
     """Write a servable artifact and return its path."""
     model = tiny_model(task)
     return write_artifact(path, model, tiny_metadata(task).to_json(), tiny_golden(model).to_text())
+
+
+def write_variant(path: str | Path, name: str, shift: float) -> Path:
+    """Write a panoptic artifact of another name, whose score of "sky" is another; the file is replaced at once."""
+    model = tiny_model()
+    (bias,) = (tensor for tensor in model.graph.initializer if tensor.name == "class_bias")
+    shifted = numpy_helper.to_array(bias).copy()
+    shifted[3 * (len(CATEGORIES) + 1) + 4] += shift
+    bias.CopyFrom(numpy_helper.from_array(shifted, bias.name))
+    path = Path(path)
+    metadata = replace(tiny_metadata(), name=name).to_json()
+    return write_artifact(path.with_suffix(".new"), model, metadata, tiny_golden(model).to_text()).replace(path)
 
 
 def write_artifact(path: str | Path, model: onnx.ModelProto, metadata: str | None, golden: str | None) -> Path:

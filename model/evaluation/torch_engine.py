@@ -16,6 +16,8 @@ from model.served_network import ServedNetwork
 class TorchEngine:
     """A network in torch, in float32, on the device that was asked for."""
 
+    precision = "float32"
+
     def __init__(self, network: ServedNetwork, device: str = "cpu") -> None:
         """Move the network to a device, "cpu" or "cuda"; see `torch_device`."""
         self.device = device

@@ -35,6 +35,9 @@ GOLDEN_KEY = "detr.golden"  # GoldenSample.to_text()
 DIGEST_KEY = "detr.sha256"  # 64 lower-case hexadecimal digits
 BLANK_DIGEST = "0" * 64
 
+# No larger message can be read by protobuf, and so by no runtime.
+MAX_BYTES = 2**31 - 1
+
 # The digest's entry as protobuf writes it (StringStringEntryProto: key is field 1, value is field 2), so that
 # the digest is found and checked without parsing anything.
 _DIGEST_MARK = b"\x0a" + bytes([len(DIGEST_KEY)]) + DIGEST_KEY.encode() + b"\x12" + bytes([len(BLANK_DIGEST)])
@@ -49,6 +52,7 @@ class Artifact:
     """A file that passed every check that needs no engine."""
 
     path: Path
+    digest: str  # SHA-256 as the file states it, and as it was verified; 64 hexadecimal digits
     metadata: Metadata
     golden: GoldenSample = field(repr=False)
     # The verified bytes: an engine opens these, so that nobody can change the file in between.
@@ -62,7 +66,7 @@ def read_artifact(path: str | Path) -> Artifact:
     """
     path = Path(path).absolute()  # so that even "." has a name to complain about
     data = _read(path)
-    _verify_digest(path.name, data)
+    digest = _verified_digest(path.name, data)
     try:
         texts = model_proto.metadata_props(data)
         if METADATA_KEY not in texts:
@@ -76,7 +80,7 @@ def read_artifact(path: str | Path) -> Artifact:
             raise ValueError("keeps weights in another file, which its digest does not cover")
     except ValueError as error:
         raise ArtifactError(f"{path.name}: {error}") from error
-    return Artifact(path, metadata, golden, data)
+    return Artifact(path, digest, metadata, golden, data)
 
 
 def stamp_digest(data: bytes) -> bytes:
@@ -99,7 +103,11 @@ def _read(path: Path) -> bytes:
             raise ArtifactError(f"{path.name}: there is no such file")
         if not path.is_file():
             raise ArtifactError(f"{path.name}: is not a regular file")
+        if path.stat().st_size > MAX_BYTES:
+            raise ArtifactError(f"{path.name}: has more than 2 GiB, which no ONNX model in one file can have")
         data = path.read_bytes()
+    except MemoryError:
+        raise ArtifactError(f"{path.name}: does not fit into memory") from None
     except OSError as error:
         raise ArtifactError(f"{path.name}: cannot be read: {error.strerror or type(error).__name__}") from error
     if not data:
@@ -107,7 +115,7 @@ def _read(path: Path) -> bytes:
     return data
 
 
-def _verify_digest(name: str, data: bytes) -> None:
+def _verified_digest(name: str, data: bytes) -> str:
     try:
         start = _digest_position(data)
     except ValueError as error:
@@ -116,6 +124,7 @@ def _verify_digest(name: str, data: bytes) -> None:
     expected = hashlib.sha256(_with_digest(data, start, BLANK_DIGEST)).hexdigest().encode()
     if not hmac.compare_digest(found, expected):
         raise ArtifactError(f"{name}: its content does not match its digest: it is damaged or was changed after export")
+    return found.decode("ascii")
 
 
 def _digest_position(data: bytes) -> int:

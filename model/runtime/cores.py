@@ -7,8 +7,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from model.runtime.cgroups import MEMBERSHIP, ROOT, group_folders
 
-def available_cores(cgroup_root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> int:
+
+def available_cores(cgroup_root: Path = ROOT, membership: Path = MEMBERSHIP) -> int:
     """Cores of the process's affinity mask, or its CPU quota (rounded up) where that is less; at least 1.
 
     A container limited to two CPUs of a 64-core host still sees 64 cores; 64 threads would then fight for two
@@ -25,23 +27,14 @@ def available_cores(cgroup_root: Path = Path("/sys/fs/cgroup"), membership: Path
 
 def _quotas(root: Path, membership: Path) -> Iterator[float]:
     """Quota in cores of every group around the process: the tightest one binds."""
-    for line in _text(membership).splitlines():
-        _, _, rest = line.partition(":")
-        controllers, _, group = rest.partition(":")
-        base = root if not controllers else root / "cpu"
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        folder = base / group.lstrip("/")
-        for place in (folder, *folder.parents):
-            if place == base.parent:
-                break
-            if controllers:
-                limit, period = (_text(place / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period"))
-            else:
-                limit, _, period = _text(place / "cpu.max").strip().partition(" ")
-            # Version 2 says "max" where there is no limit, version 1 says -1.
-            if limit.isdigit() and period.isdigit() and int(period) > 0:
-                yield int(limit) / int(period)
+    for folder, is_v2 in group_folders("cpu", root, membership):
+        if is_v2:
+            limit, _, period = _text(folder / "cpu.max").strip().partition(" ")
+        else:
+            limit, period = (_text(folder / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period"))
+        # Version 2 says "max" where there is no limit, version 1 says -1.
+        if limit.isdigit() and period.isdigit() and int(period) > 0:
+            yield int(limit) / int(period)
 
 
 def _text(path: Path) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 from model.runtime.artifact import Artifact, ArtifactError
 from model.runtime.metadata import Metadata
@@ -10,6 +10,8 @@ from model.runtime.metadata import Metadata
 # A number is a fixed size; None is one that may be dynamic.
 Shape = tuple[int | None, ...]
 Ports = dict[str, tuple[str, Shape]]
+# As an engine reports them; there, a name is a dynamic size as well.
+Found = Mapping[str, tuple[str, tuple[int | str | None, ...]]]
 
 
 def expected_inputs(metadata: Metadata) -> Ports:
@@ -41,13 +43,12 @@ def expected_outputs(metadata: Metadata) -> Ports:
     return ports
 
 
-def check_graph(session: Any, artifact: Artifact) -> None:
-    """Raise ArtifactError unless a session's inputs and outputs are as the artifact's metadata promise."""
-    for kind, nodes, expected in (
-        ("input", session.get_inputs(), expected_inputs(artifact.metadata)),
-        ("output", session.get_outputs(), expected_outputs(artifact.metadata)),
+def check_graph(inputs: Found, outputs: Found, artifact: Artifact) -> None:
+    """Raise ArtifactError unless a graph's inputs and outputs are as the artifact's metadata promise."""
+    for kind, found, expected in (
+        ("input", inputs, expected_inputs(artifact.metadata)),
+        ("output", outputs, expected_outputs(artifact.metadata)),
     ):
-        found = {node.name: (node.type, tuple(node.shape)) for node in nodes}
         if found.keys() != expected.keys():
             names = ", ".join(sorted(found)) or "none"
             raise ArtifactError(f"{artifact.path.name}: its graph's {kind}s are {names}, not {', '.join(expected)}")

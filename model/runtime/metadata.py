@@ -14,6 +14,7 @@ FORMAT_VERSION = 1
 
 Task = Literal["detection", "panoptic"]
 Padding = Literal["exact", "published"]
+Stored = Literal["float32", "float16", "int8"]
 
 T = TypeVar("T")
 
@@ -34,6 +35,7 @@ class Metadata:
     segment_threshold: float  # default score threshold of segments, 0 to 1
     padding: Padding  # "exact": an answer does not depend on the batch; "published": it does
     provenance: dict[str, Any]  # free JSON: source, digests, command, measured figures
+    precision: Stored = "float32"  # what most weights are stored and computed in
 
     def __post_init__(self) -> None:
         """Raise ValueError naming the field that holds what no artifact of this format can."""
@@ -55,6 +57,7 @@ class Metadata:
             "detect_threshold": 0.0 <= self.detect_threshold <= 1.0,
             "segment_threshold": 0.0 <= self.segment_threshold <= 1.0,
             "padding": self.padding in get_args(Padding),
+            "precision": self.precision in get_args(Stored),
         }.items():
             if not holds:
                 raise ValueError(f"metadata field {name!r} has a value that this version does not take")
@@ -64,6 +67,8 @@ class Metadata:
         record = {field.name: getattr(self, field.name) for field in fields(self)}
         record["categories"] = [vars(category) | {"color": list(category.color)} for category in self.categories]
         record["resize"] = vars(self.resize)
+        if self.precision == "float32":  # the first files had no such field, and the first readers know none
+            del record["precision"]
         return json.dumps(record, allow_nan=False, sort_keys=True)
 
     @classmethod
@@ -97,6 +102,7 @@ class Metadata:
             segment_threshold=_typed(record, "segment_threshold", float),
             padding=_typed(record, "padding", str),  # type: ignore[arg-type]  # __post_init__ checks the value
             provenance=_typed(record, "provenance", dict),
+            precision=_typed({"precision": "float32"} | record, "precision", str),  # type: ignore[arg-type]
         )
 
 

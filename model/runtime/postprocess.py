@@ -69,8 +69,7 @@ def best_real_class(pred_logits: NDArray[np.float32]) -> tuple[NDArray[np.float3
     Raises OutputError if a logit is NaN or infinite.
     """
     probabilities = softmax(pred_logits)[:, :-1]
-    labels = probabilities.argmax(axis=1)
-    return np.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0], labels
+    return probabilities.max(axis=1), probabilities.argmax(axis=1)
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -63,16 +63,16 @@ def resize(image: NDArray[np.uint8], rule: ResizeRule) -> NDArray[np.uint8]:
     Pillow's bilinear filter widens with the scale when it shrinks an image (it is antialiased), which is what
     the published weights were trained and measured with.
     """
-    return resize_to(image, rule.size(image.shape[0], image.shape[1]))
+    size = rule.size(image.shape[0], image.shape[1])
+    return image if size == image.shape[:2] else resize_to(Image.fromarray(image), size)
 
 
-def resize_to(image: NDArray[np.uint8], size: tuple[int, int], box: Box | None = None) -> NDArray[np.uint8]:
-    """Like `resize`, to (height, width) itself, of the whole image or of a box of it."""
-    height, width = image.shape[:2]
-    if size == (height, width) and box in (None, (0, 0, width, height)):
-        return image
-    resized = Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box)
-    return np.asarray(resized)
+def resize_to(image: Image.Image, size: tuple[int, int], box: Box | None = None) -> NDArray[np.uint8]:
+    """Like `resize`, to (height, width) itself, of a whole RGB image or of a box of it; the result is an array."""
+    width, height = image.size
+    if size != (height, width) or box not in (None, (0, 0, width, height)):
+        image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box)
+    return np.asarray(image)
 
 
 @dataclass(frozen=True)
@@ -90,16 +90,18 @@ class Batch:
         return 1.0 - valid / self.padding_mask.size
 
 
-def make_batch(images: Sequence[NDArray[np.uint8]]) -> Batch:
-    """Put images [h, w, 3] uint8 on the smallest canvas that fits, with sides that CANVAS_MULTIPLE divides.
+def make_batch(images: Sequence[NDArray[np.uint8]], multiple: int = CANVAS_MULTIPLE) -> Batch:
+    """Put images [h, w, 3] uint8 on the smallest canvas that fits, with sides that `multiple` divides.
 
-    Raises ValueError if there is no image.
+    Raises ValueError if there is no image, or CANVAS_MULTIPLE does not divide `multiple`.
     """
+    if multiple < 1 or multiple % CANVAS_MULTIPLE:
+        raise ValueError(f"a canvas has sides in multiples of {CANVAS_MULTIPLE}, so not of {multiple}")
     if not images:
         raise ValueError("a batch needs at least one image")
     sizes = tuple((image.shape[0], image.shape[1]) for image in images)
-    height = round_up(max(height for height, _ in sizes), CANVAS_MULTIPLE)
-    width = round_up(max(width for _, width in sizes), CANVAS_MULTIPLE)
+    height = round_up(max(height for height, _ in sizes), multiple)
+    width = round_up(max(width for _, width in sizes), multiple)
     canvas = np.zeros((len(images), height, width, 3), dtype=np.uint8)
     padding_mask = np.ones((len(images), height, width), dtype=np.bool_)
     for index, (image, (h, w)) in enumerate(zip(images, sizes, strict=True)):

@@ -63,7 +63,7 @@ def test_every_command_explains_itself(command: str, option: str, capsys: pytest
 
 
 def test_no_command_is_left_out_of_these_tests() -> None:
-    assert COMMANDS.keys() == {"train", "evaluate", "export", "fetch", "shapes"}
+    assert COMMANDS.keys() == {"train", "evaluate", "export", "quantize", "fetch", "shapes"}
 
 
 @pytest.mark.parametrize("words", [[], ["paint"], ["train", "--no-such-option"], ["train", "--steps", "many"]])

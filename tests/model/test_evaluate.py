@@ -286,6 +286,10 @@ def test_a_checkpoint_goes_to_the_device_that_is_asked_for(
         (["--model", "CHECKPOINT", "--root", "nowhere"], "there is no annotation file nowhere"),
         (["--model", "CHECKPOINT", "--device", "cuda"], "device cuda: torch finds no CUDA device"),
         (["--model", "CHECKPOINT", "--device", "openvino"], "a checkpoint runs on cpu or cuda"),
+        (
+            ["--model", "CHECKPOINT", "--device", "cpu", "--precision", "bfloat16"],
+            "a checkpoint is evaluated in float32",
+        ),
         (["--model", "CHECKPOINT", "--workers", "-1"], "the number of workers must be at least 0, not -1"),
         (["--model", "CHECKPOINT", "--batch-size", "0"], "the batch size must be at least 1, not 0"),
         (["--model", "CHECKPOINT", "--json", "nowhere/figures.json"], "there is no folder nowhere"),

@@ -37,7 +37,8 @@ from model.runtime.artifact import (
     Metadata,
     read_artifact,
 )
-from model.runtime.engine import OnnxRuntimeEngine, open_engine, replay_golden
+from model.runtime.engine import Engine, open_engine
+from model.runtime.golden_replay import replay_golden
 from model.runtime.preprocess import CANVAS_MULTIPLE, Batch, ResizeRule, make_batch
 from model.runtime.raw_outputs import ALL_MASKS, NO_MASKS, RawOutputs
 from model.segmentation import DETRsegm
@@ -48,7 +49,7 @@ MEAN, DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225
 DETECTION = replace(SMALL, masks=False)
 
 
-def engine_of(artifact: Artifact) -> OnnxRuntimeEngine:
+def engine_of(artifact: Artifact) -> Engine:
     return open_engine(artifact, "cpu", threads=1)
 
 

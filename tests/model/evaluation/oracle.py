@@ -38,6 +38,7 @@ class Oracle:
     """Answers each picture with its truth; of those in `silent` it sees nothing."""
 
     device = "oracle"
+    precision = "float32"
 
     def __init__(
         self,

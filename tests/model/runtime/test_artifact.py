@@ -13,6 +13,7 @@ from onnx import ModelProto, TensorProto, helper
 from model.runtime.artifact import (
     BLANK_DIGEST,
     DIGEST_KEY,
+    MAX_BYTES,
     Artifact,
     ArtifactError,
     read_artifact,
@@ -25,6 +26,7 @@ from tests.tiny_artifact import (
     tiny_model,
     write_artifact,
     write_tiny_artifact,
+    write_variant,
 )
 
 Write = Callable[[bytes], Path]
@@ -101,6 +103,31 @@ def test_a_file_that_cannot_be_read_is_refused(panoptic_artifact: Artifact, monk
 
     monkeypatch.setattr(Path, "read_bytes", denied)
     assert refusal(panoptic_artifact.path) == "cannot be read: Permission denied"
+
+
+def test_a_file_larger_than_any_model_is_refused_without_reading_it(tmp_path: Path) -> None:
+    with (tmp_path / "model.onnx").open("wb") as file:
+        file.truncate(MAX_BYTES + 1)  # which takes no disk
+    assert refusal(tmp_path / "model.onnx") == "has more than 2 GiB, which no ONNX model in one file can have"
+
+
+def test_a_file_that_does_not_fit_into_memory_is_refused(
+    panoptic_artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_much(self: Path) -> bytes:
+        raise MemoryError
+
+    monkeypatch.setattr(Path, "read_bytes", too_much)
+    assert refusal(panoptic_artifact.path) == "does not fit into memory"
+
+
+def test_the_digest_tells_files_apart(tmp_path: Path) -> None:
+    variants = ("a", 0), ("b", 0), ("a", 1)
+    paths = [write_variant(tmp_path / f"{i}.onnx", *variant) for i, variant in enumerate(variants)]
+    digests = [read_artifact(path).digest for path in paths]
+    assert len(set(digests)) == 3
+    assert all(len(digest) == 64 for digest in digests)
+    assert read_artifact(paths[0]).digest == digests[0]
 
 
 def test_an_empty_file_is_refused(write_bytes: Write) -> None:

@@ -72,6 +72,8 @@ def test_a_missing_field_is_named(name: str) -> None:
         ("segment_threshold", -0.1),
         ("segment_threshold", True),
         ("padding", "reflect"),
+        ("precision", "float8"),
+        ("precision", None),
         ("provenance", "trust me"),
         ("resize", [64, 107]),
     ],
@@ -138,3 +140,12 @@ def test_what_is_no_json_object_is_refused(text: str) -> None:
 def test_infinity_is_not_written() -> None:
     with pytest.raises(ValueError, match="JSON"):
         replace(tiny_metadata(), provenance={"loss": float("inf")}).to_json()
+
+
+def test_a_float32_file_reads_as_the_first_ones_did_which_named_no_precision() -> None:
+    assert tiny_metadata().precision == "float32"
+    assert "precision" not in json.loads(tiny_metadata().to_json())
+    for precision in ("float16", "int8"):
+        metadata = replace(tiny_metadata(), precision=precision)
+        assert json.loads(metadata.to_json())["precision"] == precision
+        assert Metadata.from_json(metadata.to_json()) == metadata
