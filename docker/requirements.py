@@ -4,7 +4,7 @@ pyproject.toml stays the only list. A wheel's own metadata cannot know which har
 Linux it asks for onnxruntime-gpu, which runs on the CPU as well but is ten times the size. So an image
 installs this list, and then the wheel without its dependencies.
 
-Usage: python3 requirements.py cpu|cuda pyproject.toml
+Usage: python3 requirements.py openvino|cpu|cuda pyproject.toml
 """
 
 import sys
@@ -18,20 +18,25 @@ def requirements(project: dict[str, Any], accelerator: str) -> list[str]:
 
     Args:
         project: the `[project]` table of pyproject.toml.
-        accelerator: "cpu" takes the plain onnxruntime; "cuda" takes onnxruntime-gpu with the CUDA and cuDNN
-            libraries.
+        accelerator: "cpu" takes the plain onnxruntime, "openvino" OpenVINO as well; "cuda" takes onnxruntime-gpu with
+            the CUDA and cuDNN libraries.
 
     Raises:
-        ValueError: the accelerator is neither, or the project names no such package.
+        ValueError: the accelerator is none of these.
     """
     plain = [line for line in project["dependencies"] if line.startswith("onnxruntime>")]
     either = [line for line in project["dependencies"] if not line.startswith("onnxruntime")]
-    if accelerator == "cpu" and plain:
-        # Without its marker, which keeps the plain package off the platforms that have GPU wheels.
-        return [*either, *(line.partition(";")[0].strip() for line in plain)]
-    if accelerator == "cuda":
-        return [*either, *project["optional-dependencies"]["cuda"]]
-    raise ValueError(f"ACCELERATOR is {accelerator!r}, and has to be 'cpu' or 'cuda'")
+    extras = project["optional-dependencies"]
+    # Without its marker, which keeps the plain package off the platforms that have GPU wheels.
+    cpu = [*either, *(line.partition(";")[0].strip() for line in plain)]
+    by_accelerator = {
+        "openvino": [*cpu, *extras["openvino"]],
+        "cpu": cpu,
+        "cuda": [*either, *extras["cuda"]],
+    }
+    if accelerator not in by_accelerator:
+        raise ValueError(f"ACCELERATOR is {accelerator!r}, and has to be one of {', '.join(by_accelerator)}")
+    return by_accelerator[accelerator]
 
 
 def main() -> None:

@@ -9,8 +9,33 @@ from contextlib import contextmanager
 from service.errors import DrainingError, QueueFullError
 
 
-class Admission:
-    """Counts places. Only the event loop's thread touches it.
+class Occupancy:
+    """Counts who is inside. Only the event loop's thread touches it."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Hold a place for the length of the block."""
+        self.taken += 1
+        self._empty.clear()
+        try:
+            yield
+        finally:
+            self.taken -= 1
+            if self.taken == 0:
+                self._empty.set()
+
+    async def wait_until_empty(self) -> None:
+        """Return when nobody holds a place."""
+        await self._empty.wait()
+
+
+class Admission(Occupancy):
+    """An occupancy with an upper bound.
 
     A request holds a place from the end of its upload until its answer is made, so that decoding, waiting
     images and encoding are bounded by the same number. With room for one batch and the queue behind it, of
@@ -18,11 +43,9 @@ class Admission:
     """
 
     def __init__(self, capacity: int) -> None:
+        super().__init__()
         self.capacity = capacity
-        self.taken = 0
         self._closed = False
-        self._empty = asyncio.Event()
-        self._empty.set()
 
     @contextmanager
     def place(self) -> Iterator[None]:
@@ -33,14 +56,8 @@ class Admission:
             DrainingError: no more are given out.
         """
         self.check()
-        self.taken += 1
-        self._empty.clear()
-        try:
+        with super().place():
             yield
-        finally:
-            self.taken -= 1
-            if self.taken == 0:
-                self._empty.set()
 
     def check(self) -> None:
         """Raise what `place` would raise, so that a request can be refused before its upload is read."""
@@ -52,7 +69,3 @@ class Admission:
     def close(self) -> None:
         """Give out no more places."""
         self._closed = True
-
-    async def wait_until_empty(self) -> None:
-        """Return when nobody holds a place."""
-        await self._empty.wait()

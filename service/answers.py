@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -40,7 +41,9 @@ class Prepared:
 
     orig_size: tuple[int, int]  # (height, width) in pixels, as displayed
     resized: NDArray[np.uint8]  # [h, w, 3], RGB, as the network takes it
-    image: NDArray[np.uint8] | None  # [height, width, 3], RGB, kept only where the answer is drawn on it
+    # Decodes the whole image, RGB [height, width, 3], once more; only where the answer is drawn on it. Kept, it would
+    # take up to 150 MB while it waits for the engine.
+    decode_again: Callable[[], NDArray[np.uint8]] | None
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,8 @@ class Task(Protocol):
     """What one request wants of its image."""
 
     @property
-    def keeps_image(self) -> bool:
-        """Whether the answer needs the decoded image."""
+    def draws(self) -> bool:
+        """Whether the answer is drawn on the image, which is then decoded again."""
 
     @property
     def mask_threshold(self) -> float:
@@ -71,7 +74,7 @@ class DetectTask:
     """Boxes as JSON."""
 
     threshold: float
-    keeps_image = False
+    draws = False
     mask_threshold = NO_MASKS
 
     def answer(self, metadata: Metadata, prepared: Prepared, outputs: ImageOutputs, trace: Trace) -> Content:
@@ -91,7 +94,7 @@ class SegmentTask:
     form: Literal["json", "png", "overlay"]
 
     @property
-    def keeps_image(self) -> bool:
+    def draws(self) -> bool:
         """See Task."""
         return self.form == "overlay"
 
@@ -104,11 +107,14 @@ class SegmentTask:
         """See Task."""
         with trace.stage("postprocess"):
             found = segments_of(metadata, prepared, outputs, self.threshold)
+        if prepared.decode_again is not None:
+            with trace.stage("decode"):
+                image = prepared.decode_again()
+            with trace.stage("encode"):
+                return Content(png(draw_panoptic(image, found, metadata.categories)), "image/png")
         with trace.stage("encode"):
             if self.form == "png":
                 return Content(id_png(found.ids), "image/png")
-            if prepared.image is not None:
-                return Content(png(draw_panoptic(prepared.image, found, metadata.categories)), "image/png")
             response = segment_response(metadata, prepared.orig_size, found)
             return Content(response.model_dump_json().encode(), "application/json")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -14,11 +15,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from model.runtime.engine import Engine
+from service.access import Access, open_access
+from service.cors import CrossOrigin
 from service.errors import TABLE, error_response
+from service.gate import Gate
 from service.lifecycle import Service
 from service.metrics import Metrics
-from service.middleware import HeaderLimit, RequestObserver
-from service.routes import router
+from service.middleware import RequestObserver
+from service.openapi import describe_access
+from service.routes import metrics_router, pages_router, router
 from service.settings import Settings
 
 
@@ -28,6 +33,9 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
     Args:
         settings: everything that can be set.
         engine: runs the model instead of one opened from the artifact, whose metadata still count.
+
+    Raises:
+        SettingsError: API keys cannot be read or used.
     """
     metrics = Metrics()
     service = Service(settings, metrics, engine)
@@ -40,29 +48,69 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
         finally:
             await service.stop()
 
-    async def answer_error(request: Request, error: Exception) -> Response:
-        return error_response(request, error, settings.retry_after_s)
-
-    # Exception itself has no handler here: what nobody foresaw is answered and logged by the middleware.
-    foreseen = [HTTPException, RequestValidationError, *(kind for kind in TABLE if kind is not Exception)]
+    access = open_access(settings)
     app = FastAPI(
         title="DETR",
         summary="Object detection and panoptic segmentation",
         version=_version(),
+        openapi_url="/openapi.json" if settings.docs else None,
         docs_url=None,  # it would load its scripts from another site
         redoc_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
-        middleware=[
-            Middleware(RequestObserver, metrics=metrics, retry_after_s=settings.retry_after_s),
-            Middleware(HeaderLimit, max_bytes=settings.max_header_bytes, retry_after_s=settings.retry_after_s),
-        ],
-        exception_handlers=dict.fromkeys(foreseen, answer_error),
+        middleware=_middleware(settings, metrics, access),
+        exception_handlers=_exception_handlers(settings.retry_after_s),
     )
     app.state.service = service
+    app.state.access = access
     app.include_router(router)
-    app.openapi()  # made now and kept, so that the first who asks does not hold up the event loop
+    if settings.docs:
+        app.include_router(pages_router)
+    if not settings.metrics_port:
+        app.include_router(metrics_router)
+    # Made now and kept, so that the first who asks does not hold up the event loop.
+    describe_access(app.openapi(), access)
     return app
+
+
+def create_metrics_app(app: FastAPI) -> FastAPI:
+    """The app of the port for metrics: `/metrics` of the given app and nothing else, open to whoever reaches it."""
+    service: Service = app.state.service
+    settings = service.settings
+    metrics_app = FastAPI(
+        openapi_url=None,
+        redirect_slashes=False,
+        middleware=_middleware(settings.model_copy(update={"cors_origins": ()}), service.metrics, Access(None, None)),
+        exception_handlers=_exception_handlers(settings.retry_after_s),
+    )
+    metrics_app.state.service = service
+    metrics_app.include_router(metrics_router)
+    return metrics_app
+
+
+def _middleware(settings: Settings, metrics: Metrics, access: Access) -> list[Middleware]:
+    """From outside in. Cross-origin headers come outside of whatever can refuse, so that refusals have them."""
+    retry_after_s = settings.retry_after_s
+    layers = [Middleware(RequestObserver, metrics=metrics)]
+    if settings.cors_origins:
+        layers.append(Middleware(CrossOrigin, origins=settings.cors_origins, retry_after_s=retry_after_s))
+    gate = Middleware(
+        Gate,
+        access=access,
+        max_header_bytes=settings.max_header_bytes,
+        max_requests=settings.max_requests,
+        retry_after_s=retry_after_s,
+    )
+    return [*layers, gate]
+
+
+def _exception_handlers(retry_after_s: int) -> dict[Any, Any]:
+    async def answer_error(request: Request, error: Exception) -> Response:
+        return error_response(request, error, retry_after_s)
+
+    # Exception itself has no handler here: what nobody foresaw is answered and logged by the gate.
+    foreseen = [HTTPException, RequestValidationError, *(kind for kind in TABLE if kind is not Exception)]
+    return dict.fromkeys(foreseen, answer_error)
 
 
 def _version() -> str:

@@ -56,6 +56,7 @@ class Limits:
     max_batch_size: int  # images
     max_batch_pixels: int  # padded pixels; an image that alone has more goes alone
     max_queue_delay: float = 0.0  # seconds that an incomplete batch waits for company while the engine is free
+    canvas_multiple: int = CANVAS_MULTIPLE  # pixels; what the sides of a batch divide by
 
     @property
     def max_overtakes(self) -> int:
@@ -71,11 +72,12 @@ class Place:
     width: int  # pixels
     arrived: float  # seconds, on the clock of all times here
     deadline: float  # seconds, by which it should be done
+    multiple: int = CANVAS_MULTIPLE  # pixels, of the canvas
     overtaken: int = 0  # younger images that went before it
 
     def __post_init__(self) -> None:
         """Round up to the canvas of the image alone."""
-        self.canvas = (round_up(self.height, CANVAS_MULTIPLE), round_up(self.width, CANVAS_MULTIPLE))
+        self.canvas = (round_up(self.height, self.multiple), round_up(self.width, self.multiple))
         self.pixels = self.canvas[0] * self.canvas[1]  # padded, alone
 
 

@@ -1,8 +1,9 @@
 """Dynamic batching: images that wait at the same time share one inference where that is cheaper.
 
-One batch is in the engine at a time. `service/batch_former.py` says who is in the next one and when it goes; this is
-who waits, the threads, and the answers. While the engine runs, the canvas of the batch that would be next is made, in
-a thread of its own; the images stay in the queue until the engine is free, so whoever comes or goes meanwhile counts.
+One batch is in the engine at a time. `service/batch_former.py` says who is in the next one and when it goes,
+`service/engine_runner.py` runs it; this is who waits. While the engine runs, the canvas of the batch that would be
+next is made, in a thread of its own; the images stay in the queue until the engine is free, so whoever comes or goes
+meanwhile counts.
 
 The invariant: every image that was submitted gets exactly one answer, its own outputs or an exception,
 whatever fails.
@@ -11,23 +12,20 @@ whatever fails.
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import logging
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.runtime.engine import Engine
-from model.runtime.preprocess import Batch
-from model.runtime.raw_outputs import ImageOutputs
-from service.batch_former import Limits, Place, Plan, Reason, note_overtaken, plan_batch
+from service.batch_former import Limits, Place, Plan, note_overtaken, plan_batch
 from service.canvas_maker import CanvasMaker
-from service.errors import DeadlineError, DrainingError, EngineError
-from service.latency_line import UNMEASURED, CorrectedLine, LatencyLine
+from service.engine_runner import EngineRunner, Rescue
+from service.errors import DeadlineError, DrainingError
+from service.latency_line import UNMEASURED, LatencyLine
 from service.metrics import Metrics
+from service.waiting import Inference, Item, Waiting
 
 logger = logging.getLogger(__name__)
 
@@ -37,64 +35,27 @@ _AHEAD_SECONDS = 0.02
 _AHEAD_SHARE = 0.2
 
 
-@dataclass(frozen=True)
-class Item:
-    """One image for the engine."""
-
-    image: NDArray[np.uint8]  # [h, w, 3], RGB, resized
-    mask_threshold: float  # see the graph's input of that name
-
-
-@dataclass(frozen=True)
-class Inference:
-    """What the engine said about one image, and what it took."""
-
-    outputs: ImageOutputs
-    batch_size: int  # images in the batch
-    queue_seconds: float  # from submission until its batch went
-    infer_seconds: float  # running the batch, and making its canvas where that was not done before
-
-
-@dataclass(frozen=True)
-class _BatchResult:
-    outputs: list[ImageOutputs]  # by image
-    padding_ratio: float
-    pixels: int  # padding included
-    engine_seconds: float  # in the engine alone
-    seconds: float
-
-
-@dataclass(eq=False)
-class _Waiting:
-    """An image that waits, and the future that its submitter awaits, until it is done."""
-
-    item: Item
-    place: Place  # its times are the event loop's
-    future: asyncio.Future[Inference]
-
-    def fail(self, error: Exception) -> None:
-        if not self.future.done():
-            self.future.set_exception(error)
-
-
 class Batcher:
-    """Owns the engine's thread and the queue before it. All but the engine runs on the event loop."""
+    """Owns the engine and the queue before it. All but the engine runs on the event loop."""
 
-    def __init__(self, engine: Engine, metrics: Metrics, limits: Limits, line: LatencyLine = UNMEASURED) -> None:
-        self._engine = engine
-        self._metrics = metrics
-        self._limits = limits
-        self._line = CorrectedLine(line)
-        self._waiting: list[_Waiting] = []  # oldest first
+    def __init__(
+        self,
+        engine: Engine,
+        metrics: Metrics,
+        limits: Limits,
+        line: LatencyLine = UNMEASURED,
+        rescue: Rescue = Rescue(),  # noqa: B008  # it is frozen
+    ) -> None:
+        self._multiple = limits.canvas_multiple
+        self._canvases = CanvasMaker(self._multiple)
+        self.engine = EngineRunner(engine, metrics, limits, line, self._canvases, rescue)
+        self._queue_depth = metrics.queue_depth
+        self._count_dispatch = metrics.batch_went
+        self._waiting: list[Waiting] = []  # oldest first
         self._changed = asyncio.Event()
         self._hurrying = False  # nobody waits for company any more
         self._closing = False  # nothing is taken any more
-        self._running: concurrent.futures.Future[_BatchResult] | None = None  # in the engine's thread
-        self._running_since = 0.0  # time.monotonic()
-        self._thread = concurrent.futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
-        self._canvases = CanvasMaker()
         self._task = asyncio.create_task(self._run(), name="batcher")
-        metrics.queue_depth.set_function(lambda: len(self._waiting))
 
     async def submit(self, item: Item, deadline: float) -> Inference:
         """Queue one image and await its answer. To cancel this is to take the image out of the queue.
@@ -106,27 +67,23 @@ class Batcher:
         Raises:
             DeadlineError: the deadline passed while it waited.
             EngineError: the engine raised.
+            DeviceFullError: the engine has no memory for it.
             DrainingError: the batcher is closed, or closed before the image's turn.
         """
         if self._closing:
             raise DrainingError("the service is shutting down")
         loop = asyncio.get_running_loop()
-        place = Place(item.image.shape[0], item.image.shape[1], loop.time(), deadline)
-        waiting = _Waiting(item, place, loop.create_future())
+        place = Place(item.image.shape[0], item.image.shape[1], loop.time(), deadline, self._multiple)
+        waiting = Waiting(item, place, loop.create_future())
         self._waiting.append(waiting)
+        self._queue_depth.inc()
         self._changed.set()
         try:
             return await waiting.future
         finally:
             if waiting in self._waiting:
-                self._waiting.remove(waiting)
+                self._take_out(waiting)
                 self._changed.set()
-
-    def busy_seconds(self) -> float:
-        """How long the engine has been in its present batch; 0 when it is free."""
-        if self._running is None or self._running.done():
-            return 0.0
-        return time.monotonic() - self._running_since
 
     def hurry(self) -> None:
         """Let no image wait for company from now on, because little more is coming."""
@@ -140,20 +97,26 @@ class Batcher:
         await asyncio.wait([self._task], timeout=timeout_seconds)
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
-        for waiting in self._waiting:
-            waiting.fail(DrainingError("the service shut down before the image's turn"))
         self._canvases.close()
-        # A thread that hangs in the engine cannot be ended from here, and must not hold up the rest.
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self.engine.close()
 
     async def _run(self) -> None:
-        while (plan := await self._next_plan()) is not None:
-            batch = self._leave(plan)
-            ahead = asyncio.create_task(self._look_ahead(self._line.line.seconds(plan.pixels)), name="look ahead")
-            try:
-                await self._infer(batch, plan.reason)
-            finally:
-                ahead.cancel()
+        try:
+            while (plan := await self._next_plan()) is not None:
+                batch = self._leave(plan)
+                seconds = self.engine.line.seconds(plan.pixels)
+                ahead = asyncio.create_task(self._look_ahead(seconds), name="look ahead")
+                try:
+                    await self.engine.run(batch)
+                finally:
+                    ahead.cancel()
+        except Exception:
+            logger.exception("batches can no longer be formed")
+            self.engine.lose("batches can no longer be formed")
+        finally:
+            self._closing = True
+            for waiting in self._waiting:
+                waiting.fail(DrainingError("the service shut down before the image's turn"))
 
     async def _next_plan(self) -> Plan | None:
         """Sleep until a batch should go, and say which; None once closed and empty."""
@@ -188,15 +151,20 @@ class Batcher:
 
     def _plan(self, start: float) -> Plan:
         places = [waiting.place for waiting in self._waiting]
-        return plan_batch(places, self._line.line, self._limits, start, self._hurrying)
+        return plan_batch(places, self.engine.line, self.engine.limits, start, self._hurrying)
 
-    def _leave(self, plan: Plan) -> list[_Waiting]:
+    def _leave(self, plan: Plan) -> list[Waiting]:
         """Take a batch out of the queue."""
         note_overtaken([waiting.place for waiting in self._waiting], plan.members)
         batch = [self._waiting[position] for position in plan.members]
         for waiting in batch:
-            self._waiting.remove(waiting)
+            self._take_out(waiting)
+        self._count_dispatch(plan.reason)
         return batch
+
+    def _take_out(self, waiting: Waiting) -> None:
+        self._waiting.remove(waiting)
+        self._queue_depth.dec()
 
     async def _change(self, wake_at: float | None) -> None:
         """Sleep until something changes, but no longer than until then (event loop time)."""
@@ -211,49 +179,9 @@ class Batcher:
         for waiting in list(self._waiting):
             if waiting.place.deadline <= now:
                 waiting.fail(DeadlineError("the deadline passed before the image's turn"))
-            if waiting.future.done():
-                self._waiting.remove(waiting)
-
-    async def _infer(self, batch: Sequence[_Waiting], reason: Reason) -> None:
-        """Run one batch and answer everybody in it."""
-        went = asyncio.get_running_loop().time()
-        self._running_since = time.monotonic()
-        try:
-            self._metrics.batch_went(reason, len(batch))
-            canvas = self._canvases.take(_images(batch))
-            thresholds = np.array([waiting.item.mask_threshold for waiting in batch], dtype=np.float32)
-            self._running = self._thread.submit(_run_batch, self._engine, canvas, thresholds)
-            result = await asyncio.wrap_future(self._running)
-        except Exception:
-            logger.exception("the engine failed on a batch of %d", len(batch))
-            for waiting in batch:
-                waiting.fail(EngineError("the engine failed on this batch"))
-        else:
-            self._metrics.batch_padding_ratio.observe(result.padding_ratio)
-            self._line.observe(result.pixels, result.engine_seconds)
-            for waiting, outputs in zip(batch, result.outputs, strict=True):
-                if not waiting.future.done():  # else its client has gone
-                    inference = Inference(outputs, len(batch), went - waiting.place.arrived, result.seconds)
-                    waiting.future.set_result(inference)
-        finally:
-            # Only a cancellation, which ends the service, leaves anybody unanswered here.
-            for waiting in batch:
-                waiting.fail(DrainingError("the service shut down before the answer"))
+            if waiting.is_done:
+                self._take_out(waiting)
 
 
-def _images(batch: Sequence[_Waiting]) -> list[NDArray[np.uint8]]:
+def _images(batch: Sequence[Waiting]) -> list[NDArray[np.uint8]]:
     return [waiting.item.image for waiting in batch]
-
-
-def _run_batch(
-    engine: Engine, canvas: concurrent.futures.Future[Batch], thresholds: NDArray[np.float32]
-) -> _BatchResult:
-    """Run a batch and split it by image; in the engine's thread. `thresholds` is [B]."""
-    started = time.perf_counter()
-    batch = canvas.result()
-    engine_started = time.perf_counter()
-    raw = engine.infer(batch, thresholds)
-    engine_seconds = time.perf_counter() - engine_started
-    outputs = [raw.image(index) for index in range(len(thresholds))]
-    seconds = time.perf_counter() - started
-    return _BatchResult(outputs, batch.padding_ratio, batch.padding_mask.size, engine_seconds, seconds)

@@ -16,7 +16,9 @@ Images = Sequence[NDArray[np.uint8]]  # each [h, w, 3], RGB, resized
 class CanvasMaker:
     """Makes batches, and keeps at most one that is made ahead of its time. Only the event loop calls it."""
 
-    def __init__(self) -> None:
+    def __init__(self, multiple: int) -> None:
+        """Make canvases whose sides are multiples of so many pixels."""
+        self._multiple = multiple
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="canvas")
         self._ahead: tuple[Images, Future[Batch]] | None = None
 
@@ -45,4 +47,4 @@ class CanvasMaker:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _make(self, images: Images) -> Future[Batch]:
-        return self._thread.submit(make_batch, images)
+        return self._thread.submit(make_batch, images, self._multiple)

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+
+# Pillow would load its decoders at the first upload, and at the first WebP those of all 43 formats.
+from PIL import Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin  # noqa: F401
 
 from model.runtime.preprocess import Box, ResizeRule
 from service.errors import BrokenImageError, ImageFormatError, ImageTooLargeError, NotAnImageError
@@ -46,9 +48,14 @@ class ImageLimits:
 class Decoded:
     """An image that was decoded at its own size or, to be resized, at a fraction of it."""
 
-    image: NDArray[np.uint8]  # [height, width, 3], RGB, upright
+    picture: Image.Image  # RGB, upright; a resize of this needs no copy of its pixels
     orig_size: tuple[int, int]  # (height, width) in pixels, upright, of the whole image
-    box: Box  # of `image`, what the whole image covers: all of it, but for less than a pixel at two edges
+    box: Box  # of the picture, what the whole image covers: all of it, but for less than a pixel at two edges
+
+    @property
+    def image(self) -> NDArray[np.uint8]:
+        """The picture's pixels, [height, width, 3], RGB."""
+        return np.asarray(self.picture)
 
 
 def decode(data: bytes | bytearray, limits: ImageLimits) -> NDArray[np.uint8]:
@@ -141,21 +148,21 @@ def _too_large(limits: ImageLimits) -> ImageTooLargeError:
     )
 
 
-def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
-    """RGB [height, width, 3] of an image in any mode, with as few copies as a large one can afford."""
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """RGB of an image in any mode, with as few copies as a large one can afford."""
     if image.mode.startswith("I"):
-        return _scale_gray(np.asarray(image))
+        image = _scale_gray(image)
     if image.has_transparency_data:
         rgba = image if image.mode == "RGBA" else image.convert("RGBA")
         image = Image.new("RGB", rgba.size, "white")
         image.paste(rgba, mask=rgba)
-    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _scale_gray(gray: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """16-bit gray [height, width] to RGB [height, width, 3]; Pillow's own conversion would clip at 255."""
-    eight_bit = _EIGHT_BIT[gray.clip(0, 65_535).astype(np.uint16, copy=False)]
-    return np.repeat(eight_bit[:, :, None], 3, axis=2)
+def _scale_gray(gray: Image.Image) -> Image.Image:
+    """16-bit gray to 8 bits; Pillow's own conversion would clip at 255."""
+    values = np.asarray(gray).clip(0, 65_535).astype(np.uint16, copy=False)
+    return Image.fromarray(_EIGHT_BIT[values])
 
 
 # What each 16-bit value is in 8 bits, rounded.

@@ -10,7 +10,7 @@ from statistics import median
 import numpy as np
 
 from model.runtime.engine import DeviceError, Engine
-from model.runtime.preprocess import ResizeRule, make_batch
+from model.runtime.preprocess import CANVAS_MULTIPLE, ResizeRule, make_batch
 from model.runtime.raw_outputs import NO_MASKS
 from service.latency_line import LatencyLine, fit_line
 
@@ -21,7 +21,12 @@ _ROUNDS = 3  # timed runs of each number of images
 
 
 def measure_line(
-    engine: Engine, rule: ResizeRule, max_batch_size: int, max_batch_pixels: int, budget_seconds: float
+    engine: Engine,
+    rule: ResizeRule,
+    max_batch_size: int,
+    max_batch_pixels: int,
+    budget_seconds: float,
+    multiple: int = CANVAS_MULTIPLE,
 ) -> LatencyLine:
     """Time batches of 1, 2, 4, ... images of a typical size, without masks, and fit a line.
 
@@ -33,16 +38,17 @@ def measure_line(
         budget_seconds: for all runs together. The first is never left out; no other begins that is expected to pass
             the budget, so an engine that takes longer than that for one image is measured for one image only, and
             then counted as one that batching does not help.
+        multiple: pixels that the sides of a batch divide by.
 
     Raises:
         DeviceError: a batch of a size that the limits allow does not run.
     """
     height, width = rule.size(*_TYPICAL_SIZE)
     image = np.zeros((height, width, 3), dtype=np.uint8)
-    pixels = make_batch([image]).padding_mask.size
+    pixels = make_batch([image], multiple).padding_mask.size
 
     def run(images: int) -> float:
-        batch = make_batch([image] * images)
+        batch = make_batch([image] * images, multiple)
         started = time.perf_counter()
         try:
             engine.infer(batch, np.full(images, NO_MASKS, dtype=np.float32))
@@ -78,8 +84,9 @@ def time_batches(run: Callable[[int], float], sizes: Sequence[int], budget_secon
     runs: dict[int, list[float]] = {}
     left = budget_seconds
     for size in [size for size in sizes for _ in range(2)] + list(sizes) * (_ROUNDS - 1):
-        # At worst it takes as long for each image as the size that did best.
-        expected = size * min((min(seconds) / images for images, seconds in runs.items()), default=0.0)
+        # A size that has not run takes at worst as long for each image as the size that did best.
+        best = min((min(seconds) / images for images, seconds in runs.items()), default=0.0)
+        expected = min(runs.get(size, [size * best]))
         if runs and expected > left:
             continue
         seconds = run(size)

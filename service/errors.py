@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from types import MappingProxyType
 
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -22,6 +23,8 @@ from service.trace import trace_of
 
 class ServiceError(Exception):
     """A failure whose message is meant for the client."""
+
+    headers: Mapping[str, str] = MappingProxyType({})  # of its answer, beyond those that every answer has
 
 
 class EmptyUploadError(ServiceError):
@@ -38,6 +41,26 @@ class NotAnImageError(ServiceError):
 
 class BrokenImageError(ServiceError):
     """The bytes start like an accepted format, and cannot be decoded."""
+
+
+class MalformedRequestError(ServiceError):
+    """The request is not valid HTTP."""
+
+
+class UnauthorizedError(ServiceError):
+    """A key is needed, and there was none that is valid."""
+
+    def __init__(self, message: str, challenge: str) -> None:
+        super().__init__(message)
+        self.headers = {"WWW-Authenticate": challenge}
+
+
+class ForbiddenError(ServiceError):
+    """The key does not open this."""
+
+
+class OriginError(ServiceError):
+    """A page of another site asked for what its site may not do here."""
 
 
 class UploadTimeoutError(ServiceError):
@@ -80,6 +103,14 @@ class EngineError(ServiceError):
     """The engine raised."""
 
 
+class ModelRefusedError(ServiceError):
+    """A reload was asked for, and the model's file or its device cannot be used."""
+
+
+class ReloadingError(ServiceError):
+    """A reload was asked for while another one runs."""
+
+
 class UnavailableError(ServiceError):
     """The service cannot take the request now; the same request can succeed later."""
 
@@ -96,12 +127,24 @@ class StalledError(UnavailableError):
     """The engine has been in one batch for too long."""
 
 
+class EngineRestartError(UnavailableError):
+    """The engine is being opened again, or waits for its process to be replaced."""
+
+
+class DeviceFullError(UnavailableError):
+    """There is no memory for one image alone."""
+
+
 class QueueFullError(UnavailableError):
     """As many requests are in the house as it takes."""
 
 
+class CrowdedError(UnavailableError):
+    """As many requests are under way as the connections allow."""
+
+
 class UploadMemoryError(UnavailableError):
-    """The uploads in memory take as much as they may."""
+    """The uploads and answers in memory take as much as they may."""
 
 
 class DeadlineError(ServiceError):
@@ -123,15 +166,21 @@ TABLE: Mapping[type[Exception], Row] = {
     BrokenMultipartError: Row(400, "broken_multipart"),
     NotAnImageError: Row(400, "not_an_image"),
     BrokenImageError: Row(400, "broken_image"),
+    MalformedRequestError: Row(400, "bad_request"),
+    UnauthorizedError: Row(401, "unauthorized"),
+    ForbiddenError: Row(403, "forbidden"),
+    OriginError: Row(403, "origin_not_allowed"),
     UploadTimeoutError: Row(408, "upload_timeout"),
     UploadTooLargeError: Row(413, "upload_too_large"),
     ImageTooLargeError: Row(413, "image_too_large"),
     MediaTypeError: Row(415, "media_type_not_accepted"),
     ImageFormatError: Row(415, "image_format_not_accepted"),
+    ReloadingError: Row(409, "reload_running"),
     ParameterError: Row(422, "bad_parameter"),
     RequestValidationError: Row(422, "bad_parameter"),
     FieldError: Row(422, "bad_field"),
     NoMasksError: Row(422, "model_has_no_masks"),
+    ModelRefusedError: Row(422, "model_refused"),
     HeadersTooLargeError: Row(431, "headers_too_large"),
     # Nobody reads this answer; the log and the metrics do.
     ClientDisconnect: Row(499, "client_gone", "the client closed the connection"),
@@ -140,7 +189,11 @@ TABLE: Mapping[type[Exception], Row] = {
     StartingError: Row(503, "starting"),
     DrainingError: Row(503, "draining"),
     StalledError: Row(503, "engine_stalled"),
+    EngineRestartError: Row(503, "engine_restarting"),
+    DeviceFullError: Row(503, "device_memory_full"),
+    MemoryError: Row(503, "memory_full", "there is no memory for this request at present, please try again later"),
     QueueFullError: Row(503, "queue_full"),
+    CrowdedError: Row(503, "too_many_connections"),
     UploadMemoryError: Row(503, "uploads_full"),
     DeadlineError: Row(504, "deadline_passed"),
     Exception: Row(500, "internal_error", "the service failed; its log says why"),
@@ -171,9 +224,7 @@ def error_response(request: Request, error: Exception, retry_after_s: int) -> Re
     trace = trace_of(request)
     trace.error_code = row.code
     body = ErrorResponse(error=ErrorBody(code=row.code, message=message_of(error, row), request_id=trace.request_id))
-    headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
+    headers = dict(error.headers or {}) if isinstance(error, HTTPException | ServiceError) else {}
     if row.status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers["Retry-After"] = str(retry_after_s)
-    if row.status == HTTPStatus.REQUEST_TIMEOUT:
-        headers["Connection"] = "close"  # whatever else of the upload arrives is not a new request
     return Response(body.model_dump_json(), row.status, headers, "application/json")

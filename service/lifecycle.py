@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Literal
 
 from model.runtime.artifact import ArtifactError
-from model.runtime.engine import DeviceError, Engine
-from service.engine_timing import measure_line
-from service.errors import DrainingError, StalledError, StartingError
-from service.latency_line import UNMEASURED, LatencyLine
-from service.loading import LoadedModel, load_model
+from model.runtime.engine import DeviceError, DeviceMemoryError, Engine
+from model.runtime.metadata import Metadata
+from service.admission import Admission
+from service.answers import Content, Task
+from service.engine_runner import Rescue
+from service.errors import DrainingError, StartingError
+from service.loading import reopen_engine
+from service.memory import memory_limit
+from service.memory_budget import EngineMemory, memory_budget
 from service.metrics import Metrics
 from service.pipeline import Pipeline
+from service.reload import Reloader
+from service.retirement import Retirement
 from service.settings import Settings, SettingsError
-from service.upload import UploadMemory
+from service.trace import Trace
+from service.upload import Upload, UploadMemory
+from service.warm_up import WarmModel, load_and_warm_up
 
 logger = logging.getLogger(__name__)
 
@@ -38,16 +48,25 @@ class Service:
         self.upload_memory = UploadMemory(settings.max_buffered_bytes)
         self.phase: Phase = "starting"
         self.failure: StartupError | None = None
-        self.on_failure: Callable[[], None] = lambda: None  # whoever runs the service hooks in here
+        self.engine_lost = False  # only a new process helps
+        # Whoever runs the service hooks in here, to end it.
+        self.on_failure: Callable[[], None] = lambda: None
         self._engine = engine
+        # One for all models that come after each other, so that together they take no more than one.
+        self._admission = Admission(settings.max_batch_size + settings.max_queue_size)
         self._pipeline: Pipeline | None = None
         self._cpu = ThreadPoolExecutor(settings.cpu_threads, thread_name_prefix="cpu")
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
+        self._retired = Retirement(self._loader)
+        self._in_loader: concurrent.futures.Future[WarmModel] | None = None
         self._loading: asyncio.Task[None] | None = None
+        self._memory: EngineMemory | None = None
+        self.reloader = Reloader(self._load, self._open, self.pipeline, self.loaded, metrics)
+        metrics.engine_stalled.set_function(lambda: self._pipeline is not None and self._pipeline.is_stalled)
 
     async def start(self) -> None:
         """Begin to load the model, and return at once."""
-        self._loading = asyncio.create_task(self._load(), name="load")
+        self._loading = asyncio.create_task(self._load_first(), name="load")
 
     async def loaded(self) -> None:
         """Return when the model has loaded or failed to."""
@@ -68,15 +87,25 @@ class Service:
 
     def check_ready(self) -> None:
         """Raise UnavailableError, saying why, unless requests can be answered now."""
-        busy_seconds = self.pipeline().batcher.busy_seconds()
-        if busy_seconds > self.settings.engine_stall_ms / 1000:
-            raise StalledError(f"the engine has been in one batch for {busy_seconds:.0f} s")
+        self.pipeline().check()
+
+    def check_room(self) -> None:
+        """Raise UnavailableError, saying why, unless a request would be let in now."""
+        self.check_ready()
+        self._admission.check()
+
+    async def answer(self, upload: Upload, make_task: Callable[[Metadata], Task], trace: Trace) -> Content:
+        """Answer one image by the model that serves now, which may be another than when its upload began.
+
+        Raises:
+            ServiceError: see `Pipeline.answer`.
+        """
+        return await self.pipeline().answer(upload, make_task, trace)
 
     def begin_drain(self) -> None:
         """Refuse new work from now on. May be called from a signal handler."""
         self.phase = "draining"
-        if self._pipeline is not None:
-            self._pipeline.admission.close()
+        self._admission.close()
 
     async def drain(self, timeout_seconds: float) -> bool:
         """Wait for the requests that were accepted, then fail the rest; True if there was no rest."""
@@ -84,19 +113,24 @@ class Service:
         if self._pipeline is None:
             return True
         self._pipeline.batcher.hurry()
+        if self.engine_lost:  # what waits for it waits in vain
+            await self._pipeline.batcher.close(0)
         finished = True
         try:
             async with asyncio.timeout(timeout_seconds):
-                await self._pipeline.admission.wait_until_empty()
+                await self._admission.wait_until_empty()
         except TimeoutError:
             finished = False
-        # Whatever the engine still computes is for nobody now.
+        # Who is still uploading was not accepted yet, and whatever the engines still compute is for nobody now.
+        self.upload_memory.end_uploads()
         await self._pipeline.batcher.close(0)
+        await self._retired.close()
         return finished
 
     async def stop(self) -> None:
         """Drain unless that is done, and let go of the threads."""
         await self.drain(self.settings.drain_timeout_ms / 1000)
+        await self.reloader.close()
         if self._loading is not None:
             self._loading.cancel()
             await asyncio.gather(self._loading, return_exceptions=True)
@@ -104,39 +138,61 @@ class Service:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def is_stuck(self) -> bool:
-        """Whether a thread is still in the engine or the loader, which only the process's end can end."""
-        loading = self.phase == "draining" and self._pipeline is None and self.failure is None
-        return loading or (self._pipeline is not None and self._pipeline.batcher.busy_seconds() > 0)
+        """Whether a thread is still in an engine or the loader, which only the process's end can end."""
+        loading = self._in_loader is not None and not self._in_loader.done()
+        pipeline = self._pipeline
+        return (
+            loading or self._retired.is_stuck or (pipeline is not None and pipeline.batcher.engine.busy_seconds() > 0)
+        )
 
-    async def _load(self) -> None:
-        loop = asyncio.get_running_loop()
+    async def _load_first(self) -> None:
         try:
-            model, line = await loop.run_in_executor(self._loader, self._load_and_time)
-        except (ArtifactError, DeviceError, SettingsError) as error:
+            warm = await self._load()
+        except (ArtifactError, DeviceError, DeviceMemoryError, SettingsError) as error:
             self._fail(StartupError(str(error)))
         except Exception as error:
             logger.exception("the model cannot be loaded")
             self._fail(StartupError(f"the model cannot be loaded: {type(error).__name__}"))
         else:
-            self._open(model, line)
+            self._open(warm)
+            if self.phase == "starting":  # and not asked to stop while it loaded
+                self.phase = "ready"
+                logger.info("ready: %s on %s", warm.model.metadata.name, warm.model.engine.device)
 
-    def _load_and_time(self) -> tuple[LoadedModel, LatencyLine]:
-        """Load the model and learn what its batches cost; in the loader's thread."""
-        model = load_model(self.settings, self._engine)
-        if self._engine is not None or self.settings.batch_timing_ms == 0:
-            return model, UNMEASURED
-        limits = self.settings.max_batch_size, self.settings.max_batch_pixels
-        budget_seconds = self.settings.batch_timing_ms / 1000
-        return model, measure_line(model.engine, model.metadata.resize, *limits, budget_seconds)
+    async def _load(self) -> WarmModel:
+        self._in_loader = self._loader.submit(load_and_warm_up, self.settings, self._engine)
+        try:
+            return await asyncio.wrap_future(self._in_loader)
+        finally:
+            if self._in_loader.done():
+                self._in_loader = None  # or it would keep the model
 
-    def _open(self, model: LoadedModel, line: LatencyLine) -> None:
-        self._pipeline = Pipeline(model, self.settings, self.metrics, self._cpu, line)
-        self.metrics.describe_model(model.metadata, model.engine.device)
-        if self.phase == "draining":  # asked to stop while it loaded
-            self._pipeline.admission.close()
-            return
-        self.phase = "ready"
-        logger.info("ready: %s on %s", model.metadata.name, model.engine.device)
+    def _open(self, warm: WarmModel) -> None:
+        """Let a model take over from whatever served before it."""
+        old = self._pipeline
+        rescue = Rescue(
+            partial(reopen_engine, self.settings, warm.model.digest, self._engine),
+            lambda: self._lose_engine(pipeline),
+            self.settings.engine_hang_exit_ms / 1000 or None,
+        )
+        pipeline = Pipeline(
+            warm.model, self.settings, self.metrics, self._cpu, self._admission, warm.line, rescue
+        )  # fmt: skip
+        self._pipeline = pipeline
+        self.metrics.describe_model(warm.model.metadata, warm.model.engine.device, warm.model.engine.precision)
+        if warm.memory is not None:
+            self._memory = warm.memory.after(self._memory)
+            budget = memory_budget(self.settings, warm.model.metadata, self._memory)
+            self.metrics.memory_budget.set(budget.total)
+            budget.tell(memory_limit(), self._memory.reload)
+        if old is not None:
+            self._retired.add(old)
+
+    def _lose_engine(self, pipeline: Pipeline) -> None:
+        if pipeline is self._pipeline:  # else it was replaced, and nobody needs it
+            self.engine_lost = True
+            self.begin_drain()
+            self.on_failure()
 
     def _fail(self, failure: StartupError) -> None:
         self.failure = failure

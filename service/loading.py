@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from model.runtime.artifact import read_artifact
-from model.runtime.engine import Engine, open_engine, replay_golden
+from model.runtime.artifact import ArtifactError, read_artifact
+from model.runtime.canvases import canvas_multiple
+from model.runtime.engine import GPUS, Engine, GpuOptions, open_engine
+from model.runtime.golden_replay import replay_golden
 from model.runtime.metadata import Metadata
+from model.runtime.preprocess import CANVAS_MULTIPLE
 from service.settings import Settings
 
 
@@ -16,6 +19,8 @@ class LoadedModel:
 
     metadata: Metadata
     engine: Engine
+    digest: str  # of the artifact, see there
+    canvas_multiple: int = CANVAS_MULTIPLE  # pixels; what the sides of its batches divide by
 
 
 def load_model(settings: Settings, engine: Engine | None = None) -> LoadedModel:
@@ -27,10 +32,38 @@ def load_model(settings: Settings, engine: Engine | None = None) -> LoadedModel:
     Raises:
         SettingsError: no model is named.
         ArtifactError: the file is refused, or answers its golden sample differently here.
-        DeviceError: the device that was asked for cannot be used.
+        DeviceError: the device, the precision or the canvases that were asked for cannot be had.
     """
     artifact = read_artifact(settings.artifact_path())
     if engine is None:
-        engine = open_engine(artifact, settings.device, threads=settings.engine_threads)
+        engine = open_engine(
+            artifact,
+            settings.device,
+            precision=settings.precision,
+            threads=settings.engine_threads,
+            gpu=GpuOptions(settings.gpu_memory_bytes, settings.tensorrt_cache),
+        )
         replay_golden(engine, artifact)
-    return LoadedModel(artifact.metadata, engine)
+    multiple = canvas_multiple(settings.canvas_multiple, artifact.metadata, engine.device in GPUS)
+    return LoadedModel(artifact.metadata, engine, artifact.digest, multiple)
+
+
+def reopen_engine(settings: Settings, digest: str, given: Engine | None = None) -> Engine:
+    """Open and prove a model again, whose engine has been given up.
+
+    Args:
+        settings: as they were when it was loaded.
+        digest: of its artifact, which has to be there still.
+        given: an engine that was given instead of opened; it is taken again, and told so if it wants to know.
+
+    Raises:
+        ArtifactError: like `load_model`, or the file is another one by now.
+        DeviceError: like `load_model`.
+    """
+    if given is not None:
+        getattr(given, "reopen", lambda: None)()
+        return given
+    model = load_model(settings)
+    if model.digest != digest:
+        raise ArtifactError("the model file was replaced since it was loaded")
+    return model.engine

@@ -1,20 +1,31 @@
-"""Logging as one JSON object a line on standard output."""
+"""Logging as one JSON object a line on standard output, which never holds up or fails whoever logs.
+
+A line is put into a queue and written by a thread. Where standard output takes no more, because nobody reads the pipe
+or the disk is full, lines are dropped and counted.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
+import os
+import queue
 import sys
+import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
 
-_MAX_TEXT = 1200  # characters of a message or a traceback, so that a line stays under 2 KB or so
+MAX_LINE = 2048  # characters, which are ASCII
+_MAX_TEXT = 1200  # characters of a message or a traceback
+_MAX_WAITING = 1000  # lines
+_AT_EXIT = 1.0  # seconds that the last lines have to be written
 
 
 class JsonFormatter(logging.Formatter):
     """Escapes all but printable ASCII, so that no text can forge a line or drive a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line for one record; its `fields`, if it has any, beside the usual ones."""
+        """One line of at most MAX_LINE for one record; its `fields`, if it has any, beside the usual ones."""
         line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -25,18 +36,90 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             # The end of a traceback says most.
             line["exception"] = self.formatException(record.exc_info)[-_MAX_TEXT:]
-        return json.dumps(line, default=str)
+        # Escaped, a character takes up to twelve.
+        while len(text := json.dumps(line, default=str)) > MAX_LINE:
+            _halve_longest(line)
+        return text
 
 
-def configure_logging(level: str) -> None:
+class LogWriter(logging.Handler):
+    """Writes lines to a file descriptor, in a thread of its own.
+
+    Args:
+        descriptor: of what is written to; None drops everything.
+    """
+
+    def __init__(self, descriptor: int | None) -> None:
+        super().__init__()
+        self.on_drop: Callable[[], None] = lambda: None  # called for every line that is lost, in any thread
+        self._descriptor = descriptor
+        # Of the queues only this one may be used by a signal handler that interrupted its use.
+        self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._write_all, name="log", daemon=True)
+        self._thread.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Queue a line, or drop it if too many wait."""
+        try:
+            line = self.format(record) + "\n"
+        except Exception:  # a message that does not fit its arguments must not fail a request
+            self.on_drop()
+            return
+        if self._lines.qsize() < _MAX_WAITING:
+            self._lines.put(line.encode("ascii", "replace"))
+        else:
+            self.on_drop()
+
+    def close(self) -> None:
+        """Write what waits, for as long as that takes but a second, and no more."""
+        self._lines.put(None)
+        self._thread.join(_AT_EXIT)
+        super().close()
+
+    def _write_all(self) -> None:
+        while (line := self._lines.get()) is not None:
+            try:
+                self._write(line)
+            except OSError:
+                self.on_drop()
+
+    def _write(self, line: bytes) -> None:
+        """Write a whole line. Waits as long as a pipe is full. Raises OSError."""
+        if self._descriptor is None:
+            raise OSError("there is nothing to write to")
+        while line:
+            line = line[os.write(self._descriptor, line) :]
+
+
+def configure_logging(level: str) -> LogWriter:
     """Send every logger's records to standard output as JSON.
 
     Standard error stays free for the one line that says why the service did not start.
     """
-    handler = logging.StreamHandler(sys.stdout)
+    handler = LogWriter(_standard_output())
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.raiseExceptions = False  # a full disk must not fill standard error too
     logging.captureWarnings(True)  # Pillow warns of every odd file
-    # uvicorn tells of its own start and stop, which the service tells in its own words.
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    # What these say of bad requests, the service says in a line of its own; and so of uvicorn's start and stop.
+    for name in ("uvicorn", "python_multipart"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    return handler
+
+
+def _standard_output() -> int | None:
+    """Its descriptor, for Python's own stream waits at the end until all is read; None where it is closed.
+
+    Descriptor 1 then belongs to the first file or socket that is opened.
+    """
+    try:
+        return None if sys.stdout is None else sys.stdout.fileno()
+    except (OSError, ValueError):  # somebody put an object there that is no file
+        return None
+
+
+def _halve_longest(line: dict[str, object]) -> None:
+    texts = {name: text for name, text in line.items() if isinstance(text, str)}
+    name = max(texts, key=lambda name: len(json.dumps(texts[name])))
+    half = len(texts[name]) // 2
+    line[name] = texts[name][-half:] if name == "exception" else texts[name][:half]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -13,7 +15,7 @@ from prometheus_client import (
 )
 
 from model.runtime.metadata import Metadata
-from service.trace import Trace
+from service.trace import Stage, Trace
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
@@ -45,10 +47,22 @@ class Metrics:
         self.requests_in_flight = Gauge(
             "detr_requests_in_flight", "requests that have begun and are not answered", registry=self.registry
         )
+        self.connections = Gauge("detr_connections", "connections that are open", registry=self.registry)
+        self.connections_closed = Counter(
+            "detr_connections_closed",
+            "connections that were cut off, by why: room (for a new one, max_connections being open), slow_headers, "
+            "slow_reader (of an answer), slow_rest (of an upload that was refused)",
+            ["reason"],
+            registry=self.registry,
+        )
+        for reason in ("room", "slow_headers", "slow_reader", "slow_rest"):
+            self.connections_closed.labels(reason=reason)
         self.stage_duration = Histogram(
             "detr_stage_duration_seconds", "time of one image in one stage", ["stage"],
             buckets=_SECONDS, registry=self.registry,
         )  # fmt: skip
+        # Looked up once, because every request is noted under each.
+        self._stages = {stage: self.stage_duration.labels(stage=stage) for stage in get_args(Stage)}
         self.queue_depth = Gauge("detr_queue_depth", "images that wait for the engine", registry=self.registry)
         self.batch_size = Histogram(
             "detr_batch_size", "images in a batch", buckets=_BATCH_SIZES, registry=self.registry
@@ -60,6 +74,44 @@ class Metrics:
         self.batch_dispatch = Counter(
             "detr_batch_dispatch", _DISPATCH, ["reason"], registry=self.registry,
         )  # fmt: skip
+        self.batch_splits = Counter(
+            "detr_batch_splits",
+            "batches that failed and were run again in parts, by why: memory (it ran out), error (anything else)",
+            ["reason"],
+            registry=self.registry,
+        )
+        self.max_batch_size = Gauge(
+            "detr_max_batch_size",
+            "images in the largest batch that is tried: max_batch_size, or less for a while after memory ran out",
+            registry=self.registry,
+        )
+        self.engine_reopens = Counter(
+            "detr_engine_reopens",
+            "how often the engine was opened again because image after image failed: opened, failed",
+            ["result"],
+            registry=self.registry,
+        )
+        self.engine_stalled = Gauge(
+            "detr_engine_stalled",
+            "1 while one batch takes longer than engine_stall_ms, and requests are refused; else 0",
+            registry=self.registry,
+        )
+        self.model_reloads = Counter(
+            "detr_model_reloads",
+            "reloads of the model, by result: replaced, refused (the file or the device cannot be used)",
+            ["result"],
+            registry=self.registry,
+        )
+        self.memory_budget = Gauge(
+            "detr_memory_budget_bytes",
+            "the most memory that the service takes at its present settings; its log says what for",
+            registry=self.registry,
+        )
+        self.log_lines_dropped = Counter(
+            "detr_log_lines_dropped",
+            "lines that were not written, because the log's reader is too slow or the log cannot be written",
+            registry=self.registry,
+        )
         self.rejected = Counter(
             "detr_rejected",
             "requests not answered with a success, by error code",
@@ -68,7 +120,7 @@ class Metrics:
         )
         self.model_info = Info("detr_model", "the model that is served", registry=self.registry)
 
-    def describe_model(self, metadata: Metadata, device: str) -> None:
+    def describe_model(self, metadata: Metadata, device: str, precision: str) -> None:
         """Fill `detr_model_info` once the model has loaded."""
         self.model_info.info(
             {
@@ -77,20 +129,25 @@ class Metrics:
                 "padding": metadata.padding,
                 "format_version": str(metadata.format_version),
                 "device": device,
+                "precision": precision,
             }
         )
 
-    def batch_went(self, reason: str, size: int) -> None:
+    def batch_went(self, reason: str) -> None:
         """Note a batch that goes to the engine."""
         self.batch_dispatch.labels(reason=reason).inc()
+
+    def batch_succeeded(self, size: int, padding_ratio: float) -> None:
+        """Note a batch, or a part of one, that the engine has answered."""
         self.batch_size.observe(size)
+        self.batch_padding_ratio.observe(padding_ratio)
 
     def request_ended(self, endpoint: str, status: int, seconds: float, trace: Trace) -> None:
         """Note an answered request."""
         self.requests.labels(endpoint=endpoint, status=str(status)).inc()
         self.request_duration.labels(endpoint=endpoint).observe(seconds)
         for stage, stage_seconds in tuple(trace.stages.items()):
-            self.stage_duration.labels(stage=stage).observe(stage_seconds)
+            self._stages[stage].observe(stage_seconds)
         if trace.error_code is not None:
             self.rejected.labels(reason=trace.error_code).inc()
 

@@ -1,18 +1,16 @@
-"""Around every request: its id, its trace, its metrics, its line in the log, and a bound on its headers."""
+"""Around every request: its id, its trace, its metrics and its line in the log."""
 
 from __future__ import annotations
 
 import logging
+import random
 import re
-import secrets
 import time
 from http import HTTPMethod
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import HeadersTooLargeError, error_response
 from service.metrics import Metrics
 from service.trace import Trace
 
@@ -26,6 +24,7 @@ ENDPOINTS = {
     "/detect": "detect",
     "/segment": "segment",
     "/model": "model",
+    "/model/reload": "reload",
     "/metrics": "metrics",
     "/health/live": "live",
     "/v2/health/live": "live",
@@ -35,15 +34,16 @@ ENDPOINTS = {
     "/docs": "docs",
     "/openapi.json": "openapi",
 }
+HEALTH = frozenset(path for path, name in ENDPOINTS.items() if name in ("live", "ready"))
+PAGES = frozenset(path for path, name in ENDPOINTS.items() if name in ("page", "docs", "openapi"))
 
 
 class RequestObserver:
-    """ASGI middleware. It also answers what the app lets slip through, so that no failure misses the log."""
+    """ASGI middleware that watches and decides nothing."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, retry_after_s: int) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
         self._metrics = metrics
-        self._retry_after_s = retry_after_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, and note how it ends."""
@@ -57,18 +57,12 @@ class RequestObserver:
         with self._metrics.requests_in_flight.track_inprogress():
             try:
                 await self._app(scope, receive, response.send)
-            except Exception as error:
-                logger.exception("request %s failed", trace.request_id)
-                if response.status:  # too late to say so
-                    raise
-                answer = error_response(Request(scope), error, self._retry_after_s)
-                await answer(scope, receive, response.send)
             finally:
                 self._note(scope, trace, response, time.perf_counter() - started)
 
     def _note(self, scope: Scope, trace: Trace, response: _Response, seconds: float) -> None:
         path = scope["path"]
-        status = response.status or 499  # without an answer, the client was gone or the service was stopped
+        status = trace.status or 499  # without an answer, the client was gone or the service was stopped
         self._metrics.request_ended(ENDPOINTS.get(path, "other"), status, seconds, trace)
         fields = {
             "request_id": trace.request_id,
@@ -85,35 +79,17 @@ class RequestObserver:
         logger.info("request", extra={"fields": fields})
 
 
-class HeaderLimit:
-    """ASGI middleware that refuses long headers; the protocol sees the bound only where they come in pieces."""
-
-    def __init__(self, app: ASGIApp, max_bytes: int, retry_after_s: int) -> None:
-        self._app = app
-        self._max_bytes = max_bytes
-        self._retry_after_s = retry_after_s
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on if its headers are short enough."""
-        app = self._app
-        if scope["type"] == "http" and header_bytes(scope) > self._max_bytes:
-            refusal = HeadersTooLargeError(f"the request's headers have more than {self._max_bytes} bytes")
-            app = error_response(Request(scope), refusal, self._retry_after_s)
-        await app(scope, receive, send)
-
-
 class _Response:
     """Passes the answer on with the headers that every answer has, and remembers what passed."""
 
     def __init__(self, send: Send, trace: Trace) -> None:
-        self.status = 0
         self.sent_bytes = 0
         self._send = send
         self._trace = trace
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self.status = message["status"]
+            self._trace.status = message["status"]
             headers = MutableHeaders(scope=message)
             headers["X-Request-ID"] = self._trace.request_id
             headers["X-Content-Type-Options"] = "nosniff"
@@ -124,12 +100,6 @@ class _Response:
         await self._send(message)
 
 
-def header_bytes(scope: Scope) -> int:
-    """About what a request's target and headers took on the wire."""
-    target = len(scope.get("raw_path") or b"") + len(scope["query_string"])
-    return target + sum(len(name) + len(value) + 4 for name, value in scope["headers"])
-
-
 def request_id(headers: Headers) -> str:
     """The client's X-Request-ID if it is a sane one, else a new one."""
     given = headers.get("x-request-id", "")
@@ -137,5 +107,5 @@ def request_id(headers: Headers) -> str:
 
 
 def new_request_id() -> str:
-    """An id that no other request has."""
-    return secrets.token_hex(8)
+    """An id that no other request has; nothing is kept safe by it, so it need not be hard to guess."""
+    return f"{random.getrandbits(64):016x}"

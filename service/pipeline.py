@@ -10,15 +10,18 @@ import asyncio
 import json
 from collections.abc import Callable
 from concurrent.futures import Executor
+from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar
 
-from service.admission import Admission
+from model.runtime.metadata import Metadata
+from service.admission import Admission, Occupancy
 from service.answers import Content, Task
 from service.batch_former import Limits
-from service.batcher import Batcher, Item
+from service.batcher import Batcher
 from service.decode import ImageLimits
-from service.errors import DeadlineError
+from service.engine_runner import Rescue
+from service.errors import DeadlineError, EngineRestartError, StalledError
 from service.latency_line import UNMEASURED, LatencyLine
 from service.loading import LoadedModel
 from service.metrics import Metrics
@@ -26,6 +29,7 @@ from service.prepare import prepare
 from service.settings import Settings
 from service.trace import Trace
 from service.upload import Upload
+from service.waiting import Item
 
 T = TypeVar("T")
 
@@ -34,42 +38,86 @@ class Pipeline:
     """A loaded model with everything around it that answers requests. Made on the event loop."""
 
     def __init__(
-        self, model: LoadedModel, settings: Settings, metrics: Metrics, cpu: Executor, line: LatencyLine = UNMEASURED
+        self,
+        model: LoadedModel,
+        settings: Settings,
+        metrics: Metrics,
+        cpu: Executor,
+        admission: Admission,
+        line: LatencyLine = UNMEASURED,
+        rescue: Rescue = Rescue(),  # noqa: B008  # it is frozen
     ) -> None:
         self.metadata = model.metadata
-        # What GET /model says, made once.
-        self.description = json.dumps(json.loads(model.metadata.to_json()) | {"device": model.engine.device}).encode()
-        self.admission = Admission(settings.max_batch_size + settings.max_queue_size)
-        limits = Limits(settings.max_batch_size, settings.max_batch_pixels, settings.max_queue_delay_ms / 1000)
-        self.batcher = Batcher(model.engine, metrics, limits, line)
+        self.description = _describe(model)  # what GET /model says, made once
+        self.admission = admission
+        limits = Limits(
+            settings.max_batch_size,
+            settings.max_batch_pixels,
+            settings.max_queue_delay_ms / 1000,
+            model.canvas_multiple,
+        )
+        self.batcher = Batcher(model.engine, metrics, limits, line, rescue)
+        self._answering = Occupancy()  # of this pipeline, where the admission is of all
         self._limits = ImageLimits(settings.max_pixels, settings.max_side)
         self._reduced_decode = settings.reduced_decode
         self._timeout = settings.request_timeout_ms / 1000  # seconds
+        self._patience = settings.engine_stall_ms / 1000  # seconds
         self._cpu = cpu
 
-    async def answer(self, upload: Upload, task: Task, trace: Trace) -> Content:
-        """Answer one uploaded image; its bytes are released as soon as they are decoded.
+    @property
+    def is_stalled(self) -> bool:
+        """Whether the engine has been in one batch for too long."""
+        return self.batcher.engine.busy_seconds() > self._patience
+
+    def check(self) -> None:
+        """Raise UnavailableError, saying why, unless the engine runs.
+
+        While it does not, nobody is let in: they would wait only to be told at their deadline.
+        """
+        engine = self.batcher.engine
+        if engine.is_reopening:
+            raise EngineRestartError("the engine is being opened again, please try again later")
+        if engine.is_lost:
+            raise EngineRestartError("the engine has failed, please try again later")
+        if self.is_stalled:
+            raise StalledError(f"the engine has been in one batch for {engine.busy_seconds():.0f} s")
+
+    async def answer(self, upload: Upload, make_task: Callable[[Metadata], Task], trace: Trace) -> Content:
+        """Answer one uploaded image; its bytes are released as soon as they are decoded for the last time.
+
+        Args:
+            upload: the image.
+            make_task: what is wanted of it, of a model with such metadata.
+            trace: takes the times.
 
         Raises:
-            UnavailableError: no place is free, or the service is shutting down.
+            UnavailableError: no place is free, the engine does not run, or the service is shutting down.
             DeadlineError: it took too long.
             ServiceError: whatever else `prepare`, the batcher or the task raise for a client to see.
         """
+        self.check()
         deadline = asyncio.get_running_loop().time() + self._timeout
-        with self.admission.place():
+        with self.admission.place(), self._answering.place():
             try:
                 async with asyncio.timeout_at(deadline):
-                    return await self._answer(upload, task, trace, deadline)
+                    return await self._answer(upload, make_task(self.metadata), trace, deadline)
             except TimeoutError:
                 raise DeadlineError(f"the answer took longer than {1000 * self._timeout:g} ms") from None
 
+    async def finish(self) -> None:
+        """Return once every request that this pipeline has taken is answered, and let its engine go."""
+        self.batcher.hurry()
+        await self._answering.wait_until_empty()
+        await self.batcher.close(0)
+
     async def _answer(self, upload: Upload, task: Task, trace: Trace, deadline: float) -> Content:
-        rule, keep = self.metadata.resize, task.keeps_image
+        rule, draws = self.metadata.resize, task.draws
         # The body is named in here only, so that to release the upload is to free it.
         prepared = await self._on_cpu(
-            partial(prepare, upload.body, upload.content_type, self._limits, rule, trace, keep, self._reduced_decode)
+            partial(prepare, upload.body, upload.content_type, self._limits, rule, trace, draws, self._reduced_decode)
         )
-        upload.release()
+        if not draws:
+            upload.release()
         inference = await self.batcher.submit(Item(prepared.resized, task.mask_threshold), deadline)
         trace.batch_size = inference.batch_size
         trace.add("queue", inference.queue_seconds)
@@ -78,3 +126,14 @@ class Pipeline:
 
     async def _on_cpu(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._cpu, work)
+
+
+def _describe(model: LoadedModel) -> bytes:
+    """The metadata, and by what an operator sees which file is served, and since when."""
+    described = json.loads(model.metadata.to_json()) | {
+        "device": model.engine.device,
+        "precision": model.engine.precision,
+        "digest": model.digest,
+        "loaded_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    return json.dumps(described).encode()

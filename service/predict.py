@@ -23,7 +23,7 @@ from service.answers import Prepared, check_has_masks, detect_response, segment_
 from service.decode import ImageLimits, decode
 from service.errors import NoMasksError, ServiceError
 from service.loading import LoadedModel, load_model
-from service.settings import Device, Settings, SettingsError, read_settings
+from service.settings import Device, Precision, Settings, SettingsError, read_settings
 
 Kind = Literal["detect", "segment"]
 
@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", choices=get_args(Kind), default="detect", help="what to find (default: detect)")
     parser.add_argument("--threshold", type=_score, help="score to pass; the model's own default if not given")
     parser.add_argument("--device", choices=get_args(Device), default="auto", help="where the model runs")
+    parser.add_argument("--precision", choices=get_args(Precision), default="auto", help="what it is computed in")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the answers here instead of printing them")
     parser.add_argument("--overlay", type=Path, metavar="DIR", help="write each picture with its answer drawn on it")
     parser.set_defaults(run=run)
@@ -49,7 +50,7 @@ def _score(text: str) -> float:
 
 def run(args: argparse.Namespace) -> int:
     """Predict; 0 if every image got its answer, else 1. Each failure is one line on standard error."""
-    given = {"model": args.model, "device": args.device}
+    given = {"model": args.model, "device": args.device, "precision": args.precision}
     try:
         settings = read_settings({name: value for name, value in given.items() if value is not None})
         model = load_model(settings)
@@ -107,7 +108,7 @@ def predict(
     """
     metadata = model.metadata
     image = decode(data, ImageLimits(settings.max_pixels, settings.max_side))
-    prepared = Prepared((image.shape[0], image.shape[1]), resize(image, metadata.resize), image)
+    prepared = Prepared((image.shape[0], image.shape[1]), resize(image, metadata.resize), None)
     if task == "detect":
         threshold = metadata.detect_threshold if threshold is None else threshold
         outputs = _infer(model, prepared, NO_MASKS)
@@ -121,5 +122,5 @@ def predict(
 
 
 def _infer(model: LoadedModel, prepared: Prepared, mask_threshold: float) -> ImageOutputs:
-    batch = make_batch([prepared.resized])
+    batch = make_batch([prepared.resized], model.canvas_multiple)
     return model.engine.infer(batch, np.array([mask_threshold], dtype=np.float32)).image(0)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
 from model.runtime.preprocess import ResizeRule, resize_to
 from service.answers import Prepared
-from service.decode import ImageLimits, decode_reduced
+from service.decode import ImageLimits, decode, decode_reduced
 from service.multipart import image_field
 from service.trace import Trace
 
@@ -15,7 +20,7 @@ def prepare(
     limits: ImageLimits,
     rule: ResizeRule,
     trace: Trace,
-    keep_image: bool = False,
+    draws: bool = False,
     reduced_decode: bool = False,
 ) -> Prepared:
     """Decode and resize one image.
@@ -26,17 +31,23 @@ def prepare(
         limits: what is refused.
         rule: how large the network sees it.
         trace: takes the times.
-        keep_image: keep the decoded image as well.
-        reduced_decode: a JPEG may be decoded at a fraction of its size, see `decode_reduced`. An image that is kept
-            never is.
+        draws: the answer is drawn on the image, which can then be decoded again; this keeps the body.
+        reduced_decode: a JPEG may be decoded at a fraction of its size, see `decode_reduced`.
 
     Raises:
         ServiceError: the form or the image cannot be used.
     """
     with trace.stage("decode"):
-        is_form = content_type.lower().startswith("multipart/")
-        data = image_field(body, content_type) if is_form else body
-        decoded = decode_reduced(data, limits, rule if reduced_decode and not keep_image else None)
+        decoded = decode_reduced(_image_bytes(body, content_type), limits, rule if reduced_decode else None)
     with trace.stage("preprocess"):
-        resized = resize_to(decoded.image, rule.size(*decoded.orig_size), decoded.box)
-    return Prepared(decoded.orig_size, resized, decoded.image if keep_image else None)
+        resized = resize_to(decoded.picture, rule.size(*decoded.orig_size), decoded.box)
+    return Prepared(decoded.orig_size, resized, partial(_decode, body, content_type, limits) if draws else None)
+
+
+def _decode(body: bytes | bytearray, content_type: str, limits: ImageLimits) -> NDArray[np.uint8]:
+    return decode(_image_bytes(body, content_type), limits)
+
+
+def _image_bytes(body: bytes | bytearray, content_type: str) -> bytes | bytearray:
+    is_form = content_type.lower().startswith("multipart/")
+    return image_field(body, content_type) if is_form else body

@@ -13,10 +13,12 @@ from starlette.responses import HTMLResponse, Response
 
 from model.runtime.metadata import Metadata
 from service.accept import prefers_png
+from service.access import require_admin
 from service.answers import DetectTask, SegmentTask, Task, check_has_masks
+from service.counted_response import CountedResponse
 from service.errors import ParameterError
 from service.lifecycle import Service
-from service.openapi import IMAGE_BODY, PNG_ANSWER, errors
+from service.openapi import ADMIN_KEY, IMAGE_BODY, PNG_ANSWER, errors
 from service.presence import while_connected
 from service.schemas import (
     DetectParameters,
@@ -45,7 +47,8 @@ async def refuse_repeated_parameters(request: Request) -> None:
         raise ParameterError("a query parameter is repeated")
 
 
-router = APIRouter(dependencies=[Depends(refuse_repeated_parameters)])
+# Three, because metrics can have a port of their own, and pages can be switched off.
+router, metrics_router, pages_router = (APIRouter(dependencies=[Depends(refuse_repeated_parameters)]) for _ in range(3))
 
 
 def service_of(request: Request) -> Service:
@@ -58,7 +61,7 @@ def service_of(request: Request) -> Service:
     "/detect",
     summary="Find objects",
     response_model=DetectResponse,
-    responses=errors(400, 408, 413, 415, 422, 431, 500, 503, 504),
+    responses=errors(408, 413, 415, 503, 504),
     openapi_extra=IMAGE_BODY,
 )
 async def detect(request: Request, parameters: Annotated[DetectParameters, Query()]) -> Response:
@@ -74,7 +77,7 @@ async def detect(request: Request, parameters: Annotated[DetectParameters, Query
     "/segment",
     summary="Segment the whole picture",
     response_model=SegmentResponse,
-    responses=PNG_ANSWER | errors(400, 408, 413, 415, 422, 431, 500, 503, 504),
+    responses=PNG_ANSWER | errors(408, 413, 415, 503, 504),
     openapi_extra=IMAGE_BODY,
 )
 async def segment(request: Request, parameters: Annotated[SegmentParameters, Query()]) -> Response:
@@ -90,20 +93,34 @@ async def segment(request: Request, parameters: Annotated[SegmentParameters, Que
     return await _answer(request, task)
 
 
-@router.get("/model", summary="Describe the model", response_model=ModelResponse, responses=errors(431, 500, 503))
+@router.get("/model", summary="Describe the model", response_model=ModelResponse, responses=errors(503))
 async def model(request: Request) -> Response:
     """The metadata of the artifact that is served, and the device it runs on."""
     return Response(service_of(request).pipeline().description, media_type="application/json")
 
 
-@router.get("/health/live", summary="Is the process alive?", responses=errors(431, 500))
+@router.post(
+    "/model/reload",
+    summary="Load the model's file again",
+    response_model=ModelResponse,
+    responses=errors(401, 403, 409, 503),
+    dependencies=[Depends(require_admin)],
+    openapi_extra=ADMIN_KEY,
+)
+async def reload(request: Request) -> Response:
+    """Load and prove the artifact anew; it then takes over, and what has begun ends with the old one. For admins."""
+    await service_of(request).reloader.reload()
+    return await model(request)
+
+
+@router.get("/health/live", summary="Is the process alive?", responses=errors())
 @router.get("/v2/health/live", include_in_schema=False)
 async def live() -> HealthResponse:
     """200 for as long as the process answers at all."""
     return HealthResponse(status="live")
 
 
-@router.get("/health/ready", summary="Can it take requests?", responses=errors(431, 500, 503))
+@router.get("/health/ready", summary="Can it take requests?", responses=errors(503))
 @router.get("/v2/health/ready", include_in_schema=False)
 async def ready(request: Request) -> HealthResponse:
     """200 once the model has proved itself on its device; 503 before, while draining, and when stalled."""
@@ -112,19 +129,19 @@ async def ready(request: Request) -> HealthResponse:
 
 
 # Not async: the text is made in a thread of the framework's own, which no decode can occupy.
-@router.get("/metrics", summary="Prometheus metrics", response_class=Response, responses=errors(431, 500))
+@metrics_router.get("/metrics", summary="Prometheus metrics", response_class=Response, responses=errors(503))
 def metrics(request: Request) -> Response:
     """Metrics in Prometheus's text format."""
     return Response(service_of(request).metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
-@router.get("/", include_in_schema=False)
+@pages_router.get("/", include_in_schema=False)
 async def page() -> Response:
     """The web page."""
     return HTMLResponse(_PAGE, headers=_PAGE_HEADERS)
 
 
-@router.get("/docs", include_in_schema=False)
+@pages_router.get("/docs", include_in_schema=False)
 async def docs() -> Response:
     """The OpenAPI description for people."""
     return HTMLResponse(_DOCS, headers=_PAGE_HEADERS)
@@ -133,14 +150,13 @@ async def docs() -> Response:
 async def _answer(request: Request, make_task: Callable[[Metadata], Task]) -> Response:
     """Refuse what can be refused early, read the upload, and answer it while the client is there."""
     service = service_of(request)
-    pipeline = service.pipeline()
-    task = make_task(pipeline.metadata)
+    make_task(service.pipeline().metadata)  # which raises what the model cannot do
     content_type = check_headers(request, service.settings.max_body_bytes)
-    pipeline.admission.check()
+    service.check_room()
     with service.upload_memory.upload(content_type) as upload:
         await receive(request, upload, service.settings)
-        content = await while_connected(request, pipeline.answer(upload, task, trace_of(request)))
-    return Response(content.body, media_type=content.media_type)
+        content = await while_connected(request, service.answer(upload, make_task, trace_of(request)))
+    return CountedResponse(content, service.upload_memory)
 
 
 def _or_default(given: float | None, default: float) -> float:

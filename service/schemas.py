@@ -133,6 +133,9 @@ class ModelResponse(Answer):
     padding: Literal["exact", "published"]
     provenance: dict[str, Any] = Field(description="where the model came from and what it measured")
     device: str
+    precision: str = Field(description="what it is computed in there, such as float32 or bfloat16")
+    digest: str = Field(description="the artifact's SHA-256, by which files are told apart")
+    loaded_at: str = Field(description="when it was loaded, ISO 8601")
 
 
 class HealthResponse(Answer):

@@ -6,38 +6,59 @@ The socket listens before the model loads, so that health can be asked meanwhile
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 
-from service.app import create_app
+from model.runtime.engine import Engine
+from service.access import Access
+from service.app import create_app, create_metrics_app
+from service.connections import Connections, Limits
 from service.lifecycle import Service, StartupError
 from service.logs import configure_logging
-from service.memory import limit_arenas
+from service.memory import configure_malloc
+from service.metrics import Metrics
+from service.open_files import fit_connections
 from service.protocol import protocol_with
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 # Exit codes; a second signal ends the process with 128 and the signal's number, as a shell reports it.
-CLEAN, STARTUP_FAILED, BAD_SETTING, ABANDONED = 0, 1, 2, 3
+CLEAN, STARTUP_FAILED, BAD_SETTING, ABANDONED, ENGINE_LOST = 0, 1, 2, 3, 4
+
+MAX_METRICS_CONNECTIONS = 16
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@dataclass(frozen=True)
+class MetricsPort:
+    """A port for metrics alone."""
+
+    listener: socket.socket
+    config: uvicorn.Config
 
 
 class Server(uvicorn.Server):
     """uvicorn's server with a shutdown that says what it does, ends in time, and ends well."""
 
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+    def __init__(
+        self, config: uvicorn.Config, service: Service, access: Access, metrics: MetricsPort | None = None
+    ) -> None:
         super().__init__(config)
+        self._access = access
+        self._metrics_port = metrics
         self.drained = True
         self._service = service
         service.on_failure = self._stop_serving
@@ -48,6 +69,8 @@ class Server(uvicorn.Server):
         for listener in sockets or []:
             host, port = listener.getsockname()[:2]
             logger.info("listening on %s port %d", host, port)
+        if self._metrics_port is not None:
+            await self._listen_for_metrics(self._metrics_port)
 
     async def main_loop(self) -> None:
         """Serve until a signal comes or the model cannot be loaded."""
@@ -69,6 +92,9 @@ class Server(uvicorn.Server):
     def capture_signals(self) -> Generator[None, None, None]:
         """Handle signals; unlike uvicorn, do not raise them again, because a clean end is no failure."""
         before = {number: signal.signal(number, self.handle_exit) for number in _SIGNALS}
+        if hasattr(signal, "SIGHUP"):  # Windows has none
+            loop = asyncio.get_running_loop()
+            before[signal.SIGHUP] = signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(self._reload))
         try:
             yield
         finally:
@@ -81,6 +107,25 @@ class Server(uvicorn.Server):
             os._exit(128 + sig)
         self._service.begin_drain()
         self._stop_serving()
+
+    async def _listen_for_metrics(self, port: MetricsPort) -> None:
+        """Answer there as on the main port; it is drained and closed together with it."""
+        port.config.load()
+
+        def connection() -> asyncio.Protocol:
+            protocol: asyncio.Protocol = port.config.http_protocol_class(  # type: ignore[call-arg]
+                config=port.config, server_state=self.server_state, app_state={}
+            )
+            return protocol
+
+        self.servers.append(await asyncio.get_running_loop().create_server(connection, sock=port.listener))
+        logger.info("metrics on %s port %d", *port.listener.getsockname()[:2])
+
+    def _reload(self) -> None:
+        """Read again what an operator may have changed: the files of keys, and the model."""
+        logger.info("asked to reload")
+        self._access.reload()
+        self._service.reloader.reload_soon()
 
     def _stop_serving(self) -> None:
         self.should_exit = True
@@ -101,37 +146,65 @@ def listen(host: str, port: int) -> socket.socket:
         raise StartupError(f"cannot listen on {host} port {port}: {reason}") from error
 
 
-def run(settings: Settings) -> int:
+def run(settings: Settings, engine: Engine | None = None) -> int:
     """Run the service until it is told to stop.
 
+    Args:
+        settings: everything that can be set.
+        engine: runs the model instead of one opened from the artifact; see `create_app`.
+
     Returns:
-        The exit code: 0 after a clean shutdown, 3 if accepted requests had to be abandoned.
+        The exit code: 0 after a clean shutdown, 3 if accepted requests had to be abandoned, 4 if the engine hung or
+        could not be opened again, which a new process cures.
 
     Raises:
         StartupError: it could not start.
+        SettingsError: a setting cannot be used here.
     """
-    configure_logging(settings.log_level)
-    limit_arenas()
-    listener = listen(settings.host, settings.port)
-    app = create_app(settings)
+    log = configure_logging(settings.log_level)
+    configure_malloc()
+    settings = fit_connections(settings)
+    app = create_app(settings, engine)
     service: Service = app.state.service
-    server = Server(_uvicorn_config(app, settings), service)
-    server.run(sockets=[listener])
+    log.on_drop = service.metrics.log_lines_dropped.inc
+    with listen(settings.host, settings.port) as listener, _metrics_port(app, settings) as metrics_port:
+        config = _uvicorn_config(app, settings, service.metrics)
+        server = Server(config, service, app.state.access, metrics_port)
+        server.run(sockets=[listener])
     if service.failure is not None:
         raise service.failure
     code = CLEAN if server.drained else ABANDONED
+    if service.engine_lost:
+        code = ENGINE_LOST
     logger.info("stopped, exit code %d", code)
     if service.is_stuck():
         # Python would wait for that thread without end.
-        sys.stdout.flush()
+        log.close()
         os._exit(code)
     return code
 
 
-def _uvicorn_config(app: object, settings: Settings) -> uvicorn.Config:
+@contextmanager
+def _metrics_port(app: FastAPI, settings: Settings) -> Generator[MetricsPort | None, None, None]:
+    if not settings.metrics_port:
+        yield None
+        return
+    # Connections of its own, so that no crowd on the main port keeps the metrics from being read.
+    few = settings.model_copy(update={"max_connections": MAX_METRICS_CONNECTIONS})
+    with listen(settings.metrics_host, settings.metrics_port) as listener:
+        yield MetricsPort(listener, _uvicorn_config(create_metrics_app(app), few, app.state.service.metrics))
+
+
+def _uvicorn_config(app: FastAPI, settings: Settings, metrics: Metrics) -> uvicorn.Config:
+    limits = Limits(
+        header_timeout=settings.header_timeout_ms / 1000,
+        body_timeout=settings.body_timeout_ms / 1000,
+        write_timeout=settings.write_timeout_ms / 1000,
+        max_rest_bytes=settings.max_body_bytes,
+    )
     return uvicorn.Config(
-        app,  # type: ignore[arg-type]  # FastAPI and uvicorn type ASGI messages differently
-        http=protocol_with(settings.header_timeout_ms / 1000),
+        app,
+        http=protocol_with(limits, Connections(settings.max_connections, metrics), settings.retry_after_s),
         h11_max_incomplete_event_size=settings.max_header_bytes,
         ws="none",
         lifespan="on",

@@ -22,6 +22,7 @@ class Trace:
     received_bytes: int = 0  # of the request's body
     batch_size: int | None = None  # images that shared the inference
     error_code: str | None = None
+    status: int = 0  # of the answer, once it has begun
 
     @contextmanager
     def stage(self, name: Stage) -> Iterator[None]:

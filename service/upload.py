@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 
 from starlette.requests import Request
 
 from service.errors import (
+    DrainingError,
     EmptyUploadError,
     MediaTypeError,
     UploadMemoryError,
@@ -27,6 +28,32 @@ class Upload:
         self._memory = memory
         self._body = bytearray()
         self._held = 0
+        self._timeout: asyncio.Timeout | None = None
+        self._is_ended = False
+
+    @asynccontextmanager
+    async def deadline(self, seconds: float) -> AsyncIterator[None]:
+        """The time in which the block has to receive the upload.
+
+        Raises:
+            UploadTimeoutError: it passed.
+            DrainingError: the upload was ended.
+        """
+        try:
+            async with asyncio.timeout(seconds) as self._timeout:
+                yield
+        except TimeoutError:
+            if self._is_ended:
+                raise DrainingError("the service is shutting down") from None
+            raise UploadTimeoutError(f"the upload took longer than {1000 * seconds:g} ms") from None
+        finally:
+            self._timeout = None
+
+    def end(self) -> None:
+        """Wait no longer for what is still to come."""
+        self._is_ended = True
+        if self._timeout is not None:
+            self._timeout.reschedule(asyncio.get_running_loop().time())
 
     def __len__(self) -> int:
         """Bytes received so far, released or not."""
@@ -55,34 +82,42 @@ class Upload:
 
 
 class UploadMemory:
-    """Bytes that all uploads hold together. Only the event loop's thread touches it."""
+    """Bytes that all uploads hold together, and answers that are not sent yet. For the event loop's thread only."""
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self.used_bytes = 0
+        self._uploads: set[Upload] = set()
 
     def take(self, count: int) -> None:
-        """Account for bytes received.
+        """Account for bytes received, or to be sent.
 
         Raises:
             UploadMemoryError: there would be too many.
         """
         if self.used_bytes + count > self.max_bytes:
-            raise UploadMemoryError("too many uploads at once, please try again later")
+            raise UploadMemoryError("too many uploads and answers are under way, please try again later")
         self.used_bytes += count
 
     def give_back(self, count: int) -> None:
-        """Account for bytes forgotten."""
+        """Account for bytes forgotten or sent."""
         self.used_bytes -= count
 
     @contextmanager
     def upload(self, content_type: str) -> Iterator[Upload]:
         """An empty upload, whose bytes are given back however the block ends."""
         upload = Upload(content_type, self)
+        self._uploads.add(upload)
         try:
             yield upload
         finally:
+            self._uploads.remove(upload)
             upload.release()
+
+    def end_uploads(self) -> None:
+        """Wait no longer for any that are still to come; nobody would answer them."""
+        for upload in self._uploads:
+            upload.end()
 
 
 def check_headers(request: Request, max_body_bytes: int) -> str:
@@ -112,19 +147,16 @@ async def receive(request: Request, upload: Upload, settings: Settings) -> None:
 
     Raises:
         UploadTooLargeError, UploadTimeoutError, UploadMemoryError, EmptyUploadError: what they say.
+        DrainingError: the service ends before the upload does.
         ClientDisconnect: the client closed the connection.
     """
     trace = trace_of(request)
-    try:
-        async with asyncio.timeout(settings.body_timeout_ms / 1000):
-            async with aclosing(request.stream()) as stream:
-                async for chunk in stream:
-                    trace.received_bytes += len(chunk)
-                    if trace.received_bytes > settings.max_body_bytes:
-                        raise _too_large(settings.max_body_bytes)
-                    upload.append(chunk)
-    except TimeoutError:
-        raise UploadTimeoutError(f"the upload took longer than {settings.body_timeout_ms:g} ms") from None
+    async with upload.deadline(settings.body_timeout_ms / 1000), aclosing(request.stream()) as stream:
+        async for chunk in stream:
+            trace.received_bytes += len(chunk)
+            if trace.received_bytes > settings.max_body_bytes:
+                raise _too_large(settings.max_body_bytes)
+            upload.append(chunk)
     if not upload.body:
         raise EmptyUploadError("the body is empty")
 

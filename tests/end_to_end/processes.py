@@ -36,6 +36,31 @@ def wait_for_200(url: str, process: subprocess.Popen[bytes], log: Path, timeout_
 
 
 @contextmanager
+def started(
+    command: Sequence[str | Path],
+    log: Path,
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    pass_fds: Sequence[int] = (),
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a process for the length of a `with` block, whatever it answers; its output goes to `log`."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, env=env, cwd=cwd, pass_fds=pass_fds
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
 def running(
     command: Sequence[str | Path],
     ready_url: str,
@@ -46,15 +71,6 @@ def running(
     timeout_s: float = 60,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a server for the length of a `with` block; its output goes to `log`."""
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=env, cwd=cwd)
-    try:
+    with started(command, log, env=env, cwd=cwd) as process:
         wait_for_200(ready_url, process, log, timeout_s)
         yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()

@@ -40,23 +40,43 @@ def resolve(need: Callable[..., None]) -> Resolve:
     return resolved
 
 
-def test_compose_starts_the_service_and_prometheus(resolve: Resolve) -> None:
+def test_compose_starts_the_service_its_proxy_and_prometheus(resolve: Resolve) -> None:
     services = resolve("docker-compose.yml")
-    assert set(services) == {"detr", "prometheus"}
+    assert set(services) == {"detr", "proxy", "prometheus"}
     assert services["prometheus"]["image"] == "prom/prometheus:v3.5.0"
+    assert services["proxy"]["image"].startswith("nginx:")
     assert (REPOSITORY / services["detr"]["build"]["dockerfile"]).is_file()
 
 
-def test_the_service_runs_with_no_privilege_and_no_writable_disk(
-    resolve: Resolve,
-) -> None:
-    detr = resolve("docker-compose.yml")["detr"]
-    assert detr["read_only"] is True
-    assert detr["tmpfs"] == ["/tmp"]  # noqa: S108  # a path inside the container
-    assert detr["cap_drop"] == ["ALL"]
-    assert detr["security_opt"] == ["no-new-privileges:true"]
-    assert not detr.get("privileged")
-    assert "user" not in detr  # the image's own user, which is not root
+def test_the_service_is_reached_through_the_proxy_only(resolve: Resolve) -> None:
+    services = resolve("docker-compose.yml")
+    assert "ports" not in services["detr"]
+    assert set(services["detr"]["networks"]) == {"inside"}
+    assert set(services["proxy"]["networks"]) == {"inside", "outside"}
+    networks = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())["networks"]
+    assert networks["inside"] == {"internal": True}
+    published = {name: str(services[name]["ports"]) for name in services if "ports" in services[name]}
+    assert "8000" in published["proxy"]
+    assert "127.0.0.1" in published["prometheus"]
+    assert published.keys() == {"proxy", "prometheus"}
+
+
+@pytest.mark.parametrize("name", ["detr", "proxy", "prometheus"])
+def test_a_container_has_no_privilege_no_writable_disk_and_bounds(resolve: Resolve, name: str) -> None:
+    service = resolve("docker-compose.yml")[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert not service.get("privileged")
+    assert 0 < service["pids_limit"] <= 256
+    assert service["mem_limit"]
+    # The images of the other two have a user of their own, which is not root.
+    assert service.get("user") == ("101:101" if name == "proxy" else None)
+
+
+@pytest.mark.parametrize("name", ["detr", "proxy"])
+def test_what_is_temporary_stays_in_memory(resolve: Resolve, name: str) -> None:
+    assert resolve("docker-compose.yml")[name]["tmpfs"] == ["/tmp"]  # noqa: S108  # a path inside the container
 
 
 def test_the_cuda_file_adds_one_gpu_to_the_same_service(resolve: Resolve) -> None:
@@ -65,6 +85,7 @@ def test_the_cuda_file_adds_one_gpu_to_the_same_service(resolve: Resolve) -> Non
     assert cuda["build"]["args"] == {"ACCELERATOR": "cuda"}
     (device,) = cuda["deploy"]["resources"]["reservations"]["devices"]
     assert device["capabilities"] == ["gpu"]
+    assert set(cuda.pop("networks")) == set(plain["networks"])  # a list in one and a mapping in the other
     assert {key for key in cuda if plain.get(key) != cuda[key]} == {"build", "image", "deploy"}
 
 

@@ -73,7 +73,7 @@ def base_image(buildah: Buildah, tmp_path_factory: pytest.TempPathFactory) -> st
 
 @pytest.fixture(scope="module")
 def image(buildah: Buildah, base_image: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The image of docker/Dockerfile for the CPU, as the Dockerfile stands."""
+    """The image of docker/Dockerfile, as the Dockerfile stands."""
     # Not the image's business: how pip gets from this machine to a package index.
     volumes = pip_settings_of_this_machine(tmp_path_factory.mktemp("pip"))
     buildah(
@@ -171,7 +171,7 @@ def test_the_image_is_told_apart_from_root(root: Path, config: dict[str, Any]) -
 def test_the_image_holds_no_training_and_no_build_tools(root: Path) -> None:
     (packages,) = root.glob("opt/detr/lib/python3*/site-packages")
     installed = {path.name.lower() for path in packages.iterdir()}
-    assert {"model", "service", "onnxruntime", "fastapi"} <= installed
+    assert {"model", "service", "onnxruntime", "openvino", "fastapi"} <= installed
     assert not installed & {"torch", "torchvision", "lightning", "onnx", "scipy", "pip", "setuptools"}
     assert not [name for name in installed if name.startswith(("onnxruntime_gpu", "nvidia"))]
     assert not list(root.glob("root/.cache/*"))
@@ -181,5 +181,7 @@ def test_the_image_holds_no_training_and_no_build_tools(root: Path) -> None:
 def test_the_image_says_how_to_run_it(config: dict[str, Any]) -> None:
     assert config["Entrypoint"] == ["detr", "serve"]
     assert "8000/tcp" in config["ExposedPorts"]
-    assert {"DETR_HOST=0.0.0.0", "DETR_DEVICE=cpu", "PYTHONUNBUFFERED=1", "MALLOC_ARENA_MAX=2"} <= set(config["Env"])
+    assert {"DETR_HOST=0.0.0.0", "DETR_DEVICE=openvino", "PYTHONUNBUFFERED=1", "MALLOC_ARENA_MAX=2"} <= set(
+        config["Env"]
+    )
     assert config["Healthcheck"]["Test"][0] == "CMD", "without a shell"

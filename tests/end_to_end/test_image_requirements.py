@@ -17,8 +17,10 @@ def requirements_for(accelerator: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def test_a_cpu_image_takes_the_plain_runtime_on_every_platform() -> None:
-    wanted = {line.name: line for line in map(Requirement, requirements_for("cpu").stdout.splitlines())}
+@pytest.mark.parametrize("accelerator", ["openvino", "cpu"])
+def test_an_image_for_a_cpu_takes_the_plain_runtime_on_every_platform(accelerator: str) -> None:
+    wanted = {line.name: line for line in map(Requirement, requirements_for(accelerator).stdout.splitlines())}
+    assert ("openvino" in wanted) == (accelerator == "openvino")
     assert "onnxruntime-gpu" not in wanted
     assert wanted["onnxruntime"].marker is None
     assert {"numpy", "pillow", "fastapi", "uvicorn"} <= set(wanted)
@@ -35,4 +37,4 @@ def test_a_cuda_image_takes_the_gpu_runtime_with_its_libraries() -> None:
 def test_another_accelerator_stops_the_build(accelerator: str) -> None:
     result = requirements_for(accelerator)
     assert result.returncode != 0
-    assert "has to be 'cpu' or 'cuda'" in result.stderr
+    assert "has to be one of openvino, cpu, cuda" in result.stderr

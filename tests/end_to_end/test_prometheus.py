@@ -17,17 +17,17 @@ CONFIGURATION = REPOSITORY / "docker/prometheus/prometheus.yml"
 
 
 @pytest.fixture
-def configuration(tmp_path: Path, service_port: int) -> Path:
+def configuration(tmp_path: Path, metrics_port: int) -> Path:
     """The shipped configuration, with an address on this machine for the one in the compose network."""
     shipped = CONFIGURATION.read_text()
-    assert shipped.count("detr:8000") == 1
+    assert shipped.count("detr:8001") == 1
     path = tmp_path / "prometheus.yml"
-    path.write_text(shipped.replace("detr:8000", f"127.0.0.1:{service_port}"))
+    path.write_text(shipped.replace("detr:8001", f"127.0.0.1:{metrics_port}"))
     return path
 
 
 @pytest.fixture
-def service_port() -> int:
+def metrics_port() -> int:
     return free_port()
 
 
@@ -53,8 +53,9 @@ def test_the_scraped_target_is_the_compose_service() -> None:
     services = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())["services"]
     (job,) = yaml.safe_load(CONFIGURATION.read_text())["scrape_configs"]
     (config,) = job["static_configs"]
-    assert config["targets"] == ["detr:8000"]
-    assert services["detr"]["ports"] == ["8000:8000"]
+    assert config["targets"] == ["detr:8001"]
+    assert services["detr"]["environment"] == {"DETR_METRICS_HOST": "0.0.0.0", "DETR_METRICS_PORT": 8001}
+    assert set(services["detr"]["networks"]) <= set(services["prometheus"]["networks"])
     assert (
         f"./{CONFIGURATION.relative_to(REPOSITORY)}:/etc/prometheus/prometheus.yml:ro"
         in services["prometheus"]["volumes"]
@@ -62,11 +63,11 @@ def test_the_scraped_target_is_the_compose_service() -> None:
 
 
 @pytest.fixture
-def service(tmp_path: Path, demo: Path, service_port: int) -> Iterator[str]:
-    """Address of a running service with the demo model."""
-    url = f"http://127.0.0.1:{service_port}"
+def service(tmp_path: Path, demo: Path, metrics_port: int) -> Iterator[str]:
+    """Address of a running service with the demo model, whose metrics are on a port of their own."""
+    url = f"http://127.0.0.1:{(port := free_port())}"
     serve = [sys.executable, "-m", "service.cli", "serve", "--model", str(demo), "--device", "cpu"]
-    command = [*serve, "--port", str(service_port)]
+    command = [*serve, "--port", str(port), "--metrics-port", str(metrics_port)]
     with running(command, f"{url}/health/ready", tmp_path / "service.log", cwd=REPOSITORY):
         yield url
 

@@ -8,6 +8,7 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
+from model.runtime.engine import DeviceMemoryError
 from model.runtime.preprocess import Batch
 from model.runtime.raw_outputs import RawOutputs
 
@@ -19,12 +20,15 @@ class FakeEngine:
     """Tells images apart by their first pixel's red, which it gives back as the first box's centre."""
 
     device = "fake"
+    precision = "float32"
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []  # the images of every batch that began, by their red
         self.thresholds: list[list[float]] = []
-        self.faults: deque[Exception | None] = deque()  # what the next batches raise; None for nothing
+        self.faults: deque[BaseException | None] = deque()  # what the next batches raise; None for nothing
         self.not_finite: set[int] = set()  # reds of images that are answered with NaN
+        self.poison: set[int] = set()  # reds of images with which no batch runs
+        self.largest: int | None = None  # images; a larger batch is out of memory
         self._open = threading.Event()
         self._open.set()
 
@@ -50,6 +54,10 @@ class FakeEngine:
         fault = self.faults.popleft() if self.faults else None
         if fault is not None:
             raise fault
+        if self.poison & set(reds):
+            raise RuntimeError("poison at 0x7f0c12345678")
+        if self.largest is not None and len(reds) > self.largest:
+            raise DeviceMemoryError("Failed to allocate memory for requested buffer of size 1")
         return self._outputs(batch, reds)
 
     def _outputs(self, batch: Batch, reds: list[int]) -> RawOutputs:

@@ -125,7 +125,7 @@ async def test_model_describes_the_artifact(serving: Serving) -> None:
     async with serving() as app:
         response = await app.client.get("/model")
     body = ModelResponse.model_validate_json(response.content)
-    assert (body.name, body.task, body.device) == ("tiny", "panoptic", "cpu")
+    assert (body.name, body.task, body.device, body.precision) == ("tiny", "panoptic", "cpu", "float32")
     assert body.resize.shortest_edge == 64
     assert body.categories[0].color == (220, 40, 40)
     assert body.provenance == {"source": "tests"}

@@ -80,6 +80,16 @@ async def stalled_engine(app: App, engine: FakeEngine, jpeg: bytes) -> httpx.Res
     return response
 
 
+async def reopened_engine(app: App, engine: FakeEngine, jpeg: bytes) -> httpx.Response:
+    app.service.pipeline().batcher.engine.is_reopening = True
+    return await app.detect(jpeg)
+
+
+async def full_device(app: App, engine: FakeEngine, jpeg: bytes) -> httpx.Response:
+    engine.largest = 0
+    return await app.detect(jpeg)
+
+
 async def full_queue(app: App, engine: FakeEngine, jpeg: bytes) -> httpx.Response:
     engine.hold()
     waiting = [asyncio.create_task(app.detect(red_png(red))) for red in range(2)]
@@ -126,13 +136,26 @@ ROWS: dict[str, tuple[int, Scenario, dict[str, Any]]] = {
     "starting": (503, still_starting, {}),
     "draining": (503, draining, {}),
     "engine_stalled": (503, stalled_engine, {"engine_stall_ms": 50}),
+    "engine_restarting": (503, reopened_engine, {}),
+    "device_memory_full": (503, full_device, {}),
     "queue_full": (503, full_queue, {"max_batch_size": 1, "max_queue_size": 1}),
     "uploads_full": (503, no_room_for_uploads, {}),
     "deadline_passed": (504, too_slow, {"request_timeout_ms": 50}),
 }  # fmt: skip
 
 # Shown elsewhere: it takes another model, or a client that goes away.
-ELSEWHERE = {"model_has_no_masks", "client_gone"}
+ELSEWHERE = {
+    "model_has_no_masks",
+    "client_gone",
+    "memory_full",
+    "model_refused",
+    "reload_running",
+    "bad_request",
+    "unauthorized",
+    "forbidden",
+    "origin_not_allowed",
+    "too_many_connections",
+}
 
 
 @pytest.mark.parametrize("code", ROWS)
@@ -258,4 +281,6 @@ async def test_out_of_memory_is_not_blamed_on_the_image(
     body = red_png(1)
     monkeypatch.setattr(Image.Image, "load", no_memory)
     async with serving(engine) as app:
-        check_error(await app.detect(body), 500, "internal_error")
+        response = await app.detect(body)
+        check_error(response, 503, "memory_full")
+        assert response.headers["retry-after"] == "1"

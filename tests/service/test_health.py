@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from model.runtime.artifact import ArtifactError
-from model.runtime.engine import replay_golden as replay
+from model.runtime.golden_replay import replay_golden as replay
 from service.app import create_app
 from service.lifecycle import Service
 from service.loading import load_model
@@ -78,7 +78,7 @@ async def test_a_drain_that_runs_out_of_time_fails_the_rest(serving: Serving, en
 
 
 def artifact_that(path: Path, monkeypatch: pytest.MonkeyPatch, load: Any) -> Any:
-    monkeypatch.setattr("service.lifecycle.load_model", load)
+    monkeypatch.setattr("service.warm_up.load_model", load)
     return create_app(Settings(model=path))
 
 
@@ -121,6 +121,7 @@ async def test_a_service_stopped_while_it_loads_never_opens(
     app = artifact_that(panoptic_artifact, monkeypatch, slow)
     service: Service = app.state.service
     async with app.router.lifespan_context(app):
+        await until(lambda: service._in_loader is not None and service._in_loader.running())
         assert await service.drain(5) is True
         assert service.is_stuck()
     proceed.set()

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,10 +50,10 @@ def command(*arguments: str | Path) -> list[str]:
     return [sys.executable, "-m", "service.cli", "serve", *map(str, arguments)]
 
 
-def start(*arguments: str | Path) -> subprocess.Popen[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("DETR_")}
+def start(*arguments: str | Path, environment: Mapping[str, str] = {}) -> subprocess.Popen[str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("DETR_")}
     return subprocess.Popen(
-        command(*arguments), cwd=REPOSITORY, env=environment, text=True,
+        command(*arguments), cwd=REPOSITORY, env=inherited | dict(environment), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 

@@ -28,8 +28,9 @@ def test_the_defaults_are_the_documented_ones() -> None:
 
 
 def test_every_setting_is_documented_and_says_its_unit() -> None:
-    unitless = {"model", "device", "host", "port", "log_level", "max_batch_size", "max_queue_size"}
-    units = ("_ms", "_s", "_bytes", "_pixels", "_side", "_threads")
+    unitless = {"model", "device", "precision", "log_level", "max_batch_size", "max_queue_size", "cors_origins"}
+    unitless |= {"canvas_multiple", "tensorrt_cache"}
+    units = ("_ms", "_s", "_bytes", "_pixels", "_side", "_threads", "_connections", "host", "port", "_keys", "_file")
     for name, field in Settings.model_fields.items():
         assert field.description, name
         assert name in unitless or field.annotation is bool or name.endswith(units), name
@@ -42,7 +43,10 @@ def test_flags_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None
     assert (settings.max_batch_size, settings.port, settings.model) == (3, 1234, Path("some/file.onnx"))
 
 
-@pytest.mark.parametrize("name", [name for name in Settings.model_fields if name not in ("model", "host")])
+TEXTS = {"model", "tensorrt_cache", "host", "metrics_host", "api_keys", "api_keys_file", "admin_keys_file"}
+
+
+@pytest.mark.parametrize("name", [name for name in Settings.model_fields if name not in TEXTS])
 @pytest.mark.parametrize("value", ["-1", "x", "nan", "9" * 40])
 def test_a_bad_value_is_one_line_that_names_the_setting(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"DETR_{name.upper()}", value)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from service.errors import BrokenMultipartError, EmptyUploadError, FieldError, UploadMemoryError
 from service.multipart import image_field
@@ -80,7 +83,7 @@ async def test_uploads_share_a_bounded_memory(serving: Serving, engine: FakeEngi
     async with serving(engine, max_body_bytes=1024, max_buffered_bytes=1024) as app:
         app.service.upload_memory.take(1025 - len(png))
         check_error(await app.detect(png), 503, "uploads_full")
-        app.service.upload_memory.give_back(1)
+        app.service.upload_memory.give_back(500)  # for the picture and for its answer
         assert (await app.detect(png)).status_code == 200
 
 
@@ -166,3 +169,32 @@ def test_what_is_not_a_form_is_called_broken(body: bytes, content_type: str) -> 
 def test_an_empty_field_is_called_empty() -> None:
     with pytest.raises(EmptyUploadError):
         image_field(form((field("image"), b"")), FORM)
+
+
+BOUNDARY = st.text(
+    st.characters(min_codepoint=33, max_codepoint=126, exclude_characters='";,'), min_size=1, max_size=70
+)
+PIECES = st.sampled_from(
+    [b"--x", b"--x--", b"\r\n", b"\n", b"--", b"Content-Disposition: form-data; name=", b"image", b'"image"', b";",
+     b"=", b"filename*=utf-8''%00", b":", b"\x00", b"\xff", b"Content-Transfer-Encoding: base64"]
+)  # fmt: skip
+BODIES = st.binary(max_size=300) | st.lists(PIECES | st.binary(max_size=4), max_size=40).map(b"".join)
+# As a header is read: each byte is a character.
+LATIN_1 = st.text(st.characters(max_codepoint=255), max_size=60)
+TYPES = st.just(FORM) | LATIN_1.map(lambda rest: "multipart/form-data; boundary=" + rest) | LATIN_1
+
+
+@settings(max_examples=1000)
+@given(BODIES, TYPES)
+def test_any_body_under_any_type_is_a_field_or_one_of_our_errors(body: bytes, content_type: str) -> None:
+    with suppress(BrokenMultipartError, FieldError, EmptyUploadError):
+        assert image_field(body, content_type)
+
+
+@given(st.binary(min_size=1), BOUNDARY)
+def test_whatever_is_in_the_field_comes_out_of_it(content: bytes, boundary: str) -> None:
+    assume(f"--{boundary}".encode() not in content)
+    mark = b"--" + boundary.encode()
+    head = b'Content-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
+    body = mark + b"\r\n" + head + content + b"\r\n" + mark + b"--\r\n"
+    assert image_field(body, f'multipart/form-data; boundary="{boundary}"') == content

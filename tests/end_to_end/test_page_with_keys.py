@@ -1,0 +1,51 @@
+"""The pages in a real browser where the service wants a key: the browser asks for it once, as a password."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, expect, sync_playwright
+
+from tests.end_to_end.conftest import REPOSITORY
+from tests.end_to_end.processes import free_port, running
+from tests.end_to_end.test_page import ARGUMENTS, CHROMIUM, EXAMPLE
+
+KEY = "a-key-of-the-users"
+
+
+@pytest.fixture
+def url(tmp_path: Path, need: Callable[..., None]) -> Iterator[str]:
+    need("chromium")
+    (tmp_path / "keys").write_text(f"{KEY}\n")
+    url = f"http://127.0.0.1:{(port := free_port())}"
+    command = [sys.executable, "-m", "service.cli", "serve", "--port", str(port), "--device", "cpu"]
+    command += ["--request-timeout-ms", "60000", "--api-keys-file", str(tmp_path / "keys")]
+    with running(command, f"{url}/health/ready", tmp_path / "log", cwd=REPOSITORY, timeout_s=120):
+        yield url
+
+
+@pytest.fixture
+def browser() -> Iterator[Browser]:
+    with (
+        sync_playwright() as playwright,
+        playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS, timeout=120_000) as browser,
+    ):
+        yield browser
+
+
+def test_a_browser_that_has_the_key_can_use_the_pages_and_another_sees_nothing(url: str, browser: Browser) -> None:
+    page = browser.new_context(http_credentials={"username": "", "password": KEY}).new_page()
+    page.goto(url)
+    expect(page.locator("#model")).to_contain_text("classes")
+    page.locator("#file").set_input_files(EXAMPLE)
+    expect(page.locator("#heading")).to_contain_text("OBJECTS")
+    page.goto(f"{url}/docs")
+    expect(page.locator("#operations")).to_contain_text("/detect")
+
+    stranger = browser.new_context(http_credentials={"username": "", "password": "wrong"}).new_page()
+    refused = stranger.goto(url)
+    assert refused is not None
+    assert refused.status == 401

@@ -1,0 +1,289 @@
+"""A real nginx, with the compose file's configuration, in front of a real service."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from service.settings import Settings
+from tests.end_to_end.conftest import REPOSITORY
+from tests.end_to_end.processes import free_port, running, started
+
+CONFIGURATION = REPOSITORY / "docker/nginx/nginx.conf"
+PATIENCE_S = 120  # for a loaded machine; nothing here asserts how long a thing takes
+JPEG = {"content-type": "image/jpeg"}
+
+
+@dataclass
+class Proxy:
+    """A running proxy, its log, and the metrics of the service behind it."""
+
+    port: int
+    metrics_url: str
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def connect(self) -> socket.socket:
+        connection = socket.socket()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(PATIENCE_S)
+        connection.connect(("127.0.0.1", self.port))
+        return connection
+
+    def wait_for(self, sample: str) -> None:
+        """Return when the service's metrics hold this line."""
+        deadline = time.monotonic() + PATIENCE_S
+        while f"\n{sample}\n" not in (text := httpx.get(self.metrics_url, timeout=PATIENCE_S).text):
+            assert time.monotonic() < deadline, text
+            time.sleep(0.05)
+
+
+def shipped(changes: dict[str, str]) -> str:
+    """The shipped configuration, with other words for some of its words."""
+    text = CONFIGURATION.read_text()
+    for old, new in changes.items():
+        assert old in text, old
+        text = text.replace(old, new)
+    return text
+
+
+@contextmanager
+def nginx(folder: Path, service_port: int, changes: dict[str, str]) -> Iterator[int]:
+    """The proxy before a port of this machine, for the length of a `with` block; gives its own port."""
+    port = free_port()
+    places = {
+        "detr:8000": f"127.0.0.1:{service_port}",
+        "listen 8080": f"listen 127.0.0.1:{port}",
+        "/tmp/": f"{folder}/",  # noqa: S108  # a path inside the container
+        "/dev/stdout": str(folder / "requests"),
+    }
+    configuration = folder / "nginx.conf"
+    configuration.write_text(shipped(places | changes))
+    # In a test nginx belongs to root, and its workers have to as well if they are to write where it does.
+    command = ["nginx", "-c", str(configuration), "-g", "daemon off; user root;"]
+    with started(command, folder / "nginx.log") as process:
+        deadline = time.monotonic() + PATIENCE_S
+        while not is_listening(port):
+            assert process.poll() is None, (folder / "nginx.log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        yield port
+
+
+def is_listening(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextmanager
+def proxied(folder: Path, demo: Path, changes: dict[str, str], *arguments: str) -> Iterator[Proxy]:
+    """A service and its proxy, for the length of a `with` block."""
+    service_port, metrics_port = free_port(), free_port()
+    serve = [sys.executable, "-m", "service.cli", "serve", "--model", str(demo), "--device", "cpu"]
+    serve += ["--engine-threads", "1", "--batch-timing-ms", "0", "--request-timeout-ms", "600000"]
+    serve += ["--port", str(service_port), "--metrics-port", str(metrics_port), *arguments]
+    ready = f"http://127.0.0.1:{service_port}/health/ready"
+    with (
+        running(serve, ready, folder / "service.log", cwd=REPOSITORY, timeout_s=PATIENCE_S),
+        nginx(folder, service_port, changes) as port,
+    ):
+        yield Proxy(port, f"http://127.0.0.1:{metrics_port}/metrics", folder / "requests")
+
+
+@pytest.fixture(scope="module")
+def proxy(need: Callable[..., None], demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    """The shipped proxy before a service as patient as it is."""
+    need("nginx", root=True)
+    with proxied(tmp_path_factory.mktemp("proxy"), demo, {}) as running_proxy:
+        yield running_proxy
+
+
+@pytest.fixture(scope="module")
+def impatient(need: Callable[..., None], demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    """A proxy and a service that wait for nobody."""
+    need("nginx", root=True)
+    changes = {"client_header_timeout 5s": "client_header_timeout 500ms"}
+    deadlines = ("--body-timeout-ms", "500", "--write-timeout-ms", "500")
+    with proxied(tmp_path_factory.mktemp("impatient"), demo, changes, *deadlines) as running_proxy:
+        yield running_proxy
+
+
+def check_error(response: httpx.Response, status: int, code: str) -> None:
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/json"
+    error = response.json()["error"]
+    assert error.keys() == {"code", "message", "request_id"}
+    assert error["code"] == code
+    assert error["request_id"] == response.headers["x-request-id"]
+
+
+def post(path: str, length: int, content_type: str = "image/jpeg") -> bytes:
+    """The head of an upload."""
+    fields = f"Host: a\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\n"
+    return f"POST {path} HTTP/1.1\r\n{fields}\r\n".encode()
+
+
+def received(connection: socket.socket) -> bytes:
+    """What the proxy sends until it closes."""
+    told = b""
+    with suppress(ConnectionResetError):
+        while chunk := connection.recv(65536):
+            told += chunk
+    return told
+
+
+def exchange(proxy: Proxy, sent: bytes) -> httpx.Response:
+    """What the proxy answers to these bytes before it closes."""
+    with proxy.connect() as connection:
+        connection.sendall(sent)
+        head, _, body = received(connection).partition(b"\r\n\r\n")
+    status, *fields = head.decode().split("\r\n")
+    return httpx.Response(int(status.split()[1]), headers=dict(line.split(": ", 1) for line in fields), content=body)
+
+
+def test_good_requests_pass(proxy: Proxy, jpeg: bytes) -> None:
+    with httpx.Client(base_url=proxy.url, timeout=PATIENCE_S) as client:
+        assert client.get("/health/ready").json() == {"status": "ready"}
+        for path in ("/detect", "/segment"):
+            raw = client.post(path, content=jpeg, headers=JPEG)
+            assert raw.status_code == 200
+            assert raw.json() == client.post(path, files={"image": jpeg}).json()
+            assert "server-timing" in raw.headers
+        assert client.get("/").status_code == 200
+        assert client.get("/metrics").status_code == 404
+
+
+def test_an_upload_without_a_length_passes(proxy: Proxy, jpeg: bytes) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield from (jpeg[start : start + 500] for start in range(0, len(jpeg), 500))
+
+    answer = httpx.post(f"{proxy.url}/detect", content=pieces(), headers=JPEG, timeout=PATIENCE_S)
+    assert answer.status_code == 200
+
+
+def test_a_request_has_one_name_on_both_sides(proxy: Proxy) -> None:
+    assert httpx.get(f"{proxy.url}/health/live", headers={"x-request-id": "mine-1"}).headers["x-request-id"] == "mine-1"
+    odd = httpx.get(f"{proxy.url}/health/live", headers={"x-request-id": 'a" b'}).headers["x-request-id"]
+    assert re.fullmatch(r"[0-9a-f]{32}", odd)
+    deadline = time.monotonic() + PATIENCE_S
+    while not {"mine-1", odd} <= {json.loads(line)["request_id"] for line in proxy.log.read_text().splitlines()}:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_the_log_holds_neither_target_nor_headers(proxy: Proxy) -> None:
+    httpx.get(f"{proxy.url}/secret-path?key=secret-query", headers={"x-api-key": "secret-key", "user-agent": "secret"})
+    httpx.get(f"{proxy.url}/health/live", headers={"x-request-id": "the-last-one"})
+    deadline = time.monotonic() + PATIENCE_S
+    while "the-last-one" not in (text := proxy.log.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert "secret" not in text
+
+
+def test_errors_of_the_service_pass_as_they_are(proxy: Proxy) -> None:
+    answer = httpx.post(f"{proxy.url}/detect", content=b"no picture", headers=JPEG, timeout=PATIENCE_S)
+    check_error(answer, 400, "not_an_image")
+
+
+def test_what_the_proxy_refuses_has_the_same_shape(proxy: Proxy) -> None:
+    check_error(exchange(proxy, post("/detect", 18 * 2**20) + b"x"), 413, "upload_too_large")
+    check_error(httpx.get(f"{proxy.url}/" + "x" * 9000), 414, "headers_too_large")
+    check_error(httpx.get(proxy.url, headers={"x": "x" * 9000}), 431, "headers_too_large")
+
+
+UNCLEAR = ["Content-Length: 5\r\nTransfer-Encoding: chunked", "Content-Length: -1", "Content-Length: 1\r\n" * 2]
+
+
+@pytest.mark.parametrize("head", UNCLEAR)
+def test_a_request_without_a_clear_end_goes_no_further(proxy: Proxy, head: str) -> None:
+    sent = f"POST /detect HTTP/1.1\r\nHost: a\r\n{head}\r\n\r\n0\r\n\r\n".encode()
+    check_error(exchange(proxy, sent), 400, "bad_request")
+
+
+def test_a_larger_body_than_the_service_takes_is_refused_by_the_service_and_still_answered(proxy: Proxy) -> None:
+    too_much = b"x" * (Settings().max_body_bytes + 1)
+    answer = httpx.post(f"{proxy.url}/detect", content=too_much, headers=JPEG, timeout=PATIENCE_S)
+    check_error(answer, 413, "upload_too_large")
+
+
+def test_slow_headers_are_cut_off(impatient: Proxy) -> None:
+    for begin in (b"", b"GET / HT", b"POST /detect HTTP/1.1\r\nHost: a\r\nX-Slow: "):
+        with impatient.connect() as connection:
+            connection.sendall(begin)
+            assert not received(connection).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize(("path", "status"), [("/detect", 408), ("/segment", 408), ("/nowhere", 404)])
+def test_a_slow_body_is_cut_off(impatient: Proxy, path: str, status: int) -> None:
+    assert exchange(impatient, post(path, 1000) + b"\xff\xd8").status_code == status
+
+
+def test_a_slow_reader_is_cut_off_and_holds_nothing_in_the_service(impatient: Proxy, large_jpeg: bytes) -> None:
+    with impatient.connect() as connection:
+        connection.sendall(post("/segment?overlay=true", len(large_jpeg)) + large_jpeg)
+        impatient.wait_for('detr_connections_closed_total{reason="slow_reader"} 1.0')
+        impatient.wait_for("detr_requests_in_flight 1.0")
+        head, _, body = received(connection).partition(b"\r\n\r\n")
+    (length,) = re.findall(rb"content-length: (\d+)", head.lower())
+    assert len(body) < int(length)
+
+
+@pytest.fixture(scope="module")
+def large_jpeg() -> bytes:
+    """A picture whose overlay is larger than any buffers on the way."""
+    pixels = np.random.default_rng(0).integers(0, 256, (2000, 3000, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()
+
+
+def test_one_address_takes_so_many_connections_and_no_more(
+    need: Callable[..., None], demo: Path, tmp_path: Path
+) -> None:
+    need("nginx", root=True)
+    with proxied(tmp_path, demo, {"limit_conn address 64": "limit_conn address 3"}) as few, ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(few.connect()).sendall(post("/detect", 9))
+        few.wait_for("detr_requests_in_flight 4.0")  # and the scrape itself
+        check_error(httpx.get(f"{few.url}/model"), 429, "too_many_connections")
+
+
+def test_a_service_that_is_not_there_is_a_502_in_the_same_shape(need: Callable[..., None], tmp_path: Path) -> None:
+    need("nginx", root=True)
+    with nginx(tmp_path, free_port(), {}) as port:
+        check_error(httpx.get(f"http://127.0.0.1:{port}/model"), 502, "service_unreachable")
+
+
+def test_the_proxy_lets_through_what_the_service_takes_and_outlasts_its_deadlines() -> None:
+    text = CONFIGURATION.read_text()
+    (megabytes,) = re.findall(r"client_max_body_size (\d+)m;", text)
+    (seconds,) = re.findall(r"proxy_read_timeout (\d+)s;", text)
+    (idle,) = re.findall(r"keepalive_timeout (\d+)s;\s+\}", text)
+    settings = Settings()
+    assert settings.max_body_bytes < int(megabytes) * 2**20
+    assert (settings.body_timeout_ms + settings.request_timeout_ms) / 1000 < int(seconds)
+    assert int(idle) < settings.keep_alive_timeout_s
+
+
+def test_the_proxy_of_the_compose_file_has_this_configuration() -> None:
+    services = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())["services"]
+    assert services["proxy"]["volumes"] == ["./docker/nginx/nginx.conf:/etc/nginx/nginx.conf:ro"]
+    assert services["proxy"]["ports"] == ["8000:8080"]
