@@ -1,4 +1,4 @@
-"""The command `detr`: `serve` and `predict` are here, the commands of the model beside them."""
+"""The command `detr`: `serve`, `predict` and `bench` are here, the commands of the model beside them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import get_args
 
 from model.cli import CommandParser, add_commands
 from service import predict
+from service.bench import command as bench
 from service.lifecycle import StartupError
 from service.server import BAD_SETTING, STARTUP_FAILED, run
-from service.settings import ENV_PREFIX, Device, LogLevel, Settings, SettingsError, read_settings
+from service.settings import ENV_PREFIX, SECRETS, Device, LogLevel, Precision, Settings, SettingsError, read_settings
 
-_CHOICES = {"device": get_args(Device), "log_level": get_args(LogLevel)}
+_CHOICES = {"device": get_args(Device), "precision": get_args(Precision), "log_level": get_args(LogLevel)}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,21 +24,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_serve(commands.add_parser("serve", help="run the service", description=_SERVE))
     summary = "find objects or segments in image files, without a server"
     predict.add_arguments(commands.add_parser("predict", help=summary, description=summary))
+    summary = "measure how fast a service answers, or a model file behind one of its own"
+    bench.add_arguments(commands.add_parser("bench", help=summary, description=summary))
     add_commands(commands)
     args = parser.parse_args(argv)
     return int(args.run(args) or 0)
 
 
 def add_serve(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `detr serve`: one for every setting, checked where settings are."""
+    """Add the arguments of `detr serve`: one for every setting that is no secret, checked where settings are."""
     for name, field in Settings.model_fields.items():
+        if name in SECRETS:
+            continue
         default = field.get_default(call_default_factory=True)
         parser.add_argument(
             f"--{name.replace('_', '-')}",
             default=argparse.SUPPRESS,
             choices=_CHOICES.get(name),
             metavar=None if name in _CHOICES else "VALUE",
-            help=f"{field.description}{'' if default is None else f' (default: {default})'}".replace("%", "%%"),
+            help=f"{field.description}{'' if default in (None, ()) else f' (default: {default})'}".replace("%", "%%"),
         )
     parser.set_defaults(run=serve)
 
@@ -56,9 +61,11 @@ def serve(args: argparse.Namespace) -> int:
 
 
 _SERVE = (
-    f"Run the service. Every option is also an environment variable: {ENV_PREFIX} and its name in capitals. "
+    f"Run the service. Every option is also an environment variable: {ENV_PREFIX} and its name in capitals. Keys are "
+    f"given in files or in {ENV_PREFIX}API_KEYS, never as an option. "
     "Exit codes: 0 after a clean shutdown, 1 if it cannot start, 2 for a bad setting, 3 if a shutdown had to "
-    "abandon accepted requests, 128 and the signal's number after a second signal."
+    "abandon accepted requests, 4 if the engine hung or could not be opened again, "
+    "128 and the signal's number after a second signal."
 )
 
 if __name__ == "__main__":

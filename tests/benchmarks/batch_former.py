@@ -23,18 +23,10 @@ from itertools import count
 
 from model.runtime.preprocess import ResizeRule
 from service.batch_former import Limits, Place, note_overtaken, plan_batch
+from service.bench.pictures import COCO_SIZES
 from service.latency_line import UNMEASURED, LatencyLine
 from service.settings import Settings
 
-# COCO's size mix: (height, width) in pixels, and how many of 496 pictures have that canvas after the resize; rare ones
-# are counted with the next aspect ratio. The 496 are the first of the validation list "5k" of COCO 2014, whose sizes
-# are in data/5k.shapes of github.com/ultralytics/yolov3 (commit 4156e83). Of 100, 69 are wide, 27 tall, 4 square.
-COCO_SIZES = {
-    (319, 640): 9, (360, 640): 15, (383, 640): 7, (407, 640): 7, (343, 500): 4, (415, 640): 8, (427, 640): 122,
-    (451, 640): 5, (457, 640): 5, (480, 640): 136, (513, 640): 3, (528, 640): 8, (338, 400): 4, (572, 640): 3,
-    (612, 612): 26, (640, 621): 4, (640, 532): 5, (640, 512): 4, (640, 493): 3, (640, 480): 61, (640, 459): 8,
-    (640, 427): 49,
-}  # fmt: skip
 RULE = ResizeRule(800, 1333)
 # DETR R50 is published with 0.036 s for one picture on a V100 (README of facebookresearch/detr). Nothing is published
 # on how that divides into fixed and per pixel, so half of it is taken, and the other shares are shown beside it.

@@ -1,0 +1,184 @@
+"""`detr bench`: how fast a running service answers, or a model file behind a service of its own."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, get_args
+
+from model.runtime.artifact import ArtifactError
+from model.runtime.engine import DeviceError
+from service.bench.bare_engine import Kind, bare_engine
+from service.bench.connection import Request, Target
+from service.bench.load import Sample, closed_loop, open_loop
+from service.bench.pictures import PictureError, pictures_of, synthetic_pictures
+from service.bench.report import (
+    Figures,
+    ServerFigures,
+    figures_of,
+    load_rows,
+    server_figures,
+    server_rows,
+    table,
+)
+from service.bench.running_service import BenchError, check_service, metrics_text
+from service.bench.server_process import ServerError, detr_service
+from service.errors import ServiceError
+from service.settings import Settings, SettingsError
+
+# Settings of the service that can be given for a model file, and their options.
+_PASSED_ON = ("device", "precision", "engine_threads", "max_batch_size")
+_SYNTHETIC = 64  # different pictures
+
+
+@dataclass(frozen=True)
+class Load:
+    """What is sent, and how."""
+
+    requests: Sequence[Request]
+    clients: int
+    rate: float | None  # requests a second; None for a closed loop
+    seconds: float
+    warmup: float  # seconds
+
+    async def run(self, target: Target) -> list[Sample]:
+        """Warm up and measure."""
+        if self.warmup > 0:
+            await self._run(target, self.warmup, seed=1)
+        return await self._run(target, self.seconds, seed=0)
+
+    async def _run(self, target: Target, seconds: float, seed: int) -> list[Sample]:
+        if self.rate is not None:
+            return await open_loop(target, self.requests, rate=self.rate, seconds=seconds, seed=seed)
+        return await closed_loop(target, self.requests, clients=self.clients, seconds=seconds, seed=seed)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `detr bench`."""
+    parser.add_argument("what", metavar="URL|FILE", help="a running service, or an artifact to start one with")
+    parser.add_argument("--task", choices=get_args(Kind), default="detect", help="(default: %(default)s)")
+    parser.add_argument("--threshold", type=float, help="score to pass; the model's own default if not given")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="pictures to send; synthetic ones if not given")
+    parser.add_argument(
+        "--scale", type=_positive, default=1.0, help="of synthetic pictures: 1 is COCO's sizes (default: %(default)s)"
+    )
+    load = parser.add_mutually_exclusive_group()
+    load.add_argument("--clients", type=_count, default=8, help="requests always in flight (default: %(default)s)")
+    load.add_argument("--rate", type=_positive, help="requests a second instead, whether or not they are answered")
+    parser.add_argument("--seconds", type=_positive, default=10.0, help="to measure (default: %(default)s)")
+    parser.add_argument("--warmup", type=float, default=2.0, help="seconds before that (default: %(default)s)")
+    parser.add_argument(
+        "--deadline-ms", type=_positive, default=math.inf, help="latency of a good answer; any if not given"
+    )
+    parser.add_argument(
+        "--header", action="append", default=[], type=_header, metavar="'NAME: VALUE'", help="to send too"
+    )
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures here as well")
+    for name in _PASSED_ON:
+        if name in Settings.model_fields:
+            described = Settings.model_fields[name].description
+            parser.add_argument(
+                f"--{name.replace('_', '-')}", metavar="VALUE", help=f"of a FILE's service: {described}"
+            )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print; 1 with one line on standard error where that is not possible."""
+    try:
+        found = _bench_url(args) if "://" in args.what else _bench_file(args)
+        if args.json is not None:
+            args.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    except (BenchError, PictureError, ServerError, ServiceError, SettingsError, ArtifactError, DeviceError) as error:
+        print(f"detr bench: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"detr bench: cannot write {error.filename}: {error.strerror}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _bench_url(args: argparse.Namespace) -> dict[str, Any]:
+    given = [name for name in _PASSED_ON if getattr(args, name, None) is not None]
+    if given:
+        raise BenchError(f"--{given[0].replace('_', '-')} needs a model file, not a URL; a running service has its own")
+    try:
+        target = Target.of(args.what)
+    except ValueError as error:
+        raise BenchError(str(error)) from None
+    figures, server = asyncio.run(_measure(args, target, _load(args, _pictures(args))))
+    memory = "memory", _megabytes(server.resident_bytes)
+    print(table([*load_rows(figures), *server_rows(server), memory]))
+    return {"load": asdict(figures), "server": asdict(server)}
+
+
+def _bench_file(args: argparse.Namespace) -> dict[str, Any]:
+    pictures = _pictures(args)
+    settings = {name: str(value) for name in _PASSED_ON if (value := getattr(args, name, None)) is not None}
+    settings["model"] = args.what
+    with bare_engine(settings, pictures, args.task, args.threshold) as engine:
+        times, batch_size = engine.seconds(seconds=args.seconds), engine.batch_size
+    limit = batch_size * len(times) / sum(times)
+    with detr_service(settings) as server:
+        figures, counted = asyncio.run(_measure(args, server.target, _load(args, pictures)))
+        peak = server.peak_memory_bytes()
+    ratio = figures.throughput / limit
+    engine_rows = [
+        ("engine alone", f"{limit:.2f} images/s, {1000 * median(times):.1f} ms for a batch of {batch_size}"),
+        ("service ÷ engine alone", f"{ratio:.3f}"),
+    ]
+    print(table([*load_rows(figures), *server_rows(counted), ("peak memory", _megabytes(peak)), *engine_rows]))
+    engine_alone = {"throughput": limit, "batch_size": batch_size, "p50_ms": 1000 * median(times), "ratio": ratio}
+    return {"load": asdict(figures), "server": asdict(counted), "peak_memory_bytes": peak, "engine_alone": engine_alone}
+
+
+def _pictures(args: argparse.Namespace) -> list[bytes]:
+    return pictures_of(args.images) if args.images is not None else synthetic_pictures(_SYNTHETIC, args.scale)
+
+
+def _load(args: argparse.Namespace, pictures: Sequence[bytes]) -> Load:
+    path = f"/{args.task}" + ("" if args.threshold is None else f"?threshold={args.threshold:g}")
+    requests = [Request(path, picture, headers=dict(args.header)) for picture in pictures]
+    return Load(requests, args.clients, args.rate, args.seconds, args.warmup)
+
+
+async def _measure(args: argparse.Namespace, target: Target, load: Load) -> tuple[Figures, ServerFigures]:
+    """Check that the server can be asked this, load it, and read its metrics around that."""
+    headers = dict(args.header)
+    await check_service(target, args.task, headers)
+    before = await metrics_text(target, headers)
+    samples = await load.run(target)
+    after = await metrics_text(target, headers)
+    return figures_of(samples, args.deadline_ms), server_figures(before, after)
+
+
+def _megabytes(count: float | None) -> str:
+    return "-" if count is None else f"{count / 1e6:.0f} MB"
+
+
+def _positive(text: str) -> float:
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return number
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return number
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip() or any(character in text for character in "\r\n"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not 'NAME: VALUE'")
+    return name.strip(), value.strip()

@@ -1,0 +1,1 @@
+"""What one would serve DETR with otherwise, to compare with."""
