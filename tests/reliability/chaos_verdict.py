@@ -1,0 +1,131 @@
+"""What a client of a server in trouble saw, and whether that was as promised.
+
+A request that was sent whole gets exactly one answer: its own right one or an honest refusal. Only if the server was
+killed meanwhile, it may get a broken connection instead, and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tests.reliability.mortal_server import MortalServer, Window
+
+Leave = Literal["uploading", "queued", "reading"]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A request and the one right answer to it, which is that of a quiet server."""
+
+    path: str
+    body: bytes = field(repr=False)
+    content_type: str
+    status: int
+    answer: bytes = field(repr=False)
+    identity: int = 0  # of the picture, for the engine
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a client behaves."""
+
+    name: str
+    keep_connection: bool = True
+    pieces: int = 1  # in which the request is sent
+    reads_slowly: bool = False
+    leaves: Leave | None = None  # when
+    stops_amid: bool = False  # its request, and waits
+    has_no_key: bool = False
+
+
+@dataclass
+class Keys:
+    """Which API key a well-behaved client has at the moment."""
+
+    valid: str
+    rotations: list[Window] = field(default_factory=list)  # when either key may be refused
+
+
+@dataclass
+class World:
+    """What clients and operator share."""
+
+    server: MortalServer
+    keys: Keys
+    asks: Sequence[Ask]
+    engine_faults: list[Window] = field(default_factory=list)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    violations: list[str] = field(default_factory=list)
+    answered: dict[str, int] = field(default_factory=dict)  # request id to the server's generation
+    is_over: bool = False
+
+    def had_fault(self, begin: float, end: float) -> bool:
+        """Whether the engine was told to fail at any moment between two."""
+        return any(fault.overlaps(begin, end) for fault in self.engine_faults)
+
+    def had_rotation(self, begin: float, end: float) -> bool:
+        """Whether keys were changed at any moment between two."""
+        return any(rotation.overlaps(begin, end) for rotation in self.keys.rotations)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One that was read whole."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """What one client saw of one request."""
+
+    ask: Ask
+    manner: Manner
+    request_id: str
+    begin: float  # seconds of `time.monotonic()`
+    sent: float  # when all of it was; infinity if that was never
+    end: float
+    answer: Answer | None  # None where the connection ended without one
+    problem: str = ""  # with the connection
+
+
+def outcome_of(answer: Answer) -> str:
+    """The status, and the error's code if it is one."""
+    if answer.status == 200:
+        return "200"
+    return f"{answer.status} {json.loads(answer.body)['error']['code']}"
+
+
+def fault_of(exchange: Exchange, world: World) -> str | None:
+    """Which promise was broken, if any."""
+    begin, end, answer, manner = exchange.begin, exchange.end, exchange.answer, exchange.manner
+    if answer is None:
+        may_end = manner.stops_amid or world.server.may_lose(begin, exchange.sent, end)
+        return None if may_end and "within" not in exchange.problem else "no answer"
+    if exchange.problem and not world.server.was_dead(begin, end):
+        return "not exactly one answer"
+    # A request that stopped before its id was sent is answered with another.
+    if not manner.stops_amid and answer.headers.get("x-request-id") != exchange.request_id:
+        return "another's answer"
+    if manner.has_no_key:
+        return None if answer.status == 401 else "let in without a key"
+    if answer.status == exchange.ask.status:
+        return None if answer.body == exchange.ask.answer or answer.status != 200 else "a wrong answer"
+    if answer.status == 503 and not re.fullmatch(r"[1-9]\d*", answer.headers.get("retry-after", "")):
+        return "no word of when to try again"
+    allowed = {
+        503: True,
+        504: True,
+        500: world.had_fault(begin, end) and outcome_of(answer) == "500 engine_error",
+        401: world.had_rotation(begin, end),
+        408: manner.stops_amid or manner.pieces > 1,
+        400: manner.stops_amid,
+    }
+    return None if allowed.get(answer.status, False) else "a status that nothing explains"

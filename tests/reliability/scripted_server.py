@@ -1,0 +1,56 @@
+"""The real service, its sockets, signals and protocol included, with a scripted engine in place of a network.
+
+    python -m tests.reliability.scripted_server --model TINY.onnx --port 0 --script '{"delay_ms": 20}'
+
+Takes the options of `detr serve`. While it runs, its script is changed over a socket that is inherited
+(`--control-fd`): a line of JSON changes fields of the script, and is answered by a line with the engine's report. An
+empty line only asks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import socket
+import sys
+import threading
+from dataclasses import asdict
+
+from service.cli import add_serve
+from service.lifecycle import StartupError
+from service.server import BAD_SETTING, STARTUP_FAILED, run
+from service.settings import Settings, SettingsError, read_settings
+from tests.reliability.scripted_engine import Script, ScriptedEngine
+
+
+def main() -> int:
+    """Serve until told to stop; the exit codes are those of `detr serve`."""
+    parser = argparse.ArgumentParser(prog="scripted_server")
+    add_serve(parser)
+    parser.add_argument("--script", type=json.loads, default={})
+    parser.add_argument("--control-fd", type=int)
+    arguments = vars(parser.parse_args())
+    engine = ScriptedEngine(Script().changed(arguments["script"]))
+    if arguments["control_fd"] is not None:
+        control = socket.socket(fileno=arguments["control_fd"])
+        threading.Thread(target=obey, args=(control, engine), daemon=True, name="control").start()
+    try:
+        given = {name: value for name, value in arguments.items() if name in Settings.model_fields}
+        return run(read_settings(given), engine)
+    except (SettingsError, StartupError) as error:
+        print(f"scripted_server: {error}", file=sys.stderr)
+        return BAD_SETTING if isinstance(error, SettingsError) else STARTUP_FAILED
+
+
+def obey(control: socket.socket, engine: ScriptedEngine) -> None:
+    """Answer each line with the report, having changed the script as it says, until the other end is closed."""
+    with control.makefile("rw", encoding="utf-8") as lines:
+        for line in lines:
+            if changes := json.loads(line or "{}"):
+                engine.follow(engine.script.changed(changes))
+            lines.write(json.dumps(asdict(engine.report)) + "\n")
+            lines.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
