@@ -15,6 +15,7 @@ COMMANDS = {
     "train": ("model.train", "train a network on a COCO-format folder"),
     "evaluate": ("model.evaluate", "measure AP and PQ of an artifact or a checkpoint"),
     "export": ("model.export", "turn a checkpoint into the one file that is served, and prove it equal"),
+    "quantize": ("model.quantize", "turn an artifact into int8, and write it only if it stays accurate"),
     "fetch": ("model.fetch", "download a published model, check it and export it"),
     "shapes": ("model.data.shapes", "write a data set of synthetic scenes"),
 }

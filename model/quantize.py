@@ -1,0 +1,128 @@
+"""The command `detr quantize`: an artifact whose convolutions and transformer compute in int8, if it is as accurate."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Collection
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+
+from model.data.folders import KINDS
+from model.proved_artifact import write_proved
+from model.quantization.int8_graph import golden_of, int8_graph
+from model.quantization.judge import JUDGED, AccuracyError, Judge
+from model.quantization.pictures import choose_pictures
+from model.quantization.plan import PARTS, Part
+from model.runtime.artifact import Artifact, ArtifactError, read_artifact
+from model.runtime.engine import DEVICES, DeviceError, open_engine
+from model.runtime.golden_replay import replay_golden
+from model.runtime.openvino_engine import missing_for_openvino
+from model.runtime.postprocess import OutputError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `detr quantize`."""
+    parser.add_argument("artifact", type=Path, help="a float32 artifact, as `detr export` writes it")
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="pictures like those to be served")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the artifact to write")
+    parser.add_argument("--pictures", type=int, default=300, help="how many of DIR to use (default: %(default)s)")
+    parser.add_argument(
+        "--parts",
+        nargs="+",
+        choices=PARTS,
+        default=PARTS[:1],
+        help="what becomes int8; with more than the backbone, an answer depends on the batch by int8's rounding "
+        "(default: backbone)",
+    )
+    parser.add_argument("--data", choices=KINDS, help="what --root holds: the accuracy is measured on it")
+    parser.add_argument("--root", type=Path, help="folder of the data set; not of the pictures in DIR")
+    parser.add_argument("--split", default="val", help="(default: %(default)s)")
+    for name in JUDGED:
+        parser.add_argument(
+            f"--max-{name.lower()}-drop",
+            type=float,
+            default=0.003,
+            metavar="DROP",
+            help=f"the file is written if {name} falls by no more; 0.003 is 0.3 points (default: %(default)s)",
+        )
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="to measure on (default: %(default)s)")
+    parser.add_argument("--unchecked", action="store_true", help="write the file without measuring its accuracy")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Carry out `detr quantize`: says what became int8, and what that costs. What goes wrong ends in one clear line."""
+    try:
+        judge = judge_of(args)
+        quantize(args.artifact, args.images, args.out, args.pictures, args.parts, judge)
+    except (AccuracyError, ArtifactError, DeviceError, OutputError, OSError, ValueError) as error:
+        raise SystemExit(f"detr quantize: {error}") from error
+
+
+def judge_of(args: argparse.Namespace) -> Judge | None:
+    """Who decides on the file, from the command line; None if nobody shall. Raises ValueError if that was not said."""
+    if args.unchecked and (args.data or args.root):
+        raise ValueError("--unchecked measures nothing; leave out either it, or --data and --root")
+    if args.unchecked:
+        return None
+    if not (args.data and args.root):
+        raise ValueError(
+            "the accuracy of the int8 model cannot be checked without a data set: give --data and --root, or "
+            "--unchecked to write the file anyway"
+        )
+    max_drop = {name: getattr(args, f"max_{name.lower()}_drop") for name in JUDGED}
+    return Judge(args.data, args.root, args.split, max_drop, args.device)
+
+
+def quantize(
+    source: Path,
+    images: Path,
+    out: Path,
+    pictures: int = 300,
+    parts: Collection[Part] = PARTS[:1],
+    judge: Judge | None = None,
+) -> None:
+    """Write the int8 artifact of a float32 one, calibrated on pictures of a folder, if the judge lets it pass.
+
+    The file appears under its name only then; an older file there is left as it was until then. Raises AccuracyError
+    if it does not pass; ArtifactError or ValueError for an artifact that cannot be quantised; what `choose_pictures`,
+    opening engines and evaluating raise.
+    """
+    artifact = read_artifact(source)
+    if artifact.metadata.precision != "float32":
+        raise ValueError(f"{source.name} is {artifact.metadata.precision} already; quantise the float32 artifact")
+    paths = choose_pictures(images, pictures)
+    before = judge.figures(artifact) if judge else {}
+    proto, counts = int8_graph(artifact, paths, parts)
+    print(f"calibrated on {len(paths)} pictures; int8 layers: {', '.join(f'{n} {part}' for part, n in counts.items())}")
+
+    def proof(unproved: Artifact) -> dict[str, float]:
+        for device in ("cpu", *([] if missing_for_openvino() else ["openvino"])):
+            replay_golden(open_engine(unproved, device), unproved)
+        after = judge.figures(unproved) if judge else {}
+        for name in after:
+            print(f"{name}: {before[name]:.4f} in float32, {after[name]:.4f} in int8")
+        if judge:
+            judge.compare(before, after)
+        return after
+
+    provenance = artifact.metadata.provenance | {"quantized": _how(artifact, len(paths), counts)}
+    metadata = replace(artifact.metadata, precision="int8", provenance=provenance)
+    write_proved(out, proto, metadata, golden_of(proto, artifact.golden), proof)
+    if not judge:
+        print("the accuracy was not checked")
+    sizes = [path.stat().st_size / 1e6 for path in (source, out)]
+    print(f"wrote {out} ({sizes[1]:.1f} MB; {source.name} has {sizes[0]:.1f} MB)")
+
+
+def _how(artifact: Artifact, pictures: int, counts: dict[Part, int]) -> dict[str, Any]:
+    """For the metadata: what was quantised, from what and with what."""
+    return {
+        "float32_sha256": artifact.digest,
+        "pictures": pictures,
+        "int8_layers": counts,
+        "with": {name: version(name) for name in ("detr-serve", "onnx")} | {"onnxruntime": onnxruntime.__version__},
+    }
