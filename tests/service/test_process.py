@@ -217,9 +217,10 @@ def test_a_port_in_use_is_one_line_that_names_it(process: Process, panoptic_arti
 
 
 def test_sigterm_finishes_what_was_begun(panoptic_artifact: Path, jpeg: bytes) -> None:
-    # The delay keeps the request in the queue until the drain sends it.
+    # The delay keeps the request in the queue until the drain sends it, if company is not measured to be of no use.
+    waiting = ("--max-queue-delay-ms", "10000", "--batch-timing-ms", "0", "--request-timeout-ms", "600000")
     with (
-        serving(panoptic_artifact, "--max-queue-delay-ms", "10000", "--request-timeout-ms", "600000") as running,
+        serving(panoptic_artifact, *waiting) as running,
         running.connect() as client,
     ):
         head = f"POST /detect HTTP/1.1\r\nHost: a\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
