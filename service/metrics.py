@@ -34,6 +34,12 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
+        self._add_clients()
+        self._add_batches()
+        self._add_operations()
+
+    def _add_clients(self) -> None:
+        """Of requests and connections."""
         self.requests = Counter(
             "detr_requests",
             "requests answered, by endpoint and status",
@@ -63,6 +69,15 @@ class Metrics:
         )  # fmt: skip
         # Looked up once, because every request is noted under each.
         self._stages = {stage: self.stage_duration.labels(stage=stage) for stage in get_args(Stage)}
+        self.rejected = Counter(
+            "detr_rejected",
+            "requests not answered with a success, by error code",
+            ["reason"],
+            registry=self.registry,
+        )
+
+    def _add_batches(self) -> None:
+        """Of the queue and what leaves it."""
         self.queue_depth = Gauge("detr_queue_depth", "images that wait for the engine", registry=self.registry)
         self.batch_size = Histogram(
             "detr_batch_size", "images in a batch", buckets=_BATCH_SIZES, registry=self.registry
@@ -85,6 +100,9 @@ class Metrics:
             "images in the largest batch that is tried: max_batch_size, or less for a while after memory ran out",
             registry=self.registry,
         )
+
+    def _add_operations(self) -> None:
+        """Of the engine, the model and the process."""
         self.engine_reopens = Counter(
             "detr_engine_reopens",
             "how often the engine was opened again because image after image failed: opened, failed",
@@ -110,12 +128,6 @@ class Metrics:
         self.log_lines_dropped = Counter(
             "detr_log_lines_dropped",
             "lines that were not written, because the log's reader is too slow or the log cannot be written",
-            registry=self.registry,
-        )
-        self.rejected = Counter(
-            "detr_rejected",
-            "requests not answered with a success, by error code",
-            ["reason"],
             registry=self.registry,
         )
         self.model_info = Info("detr_model", "the model that is served", registry=self.registry)
