@@ -18,6 +18,7 @@ from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from service.connections import Connections, Limits
+from service.crumbs import CrumbRefusingConnection
 from service.errors import MalformedRequestError
 from service.middleware import new_request_id
 from service.schemas import ErrorBody, ErrorResponse
@@ -28,6 +29,7 @@ logger = logging.getLogger("service.request")
 # Who has just been answered gets a moment to notice, however late it is.
 _MIN_LINGER_S = 1.0
 _NOT_HTTP = "the request is not valid HTTP"
+_CRUMBS = "the body comes in too many small pieces; send kilobytes at a time"
 
 
 class _Transport:
@@ -74,6 +76,7 @@ class GuardedProtocol(H11Protocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.conn: CrumbRefusingConnection = CrumbRefusingConnection(self.config.h11_max_incomplete_event_size or 0)
         self._app = self.app
         self.app = self._run_app
         self.is_closing = False
@@ -181,7 +184,7 @@ class GuardedProtocol(H11Protocol):
         async def receive_or_raise() -> Message:
             message = await receive()
             if self._is_malformed:
-                raise MalformedRequestError(_NOT_HTTP)
+                raise MalformedRequestError(_CRUMBS if self.conn.has_seen_crumbs else _NOT_HTTP)
             return message
 
         async def send_or_close(message: Message) -> None:

@@ -241,23 +241,35 @@ def test_no_client_makes_a_new_series(server: ServerProcess, measured: Measured,
     assert size <= 100_000
 
 
-def drip(server: ServerProcess, chunks: int) -> int:
-    """Status of an upload of one-byte chunks."""
+def drip(server: ServerProcess, body: bytes, length: int = 1) -> httpx.Response:
+    """What an upload in chunks of so many bytes is answered."""
     with connect(server.port) as connection:
         with suppress(BrokenPipeError, ConnectionResetError):  # it may have seen enough
             connection.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
-            for _ in range(chunks // 1000):
-                connection.sendall(b"1\r\nx\r\n" * 1000)
+            chunks = [b"%x\r\n%b\r\n" % (length, body[at : at + length]) for at in range(0, len(body), length)]
+            for at in range(0, len(chunks), 1000):
+                connection.sendall(b"".join(chunks[at : at + 1000]))
             connection.sendall(b"0\r\n\r\n")
         answer = read_answer(connection)
         assert answer is not None
-        return answer.status_code
+        return answer
 
 
 @pytest.mark.row(id="S2")
-def test_a_body_in_crumbs_is_read_or_refused(server: ServerProcess) -> None:
-    assert drip(server, 20_000) == 400
+def test_a_body_in_crumbs_is_refused(server: ServerProcess) -> None:
+    refused = drip(server, bytes(20_000))
+    assert refused.status_code == 400
+    assert refused.json()["error"]["code"] == "bad_request"
+    assert "small pieces" in refused.json()["error"]["message"]
     assert server.errors() == []
+
+
+@pytest.mark.row(id="S2")
+def test_small_pieces_are_no_crumbs(server: ServerProcess) -> None:
+    small = picture(7)
+    assert len(small) < 4096
+    for body, length in ((small, 1), (small + bytes(200 * 5000 - len(small)), 200)):
+        assert identity_of(drip(server, body, length).json()) == 7
 
 
 @pytest.mark.soak
@@ -266,10 +278,10 @@ def test_a_body_in_crumbs_is_read_or_refused(server: ServerProcess) -> None:
 def test_twenty_bodies_in_a_million_crumbs_leave_no_memory_behind(start: Scripted, measured: Measured) -> None:
     with start(*PATIENT) as server:
         for _ in range(4):
-            drip(server, 1_000_000)
+            drip(server, bytes(1_000_000))
         until(lambda: server.samples()["detr_requests_in_flight"] == 1)
         before = server.rss()
-        statuses = Counter(drip(server, 1_000_000) for _ in range(20))
+        statuses = Counter(drip(server, bytes(1_000_000)).status_code for _ in range(20))
         until(lambda: server.samples()["detr_requests_in_flight"] == 1)
         grown = server.rss() - before
         assert server.errors() == []
