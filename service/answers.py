@@ -14,7 +14,7 @@ from PIL import Image
 
 from model.runtime.metadata import Metadata
 from model.runtime.overlay import draw_panoptic
-from model.runtime.panoptic import PanopticResult, panoptic_of
+from model.runtime.panoptic import PanopticResult, panoptic
 from model.runtime.postprocess import Detections, detect
 from model.runtime.raw_outputs import NO_MASKS, ImageOutputs
 from model.runtime.segment_codec import encode_rles, id_png
@@ -139,9 +139,7 @@ def segments_of(metadata: Metadata, prepared: Prepared, outputs: ImageOutputs, t
     if metadata.mask_stride is None or outputs.mask_logits is None or outputs.query_index is None:
         raise _no_masks(metadata)
     height, width = prepared.resized.shape[:2]
-    return panoptic_of(
-        outputs, (height, width), prepared.orig_size, metadata.categories, threshold, metadata.mask_stride
-    )
+    return panoptic(outputs, (height, width), prepared.orig_size, metadata.categories, threshold, metadata.mask_stride)
 
 
 def detect_response(metadata: Metadata, orig_size: tuple[int, int], found: Detections) -> DetectResponse:

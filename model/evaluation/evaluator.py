@@ -17,7 +17,7 @@ from model.evaluation.box_quality import count_boxes
 from model.evaluation.panoptic_quality import Counts, Segmentation, count_segments, panoptic_quality
 from model.evaluation.segment_annotations import SegmentAnnotations
 from model.runtime.categories import Category
-from model.runtime.panoptic import PanopticResult, panoptic_of
+from model.runtime.panoptic import PanopticResult, panoptic
 from model.runtime.postprocess import scored_boxes
 from model.runtime.raw_outputs import NO_MASKS, ImageOutputs, RawOutputs
 
@@ -168,7 +168,7 @@ class Evaluator:
         """The panoptic answer for a picture, as in the service, which is what is judged."""
         assert self.mask_stride is not None
         orig_size = self.data.sizes[index]
-        return panoptic_of(output, size, orig_size, self.categories, self.segment_threshold, self.mask_stride)
+        return panoptic(output, size, orig_size, self.categories, self.segment_threshold, self.mask_stride)
 
     def _answer(self, index: int, size: tuple[int, int], output: ImageOutputs) -> Answer:
         boxes = self._scored(output, self.data.sizes[index])

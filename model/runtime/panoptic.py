@@ -54,29 +54,6 @@ class PanopticResult:
         return self.ids.array()
 
 
-def panoptic_of(
-    outputs: ImageOutputs,
-    size: tuple[int, int],
-    orig_size: tuple[int, int],
-    categories: Sequence[Category],
-    threshold: float,
-    mask_stride: int,
-) -> PanopticResult:
-    """`panoptic` of what a network with masks says about one image; the other arguments are its own."""
-    assert outputs.mask_logits is not None
-    assert outputs.query_index is not None
-    return panoptic(
-        outputs.pred_logits,
-        outputs.mask_logits,
-        outputs.query_index,
-        size,
-        orig_size,
-        categories,
-        threshold,
-        mask_stride,
-    )
-
-
 @dataclass(frozen=True)
 class _Candidates:
     """The queries that see something, as segments: stuff queries of one class share one."""
@@ -88,9 +65,7 @@ class _Candidates:
 
 
 def panoptic(
-    pred_logits: NDArray[np.float32],
-    mask_logits: NDArray[np.float32],
-    query_index: NDArray[np.int64],
+    outputs: ImageOutputs,
     size: tuple[int, int],
     orig_size: tuple[int, int],
     categories: Sequence[Category],
@@ -100,10 +75,8 @@ def panoptic(
     """Panoptic segmentation of one image, in its original pixels.
 
     Args:
-        pred_logits: float32 [Q, C + 1], the last class is no-object.
-        mask_logits: float32 [k, m, n] with m >= ceil(h / stride) and n >= ceil(w / stride); what is beyond is
-            padding.
-        query_index: int64 [k], the query of each mask. A query that has no mask is no candidate.
+        outputs: of a network with masks. What the masks have beyond ceil(h / stride) and ceil(w / stride) is padding; a
+            query that has no mask is no candidate.
         size: (h, w) in pixels, the image as the network saw it, without padding.
         orig_size: (H, W) in pixels of the image that the result is wanted in.
         categories: by class index, length C.
@@ -113,7 +86,7 @@ def panoptic(
     Raises:
         OutputError: a logit is NaN or infinite.
     """
-    candidates = _candidates(pred_logits, mask_logits, query_index, size, categories, threshold, mask_stride)
+    candidates = _candidates(outputs, size, categories, threshold, mask_stride)
     sampling = _Sampling.of(size, orig_size)
     segment_map, alive = _assign(candidates, sampling)
     if not alive:
@@ -154,19 +127,19 @@ class _Sampling:
 
 
 def _candidates(
-    pred_logits: NDArray[np.float32],
-    mask_logits: NDArray[np.float32],
-    query_index: NDArray[np.int64],
+    outputs: ImageOutputs,
     size: tuple[int, int],
     categories: Sequence[Category],
     threshold: float,
     mask_stride: int,
 ) -> _Candidates:
-    probabilities = softmax(pred_logits)[query_index]  # [k, C + 1]
+    assert outputs.mask_logits is not None
+    assert outputs.query_index is not None
+    probabilities = softmax(outputs.pred_logits)[outputs.query_index]  # [k, C + 1]
     best = probabilities.argmax(axis=1)
     kept = np.flatnonzero((best < len(categories)) & (probabilities.max(axis=1) > threshold))
     height, width = (-(-side // mask_stride) for side in size)
-    masks = mask_logits[kept, :height, :width]
+    masks = outputs.mask_logits[kept, :height, :width]
     if not np.isfinite(masks).all():
         raise OutputError("the network gave a mask logit that is not finite")
     number_of: dict[tuple[int, int], int] = {}  # by class, and for things by query as well

@@ -25,7 +25,7 @@ from model.evaluation.pictures import annotated_result
 from model.parity_proof import run_torch
 from model.runtime.categories import Category
 from model.runtime.overlay import draw_detections, draw_panoptic
-from model.runtime.panoptic import PanopticResult, panoptic_of
+from model.runtime.panoptic import PanopticResult, panoptic
 from model.runtime.postprocess import Detections, detect
 from model.runtime.preprocess import ResizeRule, make_batch, resize
 from model.runtime.raw_outputs import NO_MASKS
@@ -116,7 +116,7 @@ def _pair(network: ServedNetwork, data: CocoDataset, index: int, config: ModelCo
     if with_masks:
         truth = annotated_segments(target, size, data.categories)
         stride = detector_of(network.network).body.level_strides[0]
-        answer = panoptic_of(output, batch.sizes[0], size, data.categories, config.segment_threshold, stride)
+        answer = panoptic(output, batch.sizes[0], size, data.categories, config.segment_threshold, stride)
         drawings = [draw_panoptic(tile, result, data.categories) for result in (truth, answer)]
         counts = len(truth.segments), len(answer.segments)
     else:

@@ -30,6 +30,7 @@ from PIL import Image
 
 from model.runtime.categories import Category
 from model.runtime.panoptic import PanopticResult, panoptic
+from model.runtime.raw_outputs import ImageOutputs
 from model.runtime.segment_codec import RLE, encode_rle, encode_rles, id_png, read_id_png
 from service.schemas import ImageSize, SegmentResponse
 
@@ -64,7 +65,9 @@ class Scene:
     def segments(self) -> PanopticResult:
         """The product's way."""
         queries = np.arange(len(self.logits))
-        return panoptic(self.logits, self.masks, queries, SIZE, PHOTO, CATEGORIES, 0.5, STRIDE)
+        boxes = np.zeros((len(queries), 4), dtype=np.float32)
+        outputs = ImageOutputs(self.logits, boxes, self.masks, queries)
+        return panoptic(outputs, SIZE, PHOTO, CATEGORIES, 0.5, STRIDE)
 
     def plain_segments(self) -> tuple[NDArray[np.int32], list[int], list[list[int]]]:
         """Id map of the photo, areas, and boxes (xyxy)."""

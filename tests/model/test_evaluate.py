@@ -154,12 +154,7 @@ def _answer(
     orig_size = (picture.shape[0], picture.shape[1])
     batch = make_batch([resize(picture, metadata.resize)])
     output = engine.infer(batch, np.array([metadata.segment_threshold], np.float32)).image(0)
-    assert output.mask_logits is not None
-    assert output.query_index is not None
-    found = panoptic(
-        output.pred_logits, output.mask_logits, output.query_index, batch.sizes[0], orig_size,
-        metadata.categories, metadata.segment_threshold, 4,
-    )  # fmt: skip
+    found = panoptic(output, batch.sizes[0], orig_size, metadata.categories, metadata.segment_threshold, 4)
     truth = Scene(found.id_map, {s.id: metadata.categories[s.label].id for s in found.segments})
     every = scored_boxes(output.pred_logits, output.pred_boxes, orig_size)
     boxes = [

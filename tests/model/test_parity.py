@@ -22,6 +22,7 @@ from model.nested_tensor import NestedTensor, normalize, pad_images
 from model.runtime.categories import Category
 from model.runtime.panoptic import PanopticResult, panoptic
 from model.runtime.postprocess import best_real_class, scored_boxes
+from model.runtime.raw_outputs import ImageOutputs
 from model.segmentation import DETRsegm
 from tests.model.networks import filled
 
@@ -155,16 +156,13 @@ def test_the_kept_queries_are_the_published_ones(solo: dict[tuple[str, int], Pre
 def segmented(outputs: Predictions, i: int, queries: NDArray[np.int64]) -> PanopticResult:
     """The panoptic result at twice the size, as if only `queries` had masks."""
     height, width = IMAGES[i].shape[1:]
-    return panoptic(
+    of_image = ImageOutputs(
         outputs["pred_logits"][0].numpy(),
+        outputs["pred_boxes"][0].numpy(),
         outputs["pred_masks"].numpy()[queries],
         queries,
-        (height, width),
-        (2 * height, 2 * width),
-        CATEGORIES,
-        0.5,
-        4,
     )
+    return panoptic(of_image, (height, width), (2 * height, 2 * width), CATEGORIES, 0.5, 4)
 
 
 def survivors(outputs: Predictions, i: int) -> NDArray[np.int64]:
