@@ -6,16 +6,20 @@ PORT ?= 8000
 DEVICE ?= auto
 # The model to serve; empty means the demo model in model/demo.
 MODEL ?=
+# For more options to uv, e.g. make lock LOCK=--upgrade, or LOCK='--upgrade-package pillow'
+LOCK ?=
 # For more options to pytest, e.g. make test TESTS="tests/service -k queue -x"
 TESTS ?=
 
 SERVE := .venv-serve
 DEV := .venv
+SUPPLY := .venv-supply
+IMAGES := openvino cpu cuda
 MYPY_PATHS := model service tests
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test soak lint format typecheck clean
+.PHONY: help serve test soak lint format typecheck lock audit clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,8 +44,21 @@ format: $(DEV)/installed ## Rewrite the code in the house format
 typecheck: $(DEV)/installed ## Check the types
 	$(DEV)/bin/mypy
 
+lock: $(SUPPLY)/installed ## Pin what the images install, with hashes, in docker/requirements-*.txt: LOCK
+	@for image in $(IMAGES) build; do \
+	    echo "docker/requirements-$$image.txt" && \
+	    $(SUPPLY)/bin/python docker/requirements.py $$image pyproject.toml > $(SUPPLY)/$$image.in && \
+	    $(SUPPLY)/bin/uv pip compile - --quiet --universal --python-version 3.11 --generate-hashes --only-binary :all: \
+	        --custom-compile-command "make lock" $(LOCK) --output-file docker/requirements-$$image.txt \
+	        < $(SUPPLY)/$$image.in || exit 1; \
+	done
+
+audit: $(SUPPLY)/installed ## Ask PyPI for known holes in what the images install; what cannot be asked is a failure
+	$(SUPPLY)/bin/pip-audit --strict --disable-pip --require-hashes --progress-spinner off \
+	    $(foreach image,$(IMAGES) build,--requirement docker/requirements-$(image).txt)
+
 clean: ## Remove the environments, caches and build products
-	rm -rf $(SERVE) $(DEV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(SERVE) $(DEV) $(SUPPLY) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find model service tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Each environment is made once, and again when pyproject.toml changes. The stamp is written last, so an install that
@@ -54,4 +71,10 @@ $(SERVE)/installed: pyproject.toml
 $(DEV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(DEV)
 	$(DEV)/bin/python -m pip install --quiet --editable '.[train,dev]'
+	touch $@
+
+# The tools that write and check the lock; no environment of the project's holds them.
+$(SUPPLY)/installed: Makefile
+	$(PYTHON) -m venv $(SUPPLY)
+	$(SUPPLY)/bin/python -m pip install --quiet 'uv>=0.13' 'pip-audit>=2.10'
 	touch $@

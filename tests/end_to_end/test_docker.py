@@ -8,15 +8,18 @@ import json
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from packaging.utils import canonicalize_name
 
 from tests.end_to_end.conftest import REPOSITORY
 from tests.end_to_end.pip_settings import pip_settings_of_this_machine
 from tests.end_to_end.processes import free_port, running
+from tests.end_to_end.test_image_requirements import pins_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.root, pytest.mark.timeout(1800)]
 
@@ -176,6 +179,17 @@ def test_the_image_holds_no_training_and_no_build_tools(root: Path) -> None:
     assert not [name for name in installed if name.startswith(("onnxruntime_gpu", "nvidia"))]
     assert not list(root.glob("root/.cache/*"))
     assert not (root / "build").exists()
+
+
+@pytest.mark.row(id="S10")
+def test_the_image_holds_what_its_lock_says_and_its_bill_of_materials_lists_all_of_it(root: Path) -> None:
+    (packages,) = root.glob("opt/detr/lib/python3*/site-packages")
+    installed = {(canonicalize_name(entry.name), entry.version) for entry in distributions(path=[str(packages)])}
+    bill = json.loads((root / "opt/detr/sbom.cdx.json").read_text())
+    project = bill["metadata"]["component"]
+    assert {(entry["name"], entry["version"]) for entry in [project, *bill["components"]]} == installed
+    pins = {(pin.name, specifier.version) for pin in pins_of("openvino") for specifier in pin.specifier}
+    assert installed - {(project["name"], project["version"])} <= pins
 
 
 def test_the_image_says_how_to_run_it(config: dict[str, Any]) -> None:
