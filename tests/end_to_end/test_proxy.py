@@ -21,6 +21,7 @@ from PIL import Image
 
 from service.settings import Settings
 from tests.end_to_end.conftest import REPOSITORY
+from tests.end_to_end.name_server import Named, NameServer
 from tests.end_to_end.processes import free_port, running, started
 
 CONFIGURATION = REPOSITORY / "docker/nginx/nginx.conf"
@@ -67,9 +68,17 @@ def shipped(changes: dict[str, str]) -> str:
 @contextmanager
 def nginx(folder: Path, service_port: int, changes: dict[str, str]) -> Iterator[int]:
     """The proxy before a port of this machine, for the length of a `with` block; gives its own port."""
+    with NameServer() as names, nginx_asking(names, folder, service_port, changes) as port:
+        yield port
+
+
+@contextmanager
+def nginx_asking(names: NameServer, folder: Path, service_port: int, changes: dict[str, str]) -> Iterator[int]:
+    """The same, with a name server in whose hand it is which address the service has."""
     port = free_port()
     places = {
-        "detr:8000": f"127.0.0.1:{service_port}",
+        "resolver 127.0.0.11": f"resolver 127.0.0.1:{names.port}",
+        "detr:8000": f"detr:{service_port}",
         "listen 8080": f"listen 127.0.0.1:{port}",
         "/tmp/": f"{folder}/",  # noqa: S108  # a path inside the container
         "/dev/stdout": str(folder / "requests"),
@@ -85,6 +94,35 @@ def nginx(folder: Path, service_port: int, changes: dict[str, str]) -> Iterator[
             assert time.monotonic() < deadline
             time.sleep(0.05)
         yield port
+
+
+def test_a_service_that_comes_back_at_another_address_is_found(need: Callable[..., None], tmp_path: Path) -> None:
+    """As a container does that is made anew, while the proxy stays."""
+    need("nginx", root=True)
+    with NameServer() as names, Named("127.0.0.2") as first, Named("127.0.0.3", first.server_port) as second:
+        names.address = first.name
+        with (
+            nginx_asking(names, tmp_path, first.server_port, {"valid=5s": "valid=1s"}) as port,
+            httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S) as client,
+        ):
+            assert client.get("/model?a=b").text == f"{first.name} /model?a=b"
+            first.stop()
+            names.address = second.name
+            deadline = time.monotonic() + PATIENCE_S
+            while (answer := client.get("/model")).status_code != 200:
+                check_error(answer, 502, "service_unreachable")
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            assert answer.text == f"{second.name} /model"
+
+
+def test_a_name_that_nobody_knows_is_a_502_in_the_same_shape(need: Callable[..., None], tmp_path: Path) -> None:
+    """And the proxy starts all the same, so that it does not matter which container is first."""
+    need("nginx", root=True)
+    with NameServer() as names:
+        names.address = None
+        with nginx_asking(names, tmp_path, free_port(), {}) as port:
+            check_error(httpx.get(f"http://127.0.0.1:{port}/model", timeout=PATIENCE_S), 502, "service_unreachable")
 
 
 def is_listening(port: int) -> bool:
@@ -276,11 +314,9 @@ def test_the_proxy_lets_through_what_the_service_takes_and_outlasts_its_deadline
     text = CONFIGURATION.read_text()
     (megabytes,) = re.findall(r"client_max_body_size (\d+)m;", text)
     (seconds,) = re.findall(r"proxy_read_timeout (\d+)s;", text)
-    (idle,) = re.findall(r"keepalive_timeout (\d+)s;\s+\}", text)
     settings = Settings()
     assert settings.max_body_bytes < int(megabytes) * 2**20
     assert (settings.body_timeout_ms + settings.request_timeout_ms) / 1000 < int(seconds)
-    assert int(idle) < settings.keep_alive_timeout_s
 
 
 def test_the_proxy_of_the_compose_file_has_this_configuration() -> None:
