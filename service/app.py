@@ -19,6 +19,7 @@ from service.access import Access, open_access
 from service.cors import CrossOrigin
 from service.errors import TABLE, error_response
 from service.gate import Gate
+from service.head import HeadAsGet
 from service.lifecycle import Service
 from service.metrics import Metrics
 from service.middleware import RequestObserver
@@ -101,7 +102,7 @@ def _middleware(settings: Settings, metrics: Metrics, access: Access) -> list[Mi
         max_requests=settings.max_requests,
         retry_after_s=retry_after_s,
     )
-    return [*layers, gate]
+    return [*layers, gate, Middleware(HeadAsGet)]
 
 
 def _exception_handlers(retry_after_s: int) -> dict[Any, Any]:
