@@ -76,6 +76,8 @@ class Reloader:
                     await self._reload()
                 except ServiceError as error:
                     logger.warning("the model is not reloaded: %s", error)
+                except Exception:  # nobody waits for this task, so what is not told here is told nowhere
+                    logger.exception("the reload failed")
 
     async def _reload(self) -> None:
         self._check()

@@ -113,10 +113,13 @@ class ServerProcess:
             ended = self.popen.poll() is not None
             with suppress(ValueError):  # what is no log line is told of below
                 found.extend(line for line in self.lines() if str(line["message"]).startswith(begin))
-            assert found or not ended, f"exited with {self.popen.returncode}:\n{self.log.read_text()}"
+            assert found or not ended, f"exited with {self.popen.returncode}"
             return bool(found)
 
-        until(has_come)
+        try:
+            until(has_come)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; no line {begin!r} in the log:\n{self.log.read_text()}") from error
         return found[0]
 
 

@@ -152,6 +152,27 @@ async def test_a_signal_whose_reload_fails_is_only_logged(
     assert "the model is not reloaded: the model file was refused, model.onnx: there is no such file" in caplog.text
 
 
+async def test_a_signal_whose_reload_fails_in_a_way_nobody_foresaw_is_logged_and_the_next_one_is_heard(
+    serving: Serving, file: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_down(_: object) -> None:
+        raise RuntimeError("the new model cannot take over")
+
+    async with serving(model=file) as app:
+        reloader = app.service.reloader
+        write_variant(file, "second", 1)
+        with monkeypatch.context() as patched:
+            patched.setattr(reloader, "_take_over", break_down)
+            reloader.reload_soon()
+            assert reloader._task is not None
+            await reloader._task
+        assert "the new model cannot take over" in caplog.text
+        assert await name_of(app) == "first"
+        reloader.reload_soon()
+        await reloader._task
+        assert await name_of(app) == "second"
+
+
 async def test_a_service_that_drains_is_not_reloaded(serving: Serving, file: Path, gate: Any) -> None:
     async with serving(model=file) as app:
         gate.patch()
