@@ -97,7 +97,8 @@ class ScriptedEngine:
         number = self._begun
         self._count(size)
         try:
-            time.sleep((script.delay_ms + script.delay_per_image_ms * size) / 1000)
+            if delay_ms := script.delay_ms + script.delay_per_image_ms * size:
+                time.sleep(delay_ms / 1000)
             if number in script.hang_at:
                 changed.wait(script.hang_s)
             if number in script.raise_at:
