@@ -11,6 +11,7 @@ from prometheus_client import (
     Histogram,
     Info,
     ProcessCollector,
+    disable_created_metrics,
     generate_latest,
 )
 
@@ -18,6 +19,9 @@ from model.runtime.metadata import Metadata
 from service.trace import Stage, Trace
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+# Endpoints whose requests are timed: those that compute, and those that show how long the event loop keeps a request
+# waiting. A histogram is seventeen series, and the others' would say nothing that these do not.
+TIMED = ("detect", "segment", "live", "ready")
 _BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 # The reasons are batch_former.Reason.
 _DISPATCH = (
@@ -32,6 +36,9 @@ class Metrics:
     """One app's metrics, in a registry of their own, so that several apps in a process do not meet."""
 
     def __init__(self) -> None:
+        # When each counter and histogram began would be a series of its own, and Prometheus sees restarts without
+        # it. The switch is for the whole process.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self._add_clients()
@@ -47,9 +54,13 @@ class Metrics:
             registry=self.registry,
         )
         self.request_duration = Histogram(
-            "detr_request_duration_seconds", "from a request's headers to its answer's end", ["endpoint"],
-            buckets=_SECONDS, registry=self.registry,
-        )  # fmt: skip
+            "detr_request_duration_seconds",
+            "from a request's headers to its answer's end, of the endpoints " + ", ".join(TIMED),
+            ["endpoint"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._durations = {endpoint: self.request_duration.labels(endpoint=endpoint) for endpoint in TIMED}
         self.requests_in_flight = Gauge(
             "detr_requests_in_flight", "requests that have begun and are not answered", registry=self.registry
         )
@@ -61,8 +72,7 @@ class Metrics:
             ["reason"],
             registry=self.registry,
         )
-        for reason in ("room", "slow_headers", "slow_reader", "slow_rest"):
-            self.connections_closed.labels(reason=reason)
+        _begin_at_nought(self.connections_closed, "room", "slow_headers", "slow_reader", "slow_rest")
         self.stage_duration = Histogram(
             "detr_stage_duration_seconds", "time of one image in one stage", ["stage"],
             buckets=_SECONDS, registry=self.registry,
@@ -95,6 +105,7 @@ class Metrics:
             ["reason"],
             registry=self.registry,
         )
+        _begin_at_nought(self.batch_splits, "memory", "error")
         self.max_batch_size = Gauge(
             "detr_max_batch_size",
             "images in the largest batch that is tried: max_batch_size, or less for a while after memory ran out",
@@ -109,6 +120,7 @@ class Metrics:
             ["result"],
             registry=self.registry,
         )
+        _begin_at_nought(self.engine_reopens, "opened", "failed")
         self.engine_stalled = Gauge(
             "detr_engine_stalled",
             "1 while one batch takes longer than engine_stall_ms, and requests are refused; else 0",
@@ -120,6 +132,7 @@ class Metrics:
             ["result"],
             registry=self.registry,
         )
+        _begin_at_nought(self.model_reloads, "replaced", "refused")
         self.memory_budget = Gauge(
             "detr_memory_budget_bytes",
             "the most memory that the service takes at its present settings; its log says what for",
@@ -157,7 +170,8 @@ class Metrics:
     def request_ended(self, endpoint: str, status: int, seconds: float, trace: Trace) -> None:
         """Note an answered request."""
         self.requests.labels(endpoint=endpoint, status=str(status)).inc()
-        self.request_duration.labels(endpoint=endpoint).observe(seconds)
+        if (duration := self._durations.get(endpoint)) is not None:
+            duration.observe(seconds)
         for stage, stage_seconds in tuple(trace.stages.items()):
             self._stages[stage].observe(stage_seconds)
         if trace.error_code is not None:
@@ -166,3 +180,11 @@ class Metrics:
     def text(self) -> bytes:
         """Everything in Prometheus's text format."""
         return generate_latest(self.registry)
+
+
+def _begin_at_nought(counter: Counter, *values: str) -> None:
+    """Have a series for each value of the one label before anything is counted: Prometheus sees no increase in one that
+    begins at 1, so alerts would miss the first of them.
+    """
+    for value in values:
+        counter.labels(value)

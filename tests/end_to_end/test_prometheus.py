@@ -1,5 +1,6 @@
 """A real Prometheus, with the compose file's configuration, scrapes a real service."""
 
+import shutil
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ def configuration(tmp_path: Path, metrics_port: int) -> Path:
     shipped = CONFIGURATION.read_text()
     assert shipped.count("detr:8001") == 1
     path = tmp_path / "prometheus.yml"
+    shutil.copy(CONFIGURATION.parent / "alerts.yml", tmp_path)
     path.write_text(shipped.replace("detr:8001", f"127.0.0.1:{metrics_port}"))
     return path
 
@@ -49,6 +51,11 @@ def test_promtool_accepts_the_configuration(need: Callable[..., None]) -> None:
     subprocess.run(["promtool", "check", "config", CONFIGURATION], check=True, capture_output=True)
 
 
+def test_a_real_prometheus_has_taken_the_alerts(prometheus: str) -> None:
+    (group,) = httpx.get(f"{prometheus}/api/v1/rules").raise_for_status().json()["data"]["groups"]
+    assert "DetrDown" in [rule["name"] for rule in group["rules"]]
+
+
 def test_the_scraped_target_is_the_compose_service() -> None:
     services = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())["services"]
     (job,) = yaml.safe_load(CONFIGURATION.read_text())["scrape_configs"]
@@ -57,7 +64,7 @@ def test_the_scraped_target_is_the_compose_service() -> None:
     assert services["detr"]["environment"] == {"DETR_METRICS_HOST": "0.0.0.0", "DETR_METRICS_PORT": 8001}
     assert set(services["detr"]["networks"]) <= set(services["prometheus"]["networks"])
     assert (
-        f"./{CONFIGURATION.relative_to(REPOSITORY)}:/etc/prometheus/prometheus.yml:ro"
+        f"./{CONFIGURATION.parent.relative_to(REPOSITORY)}:/etc/prometheus:ro"
         in services["prometheus"]["volumes"]
     )
 
