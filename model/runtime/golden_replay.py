@@ -30,6 +30,10 @@ GOLDEN_SPREAD = {
     "bfloat16": 0.05,
     "int8": 0.25,
 }
+# On average it is far less: rounding is off by much in a few places, a wrong weight by something in all of them. For
+# int8, another engine than the one that recorded was off by 0.023 of the spread on average at most, where it was worst
+# by 0.16; answers in another order are off by 0.15 to 0.34 on average.
+GOLDEN_MEAN = 1 / 5
 
 
 def replay_golden(engine: Engine, artifact: Artifact) -> float:
@@ -53,12 +57,16 @@ def replay_golden(engine: Engine, artifact: Artifact) -> float:
         pairs["pred_masks"] = _masks_of_both(golden, outputs, share, where)
     worst = 0.0
     for name, (expected, found) in pairs.items():
-        tolerance = GOLDEN_TOLERANCE + share * float(np.ptp(expected)) if expected.size else GOLDEN_TOLERANCE
-        difference = float(np.abs(found - expected).max(initial=0.0)) if found.shape == expected.shape else np.inf
+        explained = share * float(np.ptp(expected)) if expected.size else 0.0
+        difference = np.abs(found - expected) if found.shape == expected.shape else np.full(1, np.inf)
+        worst_here, mean = float(difference.max(initial=0.0)), float(difference.mean()) if difference.size else 0.0
         # Written so that NaN, which compares false with everything, does not pass.
-        if not difference <= tolerance:
-            raise ArtifactError(f"{where}'s {name} is off by {difference:.2g}, more than {tolerance:.2g}")
-        worst = max(worst, difference)
+        for off, allowed, how in ((worst_here, explained, ""), (mean, GOLDEN_MEAN * explained, " on average")):
+            if not off <= GOLDEN_TOLERANCE + allowed:
+                raise ArtifactError(
+                    f"{where}'s {name} is off by {off:.2g}{how}, more than {GOLDEN_TOLERANCE + allowed:.2g}"
+                )
+        worst = max(worst, worst_here)
     return worst
 
 

@@ -15,7 +15,7 @@ from onnx import numpy_helper
 
 from model.runtime.artifact import Artifact, ArtifactError, read_artifact
 from model.runtime.engine import Engine, RawOutputs, open_engine
-from model.runtime.golden_replay import GOLDEN_SPREAD, GOLDEN_TOLERANCE, replay_golden
+from model.runtime.golden_replay import GOLDEN_MEAN, GOLDEN_SPREAD, GOLDEN_TOLERANCE, replay_golden
 from model.runtime.preprocess import Batch
 
 DEMO = Path(__file__).parents[3] / "model" / "demo" / "detr-demo.onnx"
@@ -111,6 +111,26 @@ def as_if(precision: str, inner: Engine, change: Callable[[RawOutputs], RawOutpu
     engine = Tampering(inner, change)
     engine.precision = precision
     return engine
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16", "int8"])
+@pytest.mark.parametrize("name", ["pred_logits", "pred_boxes", "pred_masks"])
+def test_reduced_precision_may_not_be_off_by_as_much_everywhere(
+    precision: str, name: str, panoptic_engine: Engine, panoptic_artifact: Artifact
+) -> None:
+    share = GOLDEN_MEAN * GOLDEN_SPREAD[precision]
+    allowed = GOLDEN_TOLERANCE + share * float(np.ptp(getattr(panoptic_artifact.golden, name)))
+
+    def off_by(value: float) -> Tampering:
+        def change(outputs: RawOutputs) -> RawOutputs:
+            arrays: dict[str, Any] = {name: getattr(outputs, name) + np.float32(value)}
+            return replace(outputs, **arrays)
+
+        return as_if(precision, panoptic_engine, change)
+
+    replay_golden(off_by(0.9 * allowed), panoptic_artifact)
+    with pytest.raises(ArtifactError, match=f"{name} is off by .* on average"):
+        replay_golden(off_by(1.1 * allowed), panoptic_artifact)
 
 
 @pytest.mark.parametrize("precision", ["float16", "bfloat16", "int8"])
