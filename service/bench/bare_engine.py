@@ -5,13 +5,15 @@ The engine lives in a process of its own, as the service's does, so that neither
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import Literal
 
 import numpy as np
@@ -92,6 +94,7 @@ def _open(
     settings: dict[str, str], pictures: list[bytes], task: Kind, threshold: float | None, batch_size: int | None
 ) -> int:
     """Make this process's loop, and return the size of its batches."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     values = read_settings(settings)
     model = load_model(values)
     limits = ImageLimits(values.max_pixels, values.max_side)
@@ -107,6 +110,14 @@ def _open(
         loop.run(batch)
     _LOOPS.append(loop)
     return size
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it is gone; it would otherwise wait for work that never comes."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _measure(seconds: float | None, count: int | None) -> list[float]:

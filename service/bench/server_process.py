@@ -23,6 +23,9 @@ _POLL_S = 0.2
 _PATIENCE_S = 300.0  # for a large model on a slow machine to be ready
 _END_S = 30.0  # for a server to end by itself
 
+# Ends a process group once nobody holds the other end of its standard input, even if the group is stopped.
+_GUARD = "import os, signal, sys; sys.stdin.read(); os.killpg(int(sys.argv[1]), signal.SIGKILL)"
+
 
 class ServerError(Exception):
     """The server did not start; the message is what it said itself."""
@@ -51,7 +54,7 @@ def free_port() -> int:
 
 @contextmanager
 def server_process(command: Sequence[str | Path], port: int, ready_path: str) -> Iterator[ServerProcess]:
-    """Start a server that listens on a loopback port, and end it after the block.
+    """Start a server that listens on a loopback port, and end it after the block, or when this process is killed.
 
     Args:
         command: that starts it.
@@ -64,14 +67,9 @@ def server_process(command: Sequence[str | Path], port: int, ready_path: str) ->
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
         try:
-            deadline = time.monotonic() + _PATIENCE_S
-            while not _answers(port, ready_path):
-                if process.poll() is not None:
-                    raise ServerError(_last_words(log.fileno()))
-                if time.monotonic() > deadline:
-                    raise ServerError(f"the server was not ready after {_PATIENCE_S:g} s")
-                time.sleep(_POLL_S)
-            yield ServerProcess(Target(_LOOPBACK, port), process.pid)
+            with _guarded(process.pid):
+                _wait_until_ready(process, port, ready_path, log.fileno())
+                yield ServerProcess(Target(_LOOPBACK, port), process.pid)
         finally:
             _end(process)
 
@@ -88,6 +86,35 @@ def detr_service(settings: Mapping[str, str]) -> Iterator[ServerProcess]:
     options = [word for name, value in values.items() for word in (f"--{name.replace('_', '-')}", value)]
     with server_process([sys.executable, "-m", "service.cli", "serve", *options], port, "/health/ready") as server:
         yield server
+
+
+@contextmanager
+def _guarded(group: int) -> Iterator[None]:
+    """End a process group if this process is killed within the block.
+
+    The system closes a dead process's pipes, whatever it died of; a server that was stopped would otherwise stay for
+    ever.
+    """
+    if sys.platform == "win32":  # which has no groups to end, and stops nothing
+        yield
+        return
+    command = [sys.executable, "-S", "-E", "-c", _GUARD, str(group)]
+    # In a session of its own, so that it outlives what ends this process's.
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True) as guard:
+        try:
+            yield
+        finally:
+            guard.kill()
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], port: int, path: str, log: int) -> None:
+    deadline = time.monotonic() + _PATIENCE_S
+    while not _answers(port, path):
+        if process.poll() is not None:
+            raise ServerError(_last_words(log))
+        if time.monotonic() > deadline:
+            raise ServerError(f"the server was not ready after {_PATIENCE_S:g} s")
+        time.sleep(_POLL_S)
 
 
 def _answers(port: int, path: str) -> bool:
