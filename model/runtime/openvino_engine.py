@@ -13,6 +13,7 @@ from model.runtime.artifact import Artifact
 from model.runtime.device_errors import DeviceError, first_line, memory_errors
 from model.runtime.graph_contract import check_graph
 from model.runtime.openvino_bfloat16 import convolve_in_bfloat16
+from model.runtime.openvino_split import NAMED, split_at_pairs
 from model.runtime.precision import precision_in_force
 from model.runtime.preprocess import Batch
 from model.runtime.raw_outputs import RawOutputs
@@ -25,30 +26,57 @@ _KEPT_KERNELS = 64
 _TYPES = {"u8": "uint8", "boolean": "bool", "f32": "float", "i64": "int64"}
 
 
+# Masks that are computed at a time, and their cells: four at 800 x 1066 pixels, which take 0.2 GB for R50. The first
+# bounds them on small images, so that what a batch takes still grows with its pixels, as the memory budget counts on.
+_MASKS_AT_A_TIME = 16
+_CELLS_AT_A_TIME = 4 * 200 * 272
+
+
 class OpenVinoEngine:
     """The graph compiled by OpenVINO. Any number of threads may run it; OpenVINO lines them up."""
 
     device = "openvino"
 
-    def __init__(self, compiled: Any, precision: str, has_masks: bool) -> None:
-        """Take an openvino.CompiledModel, which carries no types here."""
+    def __init__(self, of_images: Any, of_pairs: Any, precision: str, mask_stride: int | None) -> None:
+        """Take openvino.CompiledModels, which carry no types here; see `split_at_pairs`.
+
+        A detection model has no second one, and no mask stride.
+        """
         self.precision = precision
-        self._compiled = compiled
-        self._has_masks = has_masks
+        self._of_images = of_images
+        self._of_pairs = of_pairs
+        self._mask_stride = mask_stride
 
     def infer(self, batch: Batch, mask_threshold: NDArray[np.float32]) -> RawOutputs:
         """Run a batch. Raises DeviceMemoryError where memory ran out, and otherwise what OpenVINO raises."""
         feed: dict[str, Any] = {"images": batch.images, "padding_mask": batch.padding_mask}
-        if self._has_masks:
+        if self._mask_stride is not None:
             feed["mask_threshold"] = np.ascontiguousarray(mask_threshold, dtype=np.float32)
         with memory_errors(self.device):
             # A request of its own for every batch, at a few microseconds: one cannot be shared between threads, and
-            # one that is kept holds on to the last batch. Inputs are read where they are; outputs are copies.
-            outputs = self._compiled.create_infer_request().infer(feed, share_inputs=True, share_outputs=False)
-        logits, boxes = outputs["pred_logits"], outputs["pred_boxes"]
-        if not self._has_masks:
-            return RawOutputs(logits, boxes, None, None)
-        return RawOutputs(logits, boxes, outputs["pred_masks"], outputs["mask_index"])
+            # one that is kept holds on to the last batch. Inputs and outputs are used where they are.
+            request = self._of_images.create_infer_request()
+            outputs = request.infer(feed, share_inputs=True, share_outputs=True)
+            logits, boxes = outputs["pred_logits"].copy(), outputs["pred_boxes"].copy()
+            if self._mask_stride is None:
+                return RawOutputs(logits, boxes, None, None)
+            pairs, handed_on = outputs["mask_index"].copy(), request.output_tensors[NAMED:]
+            shape = [side // self._mask_stride for side in batch.padding_mask.shape[1:]]
+            return RawOutputs(logits, boxes, self._masks(pairs, handed_on, shape), pairs)
+
+    def _masks(self, pairs: NDArray[np.int64], handed_on: list[Any], shape: list[int]) -> NDArray[np.float32]:
+        """Mask logits [K, h, w] of the pairs [K, 2], a few at a time."""
+        masks = np.empty((len(pairs), *shape), dtype=np.float32)
+        if not len(pairs):
+            return masks
+        request = self._of_pairs.create_infer_request()
+        for index, tensor in enumerate(handed_on, start=1):
+            request.set_input_tensor(index, tensor)
+        step = max(1, min(_MASKS_AT_A_TIME, _CELLS_AT_A_TIME // (shape[0] * shape[1])))
+        for start in range(0, len(pairs), step):
+            some = slice(start, start + step)
+            masks[some] = request.infer({0: pairs[some]}, share_inputs=True, share_outputs=True)[0]
+        return masks
 
 
 def missing_for_openvino() -> str | None:
@@ -79,13 +107,23 @@ def open_openvino(artifact: Artifact, asked_precision: str, threads: int) -> Ope
     precision = precision_in_force(asked_precision, artifact.metadata.precision, "openvino", native)
     try:
         model = core.read_model(artifact.data)
-        if precision == "bfloat16":
-            convolve_in_bfloat16(model)
-        compiled = core.compile_model(model, "CPU", _options(threads))
     except Exception as error:  # OpenVINO raises RuntimeError and others
-        raise DeviceError(f"device openvino: it cannot load {artifact.path.name}: {first_line(error)}") from error
-    check_graph(_ports(compiled.inputs), _ports(compiled.outputs), artifact)
-    return OpenVinoEngine(compiled, precision, artifact.metadata.task == "panoptic")
+        raise _not_loaded(artifact, error) from error
+    check_graph(_ports(model.inputs), _ports(model.outputs), artifact)
+    stride = artifact.metadata.mask_stride
+    try:
+        models = (model,) if stride is None else split_at_pairs(model)
+        if precision == "bfloat16":
+            for part in models:
+                convolve_in_bfloat16(part)
+        compiled = [core.compile_model(part, "CPU", _options(threads)) for part in models]
+    except Exception as error:
+        raise _not_loaded(artifact, error) from error
+    return OpenVinoEngine(compiled[0], compiled[-1], precision, stride)
+
+
+def _not_loaded(artifact: Artifact, error: Exception) -> DeviceError:
+    return DeviceError(f"device openvino: it cannot load {artifact.path.name}: {first_line(error)}")
 
 
 @cache
@@ -112,7 +150,7 @@ def _options(threads: int) -> dict[str, Any]:
 
 
 def _ports(ports: Any) -> dict[str, tuple[str, tuple[int | None, ...]]]:
-    """Inputs or outputs of a compiled model as `check_graph` takes them."""
+    """Inputs or outputs of a model as `check_graph` takes them."""
     found = {}
     for port in ports:
         sizes = tuple(size.get_length() if size.is_static else None for size in port.partial_shape)

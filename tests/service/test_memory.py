@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service import warm_up
 from service.batch_former import Limits, Place, plan_batch
 from service.latency_line import UNMEASURED, LatencyLine
+from service.loading import load_model
 from service.memory import memory_limit, resident_bytes
 from service.memory_budget import EngineMemory, MemoryBudget, largest_canvas, memory_budget
 from service.settings import Settings
@@ -177,3 +180,21 @@ def test_a_system_that_tells_nothing_has_no_budget(panoptic_artifact: Path, monk
     monkeypatch.setattr("service.warm_up.resident_bytes", lambda: None)
     settings = Settings(model=panoptic_artifact, device="cpu", engine_threads=1, batch_timing_ms=1)
     assert load_and_warm_up(settings).memory is None
+
+
+@pytest.mark.parametrize(("device", "largest"), [("cpu", 1), ("openvino", 1), ("cuda", 8)])
+def test_on_a_cpu_no_batch_is_timed_whose_memory_would_be_kept_for_nothing(
+    panoptic_artifact: Path, monkeypatch: pytest.MonkeyPatch, device: str, largest: int
+) -> None:
+    timed: list[int] = []
+
+    def measured(engine: object, rule: object, images: int, pixels: int, *_: object) -> LatencyLine:
+        timed.append(min(images, pixels // (800 * 1088)))
+        return UNMEASURED
+
+    opened = load_model(Settings(model=panoptic_artifact, device="cpu", engine_threads=1))
+    there = replace(opened, engine=replace(opened.engine, device=device))  # type: ignore[type-var]
+    monkeypatch.setattr(warm_up, "load_model", lambda *_: there)
+    monkeypatch.setattr(warm_up, "measure_line", measured)
+    load_and_warm_up(Settings(model=panoptic_artifact, max_batch_size=8, max_batch_pixels=12_000_000, warm_up_ms=0))
+    assert timed == [largest]

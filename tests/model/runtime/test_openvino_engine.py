@@ -123,9 +123,10 @@ def test_convolutions_are_in_bfloat16_and_nothing_else(demo: Artifact) -> None:
 def test_it_uses_the_threads_it_is_given_and_pins_none(demo: Artifact) -> None:
     opened = open_engine(demo, "openvino", threads=1)
     assert isinstance(opened, OpenVinoEngine)
-    told = {name: opened._compiled.get_property(name) for name in ("INFERENCE_NUM_THREADS", "NUM_STREAMS")}
-    assert told == {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}
-    assert opened._compiled.get_property("ENABLE_CPU_PINNING") is False
+    for compiled in (opened._of_images, opened._of_pairs):
+        told = {name: compiled.get_property(name) for name in ("INFERENCE_NUM_THREADS", "NUM_STREAMS")}
+        assert told == {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}
+        assert compiled.get_property("ENABLE_CPU_PINNING") is False
 
 
 def test_a_float16_precision_needs_a_file_that_has_it(panoptic_artifact: Artifact) -> None:
@@ -138,7 +139,7 @@ def test_memory_that_runs_out_is_told_from_other_errors() -> None:
         def create_infer_request(self) -> Any:
             raise RuntimeError("Exception from src/inference.cpp:1:\nstd::bad_alloc")
 
-    engine = OpenVinoEngine(Full(), "float32", has_masks=False)
+    engine = OpenVinoEngine(Full(), None, "float32", mask_stride=None)
     with pytest.raises(DeviceMemoryError, match=r"device openvino: memory ran out: std::bad_alloc$"):
         engine.infer(make_batch([picture(8, 8, 0)]), np.array([NO_MASKS], np.float32))
 
