@@ -5,6 +5,8 @@ Sequences are batch-first, [B, L, C]. Positions are added to queries and keys at
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -29,13 +31,30 @@ class MultiheadAttention(nn.Module):
         q = self._heads(functional.linear(query, wq, bq))  # (B, heads, L, d)
         k = self._heads(functional.linear(key, wk, bk))
         v = self._heads(functional.linear(value, wv, bv))
-        attended = None if padding_mask is None else ~padding_mask[:, None, None, :]
-        dropout = self.dropout if self.training else 0.0
-        out = functional.scaled_dot_product_attention(q, k, v, attn_mask=attended, dropout_p=dropout)
+        if torch.compiler.is_exporting():
+            out = plain_attention(q, k, v, padding_mask)
+        else:
+            attended = None if padding_mask is None else ~padding_mask[:, None, None, :]
+            dropout = self.dropout if self.training else 0.0
+            out = functional.scaled_dot_product_attention(q, k, v, attn_mask=attended, dropout_p=dropout)
         return self.out_proj(out.transpose(1, 2).flatten(2))
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(2, (self.nheads, -1)).transpose(1, 2)
+
+
+def plain_attention(q: Tensor, k: Tensor, v: Tensor, padding_mask: Tensor | None) -> Tensor:
+    """`scaled_dot_product_attention` of q [B, heads, L, d] with k and v [B, heads, S, d], as an exported graph has it.
+
+    At least one cell of every image must be valid, which every image gives. The exporter's own translation looks for
+    rows that attend to nothing, in as many comparisons as there are scores; OpenVINO then no longer sees attention in
+    it, and keeps every score in memory.
+    """
+    scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-2, -1)  # (B, heads, L, S)
+    if padding_mask is not None:
+        padding = padding_mask[:, None, None, :]
+        scores = scores + torch.zeros_like(padding, dtype=scores.dtype).masked_fill(padding, -math.inf)
+    return scores.softmax(-1) @ v
 
 
 class TransformerEncoderLayer(nn.Module):
@@ -134,13 +153,16 @@ class TransformerDecoder(nn.Module):
         self.norm = norm
 
     def forward(self, memory: Tensor, pos: Tensor, query_pos: Tensor, padding_mask: Tensor | None) -> Tensor:
-        """memory and pos [B, L, C], query_pos [B, Q, C] to [layers, B, Q, C]."""
+        """memory and pos [B, L, C], query_pos [B, Q, C] to [layers, B, Q, C]; in an exported graph the last layer's."""
         tgt = torch.zeros_like(query_pos)
         outputs = []
         for layer in self.layers:
             tgt = layer(tgt, memory, pos, query_pos, padding_mask)
-            outputs.append(self.norm(tgt))
-        return torch.stack(outputs)
+            outputs.append(tgt)
+        if torch.compiler.is_exporting():
+            # Only training asks for the others, and the exporter does not see that their heads are for nothing.
+            outputs = outputs[-1:]
+        return torch.stack([self.norm(output) for output in outputs])
 
 
 class Transformer(nn.Module):
@@ -172,7 +194,7 @@ class Transformer(nn.Module):
     def forward(self, src: Tensor, padding_mask: Tensor, pos: Tensor, query_embed: Tensor) -> tuple[Tensor, Tensor]:
         """Features [B, C, h, w], their padding_mask [B, h, w] and positions, query_embed [Q, C].
 
-        Returns the decoder's outputs [layers, B, Q, C] and the memory [B, C, h, w].
+        Returns the decoder's outputs [layers, B, Q, C], the answer last, and the memory [B, C, h, w].
         """
         batch, _, height, width = src.shape
         tokens = src.flatten(2).transpose(1, 2)  # (B, h * w, C)

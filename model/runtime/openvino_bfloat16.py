@@ -4,6 +4,9 @@ The convolutions are nearly all of the arithmetic, and bfloat16 halves their tim
 with the whole network in bfloat16, scores of single queries move by up to 0.17 (demo data set), and by up to 0.08 with
 the batch an image happens to be in, because matrix products of another shape add in another order, and each rounding to
 8 bits makes more of that. With attention, norms and heads in float32 the first is 0.05 and the second is nothing.
+Products with weights stay in float32, too, though their sums do not depend on the batch: what they are given has been
+through attention, whose last digit does, and a rounding to 8 bits turns that into a step. The feed-forward layers alone
+would save 4 % of R50's time, and move scores by up to 0.006 with the batch.
 
 OpenVINO's own hint is for the whole network, and its marks on single nodes do not reach matrix products, so the types
 are written into the graph: conversions stand where a tensor goes from one part to the other.

@@ -13,6 +13,7 @@ from model.transformer import (
     Transformer,
     TransformerDecoderLayer,
     TransformerEncoderLayer,
+    plain_attention,
 )
 
 DIM, HEADS, WIDE = 16, 4, 24
@@ -55,6 +56,29 @@ def test_attention_is_that_of_torch_with_the_same_weights(padding_mask: Tensor |
         random(BATCH, CELLS, DIM, seed=3),
     )
     close(ours(query, key, value, padding_mask), expected(query, key, value, key_padding_mask=padding_mask)[0])
+
+
+@pytest.mark.parametrize("padding_mask", [None, some_padding()], ids=["no padding", "padding"])
+def test_an_exported_graph_attends_as_the_module_does_but_without_a_guard_for_empty_rows(
+    padding_mask: Tensor | None,
+) -> None:
+    attention = MultiheadAttention(DIM, HEADS, dropout=0.5).eval()
+    shake(attention)
+    inputs = (random(BATCH, QUERIES, DIM), random(BATCH, CELLS, DIM, seed=2), random(BATCH, CELLS, DIM, seed=3))
+    arguments = inputs if padding_mask is None else (*inputs, padding_mask)
+    program = torch.export.export(attention, arguments)
+    close(program.module()(*arguments), attention(*arguments))
+    # The exporter would guard this call, in every row of every image, against having nothing to attend to.
+    assert not [node for node in program.graph.nodes if "scaled_dot_product" in str(node.target)]
+
+
+@settings(max_examples=20)
+@given(st.lists(st.booleans(), min_size=CELLS, max_size=CELLS).filter(lambda valid: any(valid)), st.integers(0, 99))
+def test_padding_has_no_share_in_plain_attention_however_alike_it_is(valid: list[bool], seed: int) -> None:
+    q, k, v = (random(1, HEADS, CELLS, 4, seed=seed + i) for i in range(3))
+    padding_mask = ~torch.tensor([valid])
+    padded = plain_attention(q, torch.where(padding_mask[0, :, None], 1e9 * q.sign(), k), v, padding_mask)
+    close(padded, plain_attention(q, k[:, :, valid], v[:, :, valid], None))
 
 
 @either_norm
@@ -167,6 +191,17 @@ def test_every_decoder_layer_answers_through_the_last_norm(pre_norm: bool) -> No
     assert memory.shape == (1, DIM, 4, 4)
     close(first[0], hs[0])
     assert not torch.allclose(hs[0], hs[2])
+
+
+@either_norm
+def test_an_exported_graph_answers_from_the_last_decoder_layer_alone(pre_norm: bool) -> None:
+    network, arguments = transformer(pre_norm), (*feature_map(3, 4, (4, 4)), random(QUERIES, DIM, seed=9))
+    with torch.no_grad():
+        hs, memory = network(*arguments)
+        exported_hs, exported_memory = torch.export.export(network, arguments).module()(*arguments)
+    assert exported_hs.shape == (1, 1, QUERIES, DIM)
+    close(exported_hs[-1], hs[-1])
+    close(exported_memory, memory)
 
 
 def test_only_pre_norm_ends_the_encoder_with_a_norm() -> None:
