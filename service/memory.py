@@ -11,8 +11,8 @@ from model.runtime.cgroups import MEMBERSHIP, ROOT, group_folders
 # Of glibc's malloc.h. Pillow keeps an image in blocks of 16 MiB.
 _M_MMAP_THRESHOLD, _LARGE_BLOCK = -3, 8 * 2**20
 _M_ARENA_MAX, _ARENAS = -8, 2
-# The image, its resized copy and the canvas of 800 x 1333 pixels take about 13 MiB together.
-_M_TRIM_THRESHOLD, _KEPT_AT_END = -1, 32 * 2**20
+# A photo of 1920 x 1080 pixels, its resized copy and their canvas take 13 MiB together; 16 are too few for it.
+_M_TRIM_THRESHOLD, _KEPT_AT_END = -1, 20 * 2**20
 
 
 def configure_malloc() -> bool:
@@ -24,8 +24,8 @@ def configure_malloc() -> bool:
     formats, and 1 MB with a fixed bound, above which a block is the system's own and goes back to it (all measured).
 
     A fixed bound also fixes what a pool keeps at its end, at 128 KiB: every image then gives its memory back and takes
-    it again page by page, 2066 of them and 4 ms of processor time for 640 x 480 pixels seen at 800 x 1066. With 32 MiB
-    there are none, and large images leave up to 25 MB behind.
+    it again page by page, 2066 of them and 4 ms of processor time for 640 x 480 pixels seen at 800 x 1066. With 20 MiB
+    there are none, and large images leave up to 20 MB behind.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
