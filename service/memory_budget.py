@@ -114,10 +114,10 @@ def memory_budget(settings: Settings, metadata: Metadata, engine: EngineMemory) 
     return MemoryBudget(tuple(sorted(parts, key=lambda part: -part.bytes)))
 
 
-def largest_canvas(metadata: Metadata) -> int:
-    """Padded pixels of an image of the largest size that the network sees, strips aside."""
+def largest_canvas(metadata: Metadata, multiple: int = CANVAS_MULTIPLE) -> int:
+    """Padded pixels of the largest image that the network sees, strips aside; `multiple` divides the sides."""
     sides = metadata.resize.shortest_edge, metadata.resize.longest_edge
-    return round_up(sides[0], CANVAS_MULTIPLE) * round_up(sides[1], CANVAS_MULTIPLE)
+    return round_up(sides[0], multiple) * round_up(sides[1], multiple)
 
 
 def _mib(count: int) -> str:

@@ -65,7 +65,7 @@ def load_and_warm_up(settings: Settings, engine: Engine | None = None) -> WarmMo
         line = measure_line(model.engine, model.metadata.resize, *limits, budget, model.canvas_multiple)
     if before is None or loaded is None:
         return WarmModel(model, line, None)
-    pixels = largest_batch(line, largest_canvas(model.metadata), settings)
+    pixels = largest_batch(line, largest_canvas(model.metadata, model.canvas_multiple), settings)
     return WarmModel(model, line, EngineMemory(before, loaded, bytes_per_pixel, pixels))
 
 

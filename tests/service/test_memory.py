@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model.runtime.preprocess import ResizeRule
 from service import warm_up
 from service.batch_former import Limits, Place, plan_batch
 from service.latency_line import UNMEASURED, LatencyLine
@@ -180,6 +181,12 @@ def test_a_system_that_tells_nothing_has_no_budget(panoptic_artifact: Path, monk
     monkeypatch.setattr("service.warm_up.resident_bytes", lambda: None)
     settings = Settings(model=panoptic_artifact, device="cpu", engine_threads=1, batch_timing_ms=1)
     assert load_and_warm_up(settings).memory is None
+
+
+def test_the_largest_canvas_is_as_coarse_as_those_of_the_device() -> None:
+    metadata = replace(tiny_metadata(), resize=ResizeRule(800, 1333))
+    assert largest_canvas(metadata) == 800 * 1344
+    assert largest_canvas(metadata, 128) == 896 * 1408
 
 
 @pytest.mark.parametrize(("device", "largest"), [("cpu", 1), ("openvino", 1), ("cuda", 8)])
