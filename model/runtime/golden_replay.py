@@ -59,15 +59,21 @@ def replay_golden(engine: Engine, artifact: Artifact) -> float:
     for name, (expected, found) in pairs.items():
         explained = share * float(np.ptp(expected)) if expected.size else 0.0
         difference = np.abs(found - expected) if found.shape == expected.shape else np.full(1, np.inf)
-        worst_here, mean = float(difference.max(initial=0.0)), float(difference.mean()) if difference.size else 0.0
-        # Written so that NaN, which compares false with everything, does not pass.
-        for off, allowed, how in ((worst_here, explained, ""), (mean, GOLDEN_MEAN * explained, " on average")):
-            if not off <= GOLDEN_TOLERANCE + allowed:
-                raise ArtifactError(
-                    f"{where}'s {name} is off by {off:.2g}{how}, more than {GOLDEN_TOLERANCE + allowed:.2g}"
-                )
-        worst = max(worst, worst_here)
+        if difference.size:
+            here = float(difference.max())
+            _check(here, GOLDEN_TOLERANCE + explained, f"{where}'s {name} is off by {here:.2g}")
+            mean = float(difference.mean())
+            _check(
+                mean, GOLDEN_TOLERANCE + GOLDEN_MEAN * explained, f"{where}'s {name} is off by {mean:.2g} on average"
+            )
+            worst = max(worst, here)
     return worst
+
+
+def _check(off: float, allowed: float, said: str) -> None:
+    # Written so that NaN, which compares false with everything, does not pass.
+    if not off <= allowed:
+        raise ArtifactError(f"{said}, more than {allowed:.2g}")
 
 
 def _masks_of_both(golden: GoldenSample, outputs: RawOutputs, share: float, where: str) -> tuple[Masks, Masks]:
