@@ -17,8 +17,9 @@ from service.admission import Admission
 from service.answers import Content, Task
 from service.engine_runner import Rescue
 from service.errors import DrainingError, StartingError
+from service.idle import WhenIdle
 from service.loading import reopen_engine
-from service.memory import memory_limit
+from service.memory import GIVE_BACK_AFTER_SECONDS, give_back_freed, memory_limit
 from service.memory_budget import EngineMemory, memory_budget
 from service.metrics import Metrics
 from service.pipeline import Pipeline
@@ -58,6 +59,8 @@ class Service:
         self._cpu = ThreadPoolExecutor(settings.cpu_threads, thread_name_prefix="cpu")
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
         self._retired = Retirement(self._loader)
+        # What keeps it from being idle is for the requests to say.
+        self.idle = WhenIdle(GIVE_BACK_AFTER_SECONDS, partial(self._loader.submit, give_back_freed))
         self._in_loader: concurrent.futures.Future[WarmModel] | None = None
         self._loading: asyncio.Task[None] | None = None
         self._memory: EngineMemory | None = None
@@ -131,6 +134,7 @@ class Service:
         """Drain unless that is done, and let go of the threads."""
         await self.drain(self.settings.drain_timeout_ms / 1000)
         await self.reloader.close()
+        self.idle.cancel()
         if self._loading is not None:
             self._loading.cancel()
             await asyncio.gather(self._loading, return_exceptions=True)

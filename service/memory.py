@@ -10,22 +10,27 @@ from model.runtime.cgroups import MEMBERSHIP, ROOT, group_folders
 
 # Of glibc's malloc.h. Pillow keeps an image in blocks of 16 MiB.
 _M_MMAP_THRESHOLD, _LARGE_BLOCK = -3, 8 * 2**20
-_M_ARENA_MAX, _ARENAS = -8, 2
+_M_ARENA_MAX, _ARENAS = -8, 1
 # A photo of 1920 x 1080 pixels, its resized copy and their canvas take 13 MiB together; 16 are too few for it.
 _M_TRIM_THRESHOLD, _KEPT_AT_END = -1, 20 * 2**20
+
+# Short against what an operator looks at, and long against the pauses between the requests of one client.
+GIVE_BACK_AFTER_SECONDS = 5.0
 
 
 def configure_malloc() -> bool:
     """Let malloc give back what large images took; False where it is not glibc's. To be called before threads start.
 
     glibc otherwise gives every thread a pool of its own and keeps what was freed in it: one image of 50 megapixels
-    leaves 225 MB behind in each thread that decodes one, and 4 MB with few pools. And it learns from large blocks that
-    are freed to take the next from these pools, which then never shrink: 200 MB stay after 32 large images of four
-    formats, and 1 MB with a fixed bound, above which a block is the system's own and goes back to it (all measured).
+    leaves 225 MB behind in each thread that decodes one. And it learns from large blocks that are freed to take the
+    next from these pools, which then never shrink: 200 MB stay after 32 large images of four formats, and 1 MB with a
+    fixed bound, above which a block is the system's own and goes back to it (all measured). There is one pool only,
+    because `give_back_freed` empties the first to its end, and of the others keeps the last free block; a second one
+    answered no more requests.
 
     A fixed bound also fixes what a pool keeps at its end, at 128 KiB: every image then gives its memory back and takes
     it again page by page, 2066 of them and 4 ms of processor time for 640 x 480 pixels seen at 800 x 1066. With 20 MiB
-    there are none, and large images leave up to 20 MB behind.
+    there are none, and large images leave up to 20 MB behind until nobody has asked for a while.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -38,7 +43,8 @@ def configure_malloc() -> bool:
 def give_back_freed() -> bool:
     """Give the system back what malloc has free; False where malloc is not glibc's. Takes some milliseconds.
 
-    It does this by itself only at its pools' ends, and what a model leaves lies in the middle.
+    By itself it gives back only its pool's end, and of that only what exceeds a bound. What a model leaves lies in the
+    middle.
     """
     try:
         trim = ctypes.CDLL(None).malloc_trim

@@ -153,7 +153,7 @@ async def _answer(request: Request, make_task: Callable[[Metadata], Task]) -> Re
     make_task(service.pipeline().metadata)  # which raises what the model cannot do
     content_type = check_headers(request, service.settings.max_body_bytes)
     service.check_room()
-    with service.upload_memory.upload(content_type) as upload:
+    with service.idle.busy(), service.upload_memory.upload(content_type) as upload:
         await receive(request, upload, service.settings)
         content = await while_connected(request, service.answer(upload, make_task, trace_of(request)))
     return CountedResponse(content, service.upload_memory)

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from service.memory import GIVE_BACK_AFTER_SECONDS
 from tests.reliability.server_process import ServerProcess, until
 
 MOST_GROWTH = 20e6  # bytes of memory, whatever the load
 MOST_SLOPE = 200  # bytes a request, over the later half of a load
 SLOPE_FROM = 20_000  # requests; in a shorter load, a slope drowns in the noise of a few MB
-_STEADY, _STEADY_LOOKS, _LOOK_S = 100_000, 10, 0.1  # bytes, within which memory stays for so many looks
+_STEADY, _LOOK_S = 100_000, 0.1  # bytes, within which memory stays from one look to those after it
+_STEADY_LOOKS = round((GIVE_BACK_AFTER_SECONDS + 1) / _LOOK_S)
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Usage:
 
 
 def usage_at_rest(server: ServerProcess) -> Usage:
-    """Wait until memory stands still and nobody is connected, and look."""
+    """Wait until nobody is connected and memory stands still, for longer than the server waits to give it back."""
     looks: list[int] = []
 
     def stands_still() -> bool:

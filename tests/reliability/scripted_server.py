@@ -18,6 +18,7 @@ from dataclasses import asdict
 
 from service.cli import add_serve
 from service.lifecycle import StartupError
+from service.memory import configure_malloc
 from service.server import BAD_SETTING, STARTUP_FAILED, run
 from service.settings import Settings, SettingsError, read_settings
 from tests.reliability.scripted_engine import Script, ScriptedEngine
@@ -30,6 +31,7 @@ def main() -> int:
     parser.add_argument("--script", type=json.loads, default={})
     parser.add_argument("--control-fd", type=int)
     arguments = vars(parser.parse_args())
+    configure_malloc()  # here already, because malloc's settings do not hold for threads that run before them
     engine = ScriptedEngine(Script().changed(arguments["script"]))
     if arguments["control_fd"] is not None:
         control = socket.socket(fileno=arguments["control_fd"])
