@@ -35,14 +35,18 @@ class Seen:
 @asynccontextmanager
 async def scripted_server(script: Script) -> AsyncIterator[Seen]:
     seen = Seen(Target("127.0.0.1", 0))
+    # Of connections. A task that waits for what only it knows, and whose client has gone, would be collected.
+    serving: list[asyncio.Task[None]] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         seen.connections += 1
+        if (task := asyncio.current_task()) is not None:
+            serving.append(task)
         try:
             while await _exchange(script, seen, reader, writer):
                 pass
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass  # the client has gone
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass  # the client has gone, or the test is over
         finally:
             writer.close()
 
@@ -52,6 +56,9 @@ async def scripted_server(script: Script) -> AsyncIterator[Seen]:
         yield seen
     finally:
         server.close()
+        for task in serving:
+            task.cancel()
+        await asyncio.gather(*serving)
 
 
 async def _exchange(script: Script, seen: Seen, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
