@@ -163,6 +163,9 @@ def run(settings: Settings, engine: Engine | None = None) -> int:
     """
     log = configure_logging(settings.log_level)
     configure_malloc()
+    if hasattr(signal, "SIGHUP"):
+        # To reload is for a server that runs; one that has ended is not to die of it in its last moment.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     settings = fit_connections(settings)
     app = create_app(settings, engine)
     service: Service = app.state.service

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -137,7 +138,9 @@ def test_a_hangup_while_it_drains_or_loads_disturbs_nothing(file: Path, tmp_path
         server.wait_for_line("reloaded")
         server.signal(signal.SIGHUP)
         server.signal(signal.SIGTERM)
-        server.signal(signal.SIGHUP)
+        while server.popen.poll() is None:  # to the last moment
+            server.signal(signal.SIGHUP)
+            time.sleep(0.001)
         assert server.exit_code() == 0
         assert server.errors() == []
 
