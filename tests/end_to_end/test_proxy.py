@@ -21,11 +21,9 @@ from PIL import Image
 
 from service.settings import Settings
 from tests.end_to_end.conftest import REPOSITORY
-from tests.end_to_end.name_server import Named, NameServer
-from tests.end_to_end.processes import free_port, running, started
+from tests.end_to_end.nginx import CONFIGURATION, PATIENCE_S, check_error, nginx
+from tests.end_to_end.processes import free_port, running
 
-CONFIGURATION = REPOSITORY / "docker/nginx/nginx.conf"
-PATIENCE_S = 120  # for a loaded machine; nothing here asserts how long a thing takes
 JPEG = {"content-type": "image/jpeg"}
 
 
@@ -54,80 +52,6 @@ class Proxy:
         while f"\n{sample}\n" not in (text := httpx.get(self.metrics_url, timeout=PATIENCE_S).text):
             assert time.monotonic() < deadline, text
             time.sleep(0.05)
-
-
-def shipped(changes: dict[str, str]) -> str:
-    """The shipped configuration, with other words for some of its words."""
-    text = CONFIGURATION.read_text()
-    for old, new in changes.items():
-        assert old in text, old
-        text = text.replace(old, new)
-    return text
-
-
-@contextmanager
-def nginx(folder: Path, service_port: int, changes: dict[str, str]) -> Iterator[int]:
-    """The proxy before a port of this machine, for the length of a `with` block; gives its own port."""
-    with NameServer() as names, nginx_asking(names, folder, service_port, changes) as port:
-        yield port
-
-
-@contextmanager
-def nginx_asking(names: NameServer, folder: Path, service_port: int, changes: dict[str, str]) -> Iterator[int]:
-    """The same, with a name server in whose hand it is which address the service has."""
-    port = free_port()
-    places = {
-        "resolver 127.0.0.11": f"resolver 127.0.0.1:{names.port}",
-        "detr:8000": f"detr:{service_port}",
-        "listen 8080": f"listen 127.0.0.1:{port}",
-        "/tmp/": f"{folder}/",  # noqa: S108  # a path inside the container
-        "/dev/stdout": str(folder / "requests"),
-    }
-    configuration = folder / "nginx.conf"
-    configuration.write_text(shipped(places | changes))
-    # In a test nginx belongs to root, and its workers have to as well if they are to write where it does.
-    command = ["nginx", "-c", str(configuration), "-g", "daemon off; user root;"]
-    with started(command, folder / "nginx.log") as process:
-        deadline = time.monotonic() + PATIENCE_S
-        while not is_listening(port):
-            assert process.poll() is None, (folder / "nginx.log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        yield port
-
-
-def test_a_service_that_comes_back_at_another_address_is_found(need: Callable[..., None], tmp_path: Path) -> None:
-    """As a container does that is made anew, while the proxy stays."""
-    need("nginx", root=True)
-    with NameServer() as names, Named("127.0.0.2") as first, Named("127.0.0.3", first.server_port) as second:
-        names.address = first.name
-        with (
-            nginx_asking(names, tmp_path, first.server_port, {"valid=5s": "valid=1s"}) as port,
-            httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S) as client,
-        ):
-            assert client.get("/model?a=b").text == f"{first.name} /model?a=b"
-            first.stop()
-            names.address = second.name
-            deadline = time.monotonic() + PATIENCE_S
-            while (answer := client.get("/model")).status_code != 200:
-                check_error(answer, 502, "service_unreachable")
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
-            assert answer.text == f"{second.name} /model"
-
-
-def test_a_name_that_nobody_knows_is_a_502_in_the_same_shape(need: Callable[..., None], tmp_path: Path) -> None:
-    """And the proxy starts all the same, so that it does not matter which container is first."""
-    need("nginx", root=True)
-    with NameServer() as names:
-        names.address = None
-        with nginx_asking(names, tmp_path, free_port(), {}) as port:
-            check_error(httpx.get(f"http://127.0.0.1:{port}/model", timeout=PATIENCE_S), 502, "service_unreachable")
-
-
-def is_listening(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @contextmanager
@@ -161,15 +85,6 @@ def impatient(need: Callable[..., None], demo: Path, tmp_path_factory: pytest.Te
     deadlines = ("--body-timeout-ms", "500", "--write-timeout-ms", "500")
     with proxied(tmp_path_factory.mktemp("impatient"), demo, changes, *deadlines) as running_proxy:
         yield running_proxy
-
-
-def check_error(response: httpx.Response, status: int, code: str) -> None:
-    assert response.status_code == status, response.text
-    assert response.headers["content-type"] == "application/json"
-    error = response.json()["error"]
-    assert error.keys() == {"code", "message", "request_id"}
-    assert error["code"] == code
-    assert error["request_id"] == response.headers["x-request-id"]
 
 
 def post(path: str, length: int, content_type: str = "image/jpeg") -> bytes:
@@ -302,12 +217,6 @@ def test_one_address_takes_so_many_connections_and_no_more(
             stack.enter_context(few.connect()).sendall(post("/detect", 9))
         few.wait_for("detr_requests_in_flight 4.0")  # and the scrape itself
         check_error(httpx.get(f"{few.url}/model"), 429, "too_many_connections")
-
-
-def test_a_service_that_is_not_there_is_a_502_in_the_same_shape(need: Callable[..., None], tmp_path: Path) -> None:
-    need("nginx", root=True)
-    with nginx(tmp_path, free_port(), {}) as port:
-        check_error(httpx.get(f"http://127.0.0.1:{port}/model"), 502, "service_unreachable")
 
 
 def test_the_proxy_lets_through_what_the_service_takes_and_outlasts_its_deadlines() -> None:
