@@ -18,6 +18,7 @@ from service.metrics import Metrics
 class Limits:
     """What a client is given on its connection; times in seconds."""
 
+    max_header_bytes: int
     header_timeout: float  # from the first byte of a request, or the connection's begin, to the end of the headers
     body_timeout: float  # for the rest of an upload that is answered already
     write_timeout: float  # for an answer to be read, once it does not fit into buffers

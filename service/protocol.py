@@ -76,7 +76,7 @@ class GuardedProtocol(H11Protocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.conn: CrumbRefusingConnection = CrumbRefusingConnection(self.config.h11_max_incomplete_event_size or 0)
+        self.conn: CrumbRefusingConnection = CrumbRefusingConnection(self.limits.max_header_bytes)
         self._app = self.app
         self.app = self._run_app
         self.is_closing = False
@@ -147,7 +147,7 @@ class GuardedProtocol(H11Protocol):
             # The app is told when it reads on, and answers.
             self._is_malformed = True
             self.cycle.message_event.set()
-        elif len(self.conn.trailing_data[0]) > (self.config.h11_max_incomplete_event_size or 0):
+        elif len(self.conn.trailing_data[0]) > self.limits.max_header_bytes:
             self._refuse(431, "headers_too_large", "the request's headers are too large")
         else:
             self._refuse(400, "bad_request", _NOT_HTTP)

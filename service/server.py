@@ -200,6 +200,7 @@ def _metrics_port(app: FastAPI, settings: Settings) -> Generator[MetricsPort | N
 
 def _uvicorn_config(app: FastAPI, settings: Settings, metrics: Metrics) -> uvicorn.Config:
     limits = Limits(
+        max_header_bytes=settings.max_header_bytes,
         header_timeout=settings.header_timeout_ms / 1000,
         body_timeout=settings.body_timeout_ms / 1000,
         write_timeout=settings.write_timeout_ms / 1000,
@@ -208,7 +209,6 @@ def _uvicorn_config(app: FastAPI, settings: Settings, metrics: Metrics) -> uvico
     return uvicorn.Config(
         app,
         http=protocol_with(limits, Connections(settings.max_connections, metrics), settings.retry_after_s),
-        h11_max_incomplete_event_size=settings.max_header_bytes,
         ws="none",
         lifespan="on",
         log_config=None,

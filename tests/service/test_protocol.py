@@ -98,13 +98,13 @@ def scripted(
 
 @asynccontextmanager
 async def listening(max_connections: int = 100, **changes: float) -> AsyncIterator[Port]:
-    limits: dict[str, Any] = {"header_timeout": LONG, "body_timeout": LONG, "write_timeout": LONG}
-    limits |= {"max_rest_bytes": 2**30} | changes
+    limits: dict[str, Any] = dict.fromkeys(("header_timeout", "body_timeout", "write_timeout"), LONG)
+    limits |= {"max_header_bytes": 4096, "max_rest_bytes": 2**30} | changes
     metrics, asked, answered, release = Metrics(), list[str](), list[str](), asyncio.Event()
     protocol = protocol_with(Limits(**limits), Connections(max_connections, metrics), retry_after_s=7)
     config = uvicorn.Config(
         scripted(asked, answered, release), http=protocol, ws="none", lifespan="off", log_config=None, access_log=False,
-        h11_max_incomplete_event_size=4096, timeout_keep_alive=600,
+        timeout_keep_alive=600,
     )  # fmt: skip
     config.load()
     state = ServerState()
