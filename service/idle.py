@@ -24,7 +24,9 @@ class WhenIdle:
     @contextmanager
     def busy(self) -> Iterator[None]:
         """Something is under way for the length of the block."""
-        self.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self._under_way += 1
         try:
             yield
@@ -32,9 +34,3 @@ class WhenIdle:
             self._under_way -= 1
             if self._under_way == 0:
                 self._timer = asyncio.get_running_loop().call_later(self._seconds, self._call)
-
-    def cancel(self) -> None:
-        """Wait no longer, until something was under way again."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None

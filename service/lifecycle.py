@@ -60,7 +60,7 @@ class Service:
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
         self._retired = Retirement(self._loader)
         # What keeps it from being idle is for the requests to say.
-        self.idle = WhenIdle(GIVE_BACK_AFTER_SECONDS, partial(self._loader.submit, give_back_freed))
+        self.idle = WhenIdle(GIVE_BACK_AFTER_SECONDS, self._give_back)
         self._in_loader: concurrent.futures.Future[WarmModel] | None = None
         self._loading: asyncio.Task[None] | None = None
         self._memory: EngineMemory | None = None
@@ -134,7 +134,6 @@ class Service:
         """Drain unless that is done, and let go of the threads."""
         await self.drain(self.settings.drain_timeout_ms / 1000)
         await self.reloader.close()
-        self.idle.cancel()
         if self._loading is not None:
             self._loading.cancel()
             await asyncio.gather(self._loading, return_exceptions=True)
@@ -197,6 +196,10 @@ class Service:
             self.engine_lost = True
             self.begin_drain()
             self.on_failure()
+
+    def _give_back(self) -> None:
+        if self.phase != "draining":  # when the end gives back everything, and the thread may be gone
+            self._loader.submit(give_back_freed)
 
     def _fail(self, failure: StartupError) -> None:
         self.failure = failure
