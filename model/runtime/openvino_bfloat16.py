@@ -17,10 +17,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from model.runtime.openvino_graph import is_constant, is_validity
+
 # What stands between two convolutions and is computed in their type, so that nothing is converted back and forth.
 _BETWEEN = ("Add", "Multiply", "Relu", "MaxPool")
-# What only changes a constant's or a mask's shape.
-_RESHAPING = ("Broadcast", "Convert", "Gather", "GatherND", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 
 
 def convolve_in_bfloat16(model: Any) -> None:
@@ -59,16 +59,7 @@ def _chosen(nodes: list[Any]) -> set[str]:
 def _is_between(node: Any, chosen: set[str]) -> bool:
     """Whether a node works on a convolution's result, and on nothing that bfloat16 would spoil."""
     others = [source for source in _sources(node) if source.get_node().get_friendly_name() not in chosen]
-    return len(others) < len(node.inputs()) and all(_is_constant_or_mask(source) for source in others)
-
-
-def _is_constant_or_mask(source: Any) -> bool:
-    """Whether it is a weight or a validity mask, which is 0 or 1."""
-    node, dtype = source.get_node(), source.get_element_type().get_type_name()
-    while node.get_type_name() in _RESHAPING:
-        source = node.input_value(0)
-        node, dtype = source.get_node(), source.get_element_type().get_type_name()
-    return bool(node.get_type_name() == "Constant" or dtype == "boolean")
+    return len(others) < len(node.inputs()) and all(is_constant(source) or is_validity(source) for source in others)
 
 
 def _sources(node: Any) -> Iterator[Any]:

@@ -13,6 +13,7 @@ from model.runtime.artifact import Artifact
 from model.runtime.device_errors import DeviceError, first_line, memory_errors
 from model.runtime.graph_contract import check_graph
 from model.runtime.openvino_bfloat16 import convolve_in_bfloat16
+from model.runtime.openvino_int8 import zero_padding_in_int8
 from model.runtime.openvino_split import NAMED, split_at_pairs
 from model.runtime.precision import precision_in_force
 from model.runtime.preprocess import Batch
@@ -113,6 +114,8 @@ def open_openvino(artifact: Artifact, asked_precision: str, threads: int) -> Ope
     stride = artifact.metadata.mask_stride
     try:
         models = (model,) if stride is None else split_at_pairs(model)
+        for part in models:
+            zero_padding_in_int8(part)
         if precision == "bfloat16":
             for part in models:
                 convolve_in_bfloat16(part)
