@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from model.build import build_model, detector_of
+from model.build import build_model
 from model.checkpoint import read_checkpoint
 from model.config import PRESETS
 from model.export import export
@@ -24,28 +24,28 @@ from tests.benchmarks.baselines.eager import LIMITS
 from tests.benchmarks.baselines.pipelines import save_folder
 from tests.model.networks import filled
 
-PRESET = "detr-resnet-50-panoptic"
+PANOPTIC, DETECTOR = "detr-resnet-50-panoptic", "detr-resnet-50"
 
 
 @dataclass(frozen=True)
 class Files:
-    """DETR R50 panoptic with the weights of the parity data, in every form that is served here."""
+    """DETR R50 with the weights of the parity data, in every form that is served here."""
 
     folder: Path
 
-    def checkpoint(self) -> Path:
+    def checkpoint(self, preset: str = PANOPTIC) -> Path:
         """As the published models come."""
-        path = self.folder / f"{PRESET}.pth"
+        path = self.folder / f"{preset}.pth"
         if not path.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
-            torch.save({"model": filled(PRESETS[PRESET]).state_dict()}, path)
+            torch.save({"model": filled(PRESETS[preset]).state_dict()}, path)
         return path
 
-    def artifact(self, padding: str = "exact") -> Path:
+    def artifact(self, preset: str = PANOPTIC, padding: str = "exact") -> Path:
         """As the service takes it."""
-        path = self.folder / (f"{PRESET}.onnx" if padding == "exact" else f"{PRESET}-{padding}.onnx")
+        path = self.folder / (f"{preset}.onnx" if padding == "exact" else f"{preset}-{padding}.onnx")
         if not path.exists():
-            export(read_checkpoint(self.checkpoint()), path, padding=padding)
+            export(read_checkpoint(self.checkpoint(preset)), path, padding=padding)
         return path
 
     def transformers(self, kind: Kind) -> Path:
@@ -75,7 +75,7 @@ def detector_flops(height: int, width: int) -> int:
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.device("meta"):  # shapes without numbers, so that nothing is computed
-        detector = detector_of(build_model(replace(PRESETS[PRESET], padding="published")))
+        detector = build_model(replace(PRESETS[DETECTOR], padding="published"))
         detector.eval().requires_grad_(False)
         image = NestedTensor(torch.zeros((1, 3, height, width)), torch.zeros((1, height, width), dtype=torch.bool))
         with FlopCounterMode(display=False) as counter:
