@@ -14,10 +14,9 @@ are written into the graph: conversions stand where a tensor goes from one part 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-from model.runtime.openvino_graph import is_constant, is_validity
+from model.runtime.openvino_graph import is_constant, is_validity, sources
 
 # What stands between two convolutions and is computed in their type, so that nothing is converted back and forth.
 _BETWEEN = ("Add", "Multiply", "Relu", "MaxPool")
@@ -58,13 +57,8 @@ def _chosen(nodes: list[Any]) -> set[str]:
 
 def _is_between(node: Any, chosen: set[str]) -> bool:
     """Whether a node works on a convolution's result, and on nothing that bfloat16 would spoil."""
-    others = [source for source in _sources(node) if source.get_node().get_friendly_name() not in chosen]
+    others = [source for source in sources(node) if source.get_node().get_friendly_name() not in chosen]
     return len(others) < len(node.inputs()) and all(is_constant(source) or is_validity(source) for source in others)
-
-
-def _sources(node: Any) -> Iterator[Any]:
-    for port in node.inputs():
-        yield port.get_source_output()
 
 
 def _leaves(port: Any, chosen: set[str]) -> bool:

@@ -116,8 +116,7 @@ def open_openvino(artifact: Artifact, asked_precision: str, threads: int) -> Ope
         models = (model,) if stride is None else split_at_pairs(model)
         for part in models:
             zero_padding_in_int8(part)
-        if precision == "bfloat16":
-            for part in models:
+            if precision == "bfloat16":
                 convolve_in_bfloat16(part)
         compiled = [core.compile_model(part, "CPU", _options(threads)) for part in models]
     except Exception as error:

@@ -25,6 +25,11 @@ def is_validity(source: Any) -> bool:
     return bool(unshaped(source).get_element_type().get_type_name() == "boolean")
 
 
+def sources(node: Any) -> list[Any]:
+    """The outputs that a node takes."""
+    return [port.get_source_output() for port in node.inputs()]
+
+
 def readers(node: Any) -> list[Any]:
     """The nodes that a node's first output goes to."""
     return [port.get_node() for port in node.output(0).get_target_inputs()]

@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from model.runtime.openvino_graph import is_constant, is_validity, readers, unshaped
 
@@ -54,10 +53,10 @@ def _quantized(value: Any) -> Any | None:
             return None
         nodes.append(nodes[-1].input_value(0).get_node())
     multiply, subtract, _, in_8_bits, quantizer, _ = nodes
-    scale, zero, limits = _constant(multiply, 1), _constant(subtract, 1), _limits(quantizer)
-    if scale is None or scale.size != 1 or zero is None or np.any(zero) or limits is None or len(limits) != 4:
+    scale, zero, limits = _number(multiply, 1), _number(subtract, 1), _limits(quantizer)
+    if scale is None or zero != 0 or limits is None:
         return None
-    return in_8_bits if np.allclose(limits, [0, _LARGEST * scale.item(), 0, _LARGEST], rtol=1e-5, atol=0) else None
+    return in_8_bits if np.allclose(limits, [0, _LARGEST * scale, 0, _LARGEST], rtol=1e-5, atol=0) else None
 
 
 def _limits(quantizer: Any) -> tuple[float, ...] | None:
@@ -66,15 +65,17 @@ def _limits(quantizer: Any) -> tuple[float, ...] | None:
         return None
     if any(_type_of(reader) != ("Convert", "u8") for reader in readers(quantizer)):
         return None
-    limits = [_constant(quantizer, index) for index in range(1, 5)]
-    return tuple(float(limit.item()) for limit in limits if limit is not None and limit.size == 1)
+    limits = tuple(limit for index in range(1, 5) if (limit := _number(quantizer, index)) is not None)
+    return limits if len(limits) == 4 else None
 
 
 def _type_of(node: Any) -> tuple[str, str]:
     return node.get_type_name(), node.get_output_element_type(0).get_type_name()
 
 
-def _constant(node: Any, index: int) -> NDArray[Any] | None:
-    source = node.input_value(index)
-    data: NDArray[Any] | None = unshaped(source).get_node().get_data() if is_constant(source) else None
-    return data
+def _number(node: Any, index: int) -> float | None:
+    """A node's input; None unless it is a constant of one number."""
+    if not is_constant(node.input_value(index)):
+        return None
+    data = unshaped(node.input_value(index)).get_node().get_data()
+    return float(data.item()) if data.size == 1 else None

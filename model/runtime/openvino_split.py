@@ -7,8 +7,10 @@ one graph save less: OpenVINO reuses little of the memory of one part for the ne
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
+
+from model.runtime.openvino_graph import sources
 
 _PAIRS, _MASKS = "mask_index", "pred_masks"
 _NAMED = ("pred_logits", "pred_boxes", _PAIRS)
@@ -29,7 +31,7 @@ def split_at_pairs(model: Any) -> tuple[Any, Any]:
     pairs = results[_PAIRS].input_value(0)
     varying = _names(model, lambda node: node.get_type_name() == "Parameter")
     chosen = _names(model, lambda node: node.get_type_name() == "NonZero")
-    below = _names(model, lambda node: pairs in _sources(node)) - {results[_PAIRS].get_friendly_name()}
+    below = _names(model, lambda node: pairs in sources(node)) - {results[_PAIRS].get_friendly_name()}
     parameters = {pairs: opset13.parameter(pairs.get_partial_shape(), pairs.get_element_type())}
     for node in (node for node in model.get_ordered_ops() if node.get_friendly_name() in below):
         for port in node.inputs():
@@ -52,11 +54,6 @@ def _names(model: Any, begins: Callable[[Any], bool]) -> set[str]:
     """Names of the nodes for which `begins` holds, and of all that take something from them."""
     names: set[str] = set()
     for node in model.get_ordered_ops():
-        if begins(node) or any(source.get_node().get_friendly_name() in names for source in _sources(node)):
+        if begins(node) or any(source.get_node().get_friendly_name() in names for source in sources(node)):
             names.add(node.get_friendly_name())
     return names
-
-
-def _sources(node: Any) -> Iterator[Any]:
-    for port in node.inputs():
-        yield port.get_source_output()
