@@ -17,7 +17,7 @@ COMMANDS = {
     "export": ("model.export", "turn a checkpoint into the one file that is served, and prove it equal"),
     "quantize": ("model.quantize", "turn an artifact into int8, and write it only if it stays accurate"),
     "fetch": ("model.fetch", "download a published model, check it and export it"),
-    "shapes": ("model.data.shapes", "write a data set of synthetic scenes"),
+    "shapes": ("model.data.shapes.command", "write a data set of synthetic scenes"),
 }
 
 

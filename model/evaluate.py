@@ -13,20 +13,20 @@ import numpy as np
 from torch.utils.data import DataLoader
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from model.build import build_model
 from model.checkpoint import CheckpointError, read_checkpoint
 from model.data.evaluation_set import EvaluationBatch, EvaluationSet, collate_evaluation
 from model.data.folders import KINDS, open_dataset
 from model.evaluation.evaluator import Evaluator, Result
 from model.evaluation.report import write_report
 from model.evaluation.table import table
-from model.evaluation.torch_engine import TorchEngine, torch_device
 from model.export import describe
-from model.runtime.artifact import ArtifactError, Metadata, read_artifact
+from model.exporting.served_network import ServedNetwork
+from model.exporting.torch_engine import TorchEngine, torch_device
+from model.network.build import build_model
+from model.runtime.answers.detections import OutputError
+from model.runtime.artifact.file import ArtifactError, Metadata, read_artifact
 from model.runtime.categories import Category
-from model.runtime.engine import DEVICES, PRECISIONS, DeviceError, Engine, open_engine
-from model.runtime.postprocess import OutputError
-from model.served_network import ServedNetwork
+from model.runtime.engines.engine import DEVICES, PRECISIONS, DeviceError, Engine, open_engine
 
 
 class Loaded(NamedTuple):

@@ -11,22 +11,22 @@ from typing import Any
 import onnx
 import torch
 
-from model.build import build_model, detector_of
-from model.category_names import NamesError, read_names
+from model.categories.names import NamesError, read_names
 from model.checkpoint import Checkpoint, CheckpointError, read_checkpoint
-from model.config import PRESETS, ModelConfig
-from model.detr import DETR
-from model.float16 import to_float16
-from model.graph import to_onnx
-from model.parity_proof import TOLERANCES, ParityError, ParityReport, golden_sample, prove
-from model.proved_artifact import write_proved
-from model.runtime.artifact import Artifact, ArtifactError
-from model.runtime.engine import open_engine
-from model.runtime.golden_replay import replay_golden
-from model.runtime.metadata import FORMAT_VERSION, Metadata
+from model.exporting.float16 import to_float16
+from model.exporting.parity_proof import TOLERANCES, ParityError, ParityReport, golden_sample, prove
+from model.exporting.proved_artifact import write_proved
+from model.exporting.served_network import ServedNetwork
+from model.exporting.to_onnx import to_onnx
+from model.network.build import build_model, detector_of
+from model.network.config import PRESETS, ModelConfig
+from model.network.detr import DETR
+from model.network.segmentation import DETRsegm
+from model.runtime.artifact.file import Artifact, ArtifactError
+from model.runtime.artifact.metadata import FORMAT_VERSION, Metadata
+from model.runtime.engines.engine import open_engine
+from model.runtime.engines.golden_replay import replay_golden
 from model.runtime.preprocess import CANVAS_MULTIPLE, ResizeRule
-from model.segmentation import DETRsegm
-from model.served_network import ServedNetwork
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -4,8 +4,8 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from model import published
-from model.download import DownloadError, download
+from model.checkpoint import published
+from model.checkpoint.download import DownloadError, download
 
 BASE_URL = "https://dl.fbaipublicfiles.com/detr"
 

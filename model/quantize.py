@@ -12,16 +12,16 @@ from typing import Any
 import onnxruntime
 
 from model.data.folders import KINDS
-from model.proved_artifact import write_proved
+from model.exporting.proved_artifact import write_proved
 from model.quantization.int8_graph import golden_of, int8_graph
 from model.quantization.judge import JUDGED, AccuracyError, Judge
 from model.quantization.pictures import choose_pictures
 from model.quantization.plan import PARTS, Part
-from model.runtime.artifact import Artifact, ArtifactError, read_artifact
-from model.runtime.engine import DEVICES, DeviceError, open_engine
-from model.runtime.golden_replay import replay_golden
-from model.runtime.openvino_engine import missing_for_openvino
-from model.runtime.postprocess import OutputError
+from model.runtime.answers.detections import OutputError
+from model.runtime.artifact.file import Artifact, ArtifactError, read_artifact
+from model.runtime.engines.engine import DEVICES, DeviceError, open_engine
+from model.runtime.engines.golden_replay import replay_golden
+from model.runtime.engines.openvino_engine import missing_for_openvino
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -14,15 +14,15 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 
-from model.build import detector_of
 from model.checkpoint import CheckpointError, save_checkpoint
 from model.data.check import check_categories, check_dataset
 from model.data.coco_dataset import CocoDataset
 from model.data.folders import instances_file, open_dataset, panoptic_file
 from model.evaluation.evaluator import Evaluator
-from model.runtime.postprocess import OutputError
+from model.network.build import detector_of
+from model.runtime.answers.detections import OutputError
+from model.runtime.engines.raw_outputs import NO_MASKS
 from model.runtime.preprocess import ResizeRule
-from model.runtime.raw_outputs import NO_MASKS
 from model.training.config import Recipe, TrainConfig
 from model.training.data import TrainingData
 from model.training.fitting import Hardware, fit

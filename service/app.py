@@ -14,17 +14,17 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 
-from model.runtime.engine import Engine
-from service.access import Access, open_access
-from service.cors import CrossOrigin
+from model.runtime.engines.engine import Engine
 from service.errors import TABLE, error_response
-from service.gate import Gate
-from service.head import HeadAsGet
-from service.lifecycle import Service
-from service.metrics import Metrics
-from service.middleware import RequestObserver
-from service.openapi import describe_access
-from service.routes import metrics_router, pages_router, router
+from service.http.access import Access, open_access
+from service.http.cors import CrossOrigin
+from service.http.gate import Gate
+from service.http.head import HeadAsGet
+from service.http.middleware import RequestObserver
+from service.http.openapi import describe_access
+from service.http.routes import metrics_router, pages_router, router
+from service.lifecycle.service import Service
+from service.process.metrics import Metrics
 from service.settings import Settings
 
 

@@ -10,7 +10,7 @@ from typing import get_args
 from model.cli import CommandParser, add_commands
 from service import predict
 from service.bench import command as bench
-from service.lifecycle import StartupError
+from service.lifecycle.service import StartupError
 from service.server import BAD_SETTING, STARTUP_FAILED, run
 from service.settings import ENV_PREFIX, SECRETS, Device, LogLevel, Precision, Settings, SettingsError, read_settings
 

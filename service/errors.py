@@ -16,9 +16,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from model.runtime.postprocess import OutputError
+from model.runtime.answers.detections import OutputError
+from service.process.trace import trace_of
 from service.schemas import ErrorBody, ErrorResponse
-from service.trace import trace_of
 
 
 class ServiceError(Exception):

@@ -13,16 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.runtime.artifact import ArtifactError
-from model.runtime.engine import DeviceError
-from model.runtime.overlay import draw_detections, draw_panoptic
-from model.runtime.postprocess import OutputError, detect
+from model.runtime.answers.detections import OutputError, detect
+from model.runtime.answers.overlay import draw_detections, draw_panoptic
+from model.runtime.artifact.file import ArtifactError
+from model.runtime.decode import ImageLimits, decode
+from model.runtime.engines.engine import DeviceError
+from model.runtime.engines.raw_outputs import NO_MASKS, ImageOutputs
 from model.runtime.preprocess import make_batch, resize
-from model.runtime.raw_outputs import NO_MASKS, ImageOutputs
-from service.answers import Prepared, check_has_masks, detect_response, segment_response, segments_of
-from service.decode import ImageLimits, decode
 from service.errors import NoMasksError, ServiceError
-from service.loading import LoadedModel, load_model
+from service.images.answers import Prepared, check_has_masks, detect_response, segment_response, segments_of
+from service.lifecycle.loading import LoadedModel, load_model
 from service.settings import Device, Precision, Settings, SettingsError, read_settings
 
 Kind = Literal["detect", "segment"]

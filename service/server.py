@@ -20,17 +20,17 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
-from model.runtime.engine import Engine
-from service.access import Access
+from model.runtime.engines.engine import Engine
 from service.app import create_app, create_metrics_app
-from service.connections import Connections, Limits
-from service.lifecycle import Service, StartupError
-from service.logs import configure_logging
-from service.memory import configure_malloc
-from service.metrics import Metrics
-from service.open_files import fit_connections
-from service.protocol import protocol_with
+from service.http.access import Access
+from service.lifecycle.service import Service, StartupError
+from service.process.logs import configure_logging
+from service.process.memory import configure_malloc
+from service.process.metrics import Metrics
+from service.process.open_files import fit_connections
 from service.settings import Settings
+from service.wire.connections import Connections, Limits
+from service.wire.protocol import protocol_with
 
 logger = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from model.runtime.artifact import (
+from model.runtime.artifact.file import (
     BLANK_DIGEST,
     DIGEST_KEY,
     FORMAT_VERSION,

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from model.category_names import named_category
+from model.categories.coco import UNNAMED, coco_categories
+from model.categories.names import named_category
 from model.checkpoint.strict import CheckpointError
-from model.coco_categories import UNNAMED, coco_categories
-from model.config import ModelConfig
-from model.nested_tensor import IMAGENET_MEAN, IMAGENET_STD
+from model.network.config import ModelConfig
+from model.network.nested_tensor import IMAGENET_MEAN, IMAGENET_STD
 from model.runtime.categories import Category
 
 

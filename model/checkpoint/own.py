@@ -14,7 +14,7 @@ from torch import Tensor
 
 from model.checkpoint.files import sha256_of
 from model.checkpoint.strict import Checkpoint, CheckpointError, check_count, check_state, describe
-from model.config import ModelConfig
+from model.network.config import ModelConfig
 from model.runtime.categories import Category
 
 METADATA_KEY = "detr"

@@ -12,15 +12,15 @@ from typing import Any
 
 from torch import Tensor
 
-from model import published
+from model.categories.coco import coco_categories
+from model.checkpoint import published
 from model.checkpoint.files import as_weights, load_pickle, load_safetensors, sha256_of
 from model.checkpoint.hugging_face import has_native_backbone, published_state
 from model.checkpoint.hugging_face_config import categories_of, check_against, read_config
 from model.checkpoint.own import METADATA_KEY, own_checkpoint
 from model.checkpoint.strict import Checkpoint, CheckpointError, check_count, check_state, describe
 from model.checkpoint.structure import disagreements, infer_config
-from model.coco_categories import coco_categories
-from model.config import PRESETS, ModelConfig
+from model.network.config import PRESETS, ModelConfig
 from model.runtime.categories import Category
 
 WEIGHTS_IN_A_FOLDER = ("model.safetensors", "pytorch_model.bin")

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.build import build_model
-from model.config import ModelConfig
+from model.network.build import build_model
+from model.network.config import ModelConfig
 from model.runtime.categories import Category
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from model.checkpoint.strict import CheckpointError
-from model.config import ModelConfig
+from model.network.config import ModelConfig
 
 # Blocks a stage and whether they are bottlenecks, for each ResNet (He et al. 2016, table 1).
 RESNETS: dict[str, tuple[tuple[int, ...], bool]] = {

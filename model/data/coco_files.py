@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
 
-from model.category_names import distinct_color
+from model.categories.names import distinct_color
 from model.runtime.categories import Category
 
 # Keys of a target, all tensors: image_id int64 [], orig_size and size int64 [2] as (height, width) in pixels,

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from model.data.coco_files import Target
-from model.nested_tensor import pad_images
+from model.network.nested_tensor import pad_images
 from model.runtime.preprocess import CANVAS_MULTIPLE
 
 BUCKETS_AN_OCTAVE = 4  # aspect ratios within a factor of 2 ** (1 / 4) share a batch

@@ -16,10 +16,10 @@ from model.evaluation.average_precision import average_precision, read_boxes
 from model.evaluation.box_quality import count_boxes
 from model.evaluation.panoptic_quality import Counts, Segmentation, count_segments, panoptic_quality
 from model.evaluation.segment_annotations import SegmentAnnotations
+from model.runtime.answers.detections import scored_boxes
+from model.runtime.answers.panoptic import PanopticResult, panoptic
 from model.runtime.categories import Category
-from model.runtime.panoptic import PanopticResult, panoptic
-from model.runtime.postprocess import scored_boxes
-from model.runtime.raw_outputs import NO_MASKS, ImageOutputs, RawOutputs
+from model.runtime.engines.raw_outputs import NO_MASKS, ImageOutputs, RawOutputs
 
 
 class Answer(NamedTuple):

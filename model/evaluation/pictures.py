@@ -14,13 +14,13 @@ from PIL import Image
 from model.data.coco_files import ImageRecord, class_indices, read_pixels
 from model.evaluation.evaluator import Evaluator
 from model.evaluation.panoptic_quality import NOTHING, Counts, Segmentation
+from model.runtime.answers.detections import Detections
+from model.runtime.answers.id_map import IdMap
+from model.runtime.answers.overlay import draw_detections, draw_panoptic
+from model.runtime.answers.panoptic import PanopticResult, Segment
+from model.runtime.artifact.metadata import Metadata
 from model.runtime.categories import Category
-from model.runtime.engine import Engine
-from model.runtime.id_map import IdMap
-from model.runtime.metadata import Metadata
-from model.runtime.overlay import draw_detections, draw_panoptic
-from model.runtime.panoptic import PanopticResult, Segment
-from model.runtime.postprocess import Detections
+from model.runtime.engines.engine import Engine
 from model.runtime.preprocess import make_batch, resize
 
 SHOWN = 6  # of the best and of the worst

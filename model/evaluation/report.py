@@ -12,8 +12,8 @@ from model.evaluation.charts import histogram, precision_recall
 from model.evaluation.evaluator import ClassFigures, Evaluator
 from model.evaluation.pictures import Shown, rank, show
 from model.evaluation.table import MEANINGS, PANOPTIC, class_columns, number
-from model.runtime.engine import Engine
-from model.runtime.metadata import Metadata
+from model.runtime.artifact.metadata import Metadata
+from model.runtime.engines.engine import Engine
 
 PAGE = "index.html"
 CARDS = {

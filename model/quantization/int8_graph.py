@@ -17,9 +17,9 @@ from model.quantization.pictures import resized_pictures
 from model.quantization.plan import PARTS, Part, make_plan
 from model.quantization.ranges import observe
 from model.quantization.rewrite import QuantizedGraph
-from model.runtime.artifact import Artifact
-from model.runtime.golden import GoldenSample
-from model.runtime.raw_outputs import ALL_MASKS
+from model.runtime.artifact.file import Artifact
+from model.runtime.artifact.golden import GoldenSample
+from model.runtime.engines.raw_outputs import ALL_MASKS
 
 
 def int8_graph(

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model.evaluate import Loaded, evaluate
-from model.runtime.artifact import Artifact
-from model.runtime.engine import open_engine
+from model.runtime.artifact.file import Artifact
+from model.runtime.engines.engine import open_engine
 
 JUDGED = ("AP", "PQ")
 

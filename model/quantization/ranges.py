@@ -11,9 +11,9 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from model.runtime.postprocess import best_real_class
+from model.runtime.answers.detections import best_real_class
+from model.runtime.engines.raw_outputs import NO_MASKS
 from model.runtime.preprocess import make_batch
-from model.runtime.raw_outputs import NO_MASKS
 
 LEVELS = 256  # of an 8-bit number
 _SAMPLES = 2**18  # values kept of each activation, over all pictures

@@ -17,10 +17,10 @@ from torch.fx.passes.split_module import split_module
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from model.backbone import Backbone, Validity
-from model.build import detector_of
-from model.detr import DETR
-from model.segmentation import DETRsegm
+from model.network.backbone import Backbone, Validity
+from model.network.build import detector_of
+from model.network.detr import DETR
+from model.network.segmentation import DETRsegm
 
 
 def checkpoint_activations(network: DETR | DETRsegm) -> None:

@@ -10,11 +10,11 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from model.backbone import Backbone
 from model.checkpoint import CheckpointError
+from model.checkpoint.download import download
 from model.checkpoint.files import as_weights, load_pickle, load_safetensors
 from model.checkpoint.strict import faults
-from model.download import download
+from model.network.backbone import Backbone
 
 IMAGENET = "imagenet"
 PUBLISHED_RECIPE = "IMAGENET1K_V1"  # what `imagenet` stands for: what the published models were started from

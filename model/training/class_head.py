@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from model.coco_categories import UNNAMED
+from model.categories.coco import UNNAMED
 from model.runtime.categories import Category
 
 NAMES_SHOWN = 12

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from model.detr import DETR
-from model.segmentation import DETRsegm
+from model.network.detr import DETR
+from model.network.segmentation import DETRsegm
 
 # Modules of each part, by the names they have below a detector or, for the mask head, below the whole network. Every
 # parameter is in one of these parts; `stem` alone is a piece of another, the backbone.

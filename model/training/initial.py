@@ -8,15 +8,15 @@ from pathlib import Path
 
 from torch import Tensor
 
-from model.build import build_model, detector_of
 from model.checkpoint import Checkpoint, describe, read_checkpoint
 from model.checkpoint.files import sha256_of
 from model.checkpoint.structure import disagreements
-from model.config import PRESETS, ModelConfig
-from model.detr import DETR
+from model.network.build import build_model, detector_of
+from model.network.config import PRESETS, ModelConfig
+from model.network.detr import DETR
+from model.network.segmentation import DETRsegm
 from model.runtime.categories import Category
 from model.runtime.preprocess import ResizeRule
-from model.segmentation import DETRsegm
 from model.training.backbone_weights import find_backbone_weights, load_backbone_weights
 from model.training.class_head import adapted, describe_classes, rows_by_name
 from model.training.config import Stage

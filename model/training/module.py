@@ -16,18 +16,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.build import detector_of
-from model.criterion import SetCriterion, Totals, weighted_sum, world_totals
 from model.data.collate import TrainingBatch
 from model.data.evaluation_set import EvaluationBatch
 from model.data.mask_layers import masks_of
-from model.detr import DETR, Predictions
-from model.matcher import HungarianMatcher, matched_pairs
-from model.nested_tensor import normalize
-from model.parity_proof import run_torch
-from model.runtime.raw_outputs import NO_MASKS, RawOutputs
-from model.segmentation import DETRsegm
-from model.served_network import ServedNetwork
+from model.exporting.parity_proof import run_torch
+from model.exporting.served_network import ServedNetwork
+from model.loss.criterion import SetCriterion, Totals, weighted_sum, world_totals
+from model.loss.matcher import HungarianMatcher, matched_pairs
+from model.network.build import detector_of
+from model.network.detr import DETR, Predictions
+from model.network.nested_tensor import normalize
+from model.network.segmentation import DETRsegm
+from model.runtime.engines.raw_outputs import NO_MASKS, RawOutputs
 from model.training.activation_checkpointing import checkpoint_activations
 from model.training.config import TrainConfig
 from model.training.freezing import DETECTOR, freeze

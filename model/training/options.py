@@ -7,8 +7,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from model.config import PRESETS
 from model.data.folders import KINDS
+from model.network.config import PRESETS
 from model.training.config import RECIPES, Precision, Recipe, Schedule, Stage, TrainConfig, default_recipe
 from model.training.freezing import PARTS
 

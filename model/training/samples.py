@@ -15,21 +15,21 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import nn
 
-from model.build import detector_of
-from model.config import ModelConfig
 from model.data.coco_dataset import CocoDataset
 from model.data.coco_files import Target, read_pixels
 from model.data.mask_layers import masks_of
 from model.evaluation.panoptic_quality import Segmentation
 from model.evaluation.pictures import annotated_result
-from model.parity_proof import run_torch
+from model.exporting.parity_proof import run_torch
+from model.exporting.served_network import ServedNetwork
+from model.network.build import detector_of
+from model.network.config import ModelConfig
+from model.runtime.answers.detections import Detections, detect
+from model.runtime.answers.overlay import draw_detections, draw_panoptic
+from model.runtime.answers.panoptic import PanopticResult, panoptic
 from model.runtime.categories import Category
-from model.runtime.overlay import draw_detections, draw_panoptic
-from model.runtime.panoptic import PanopticResult, panoptic
-from model.runtime.postprocess import Detections, detect
+from model.runtime.engines.raw_outputs import NO_MASKS
 from model.runtime.preprocess import ResizeRule, make_batch, resize
-from model.runtime.raw_outputs import NO_MASKS
-from model.served_network import ServedNetwork
 
 TILE = 480  # pixels of a drawing's longer side
 STRIP = 24  # pixels, the height of a line of text

@@ -9,7 +9,7 @@ import lightning
 
 from model.data.evaluation_set import EvaluationBatch
 from model.evaluation.evaluator import Evaluator
-from model.runtime.raw_outputs import RawOutputs
+from model.runtime.engines.raw_outputs import RawOutputs
 
 KEPT = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100", "PQ", "SQ", "RQ", "PQ_th", "PQ_st")
 Save = Callable[[dict[str, float]], object]

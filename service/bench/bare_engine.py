@@ -19,11 +19,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from model.runtime.engine import GPUS, Engine
+from model.runtime.decode import ImageLimits, decode
+from model.runtime.engines.engine import GPUS, Engine
+from model.runtime.engines.raw_outputs import NO_MASKS
 from model.runtime.preprocess import Batch, make_batch, resize
-from model.runtime.raw_outputs import NO_MASKS
-from service.decode import ImageLimits, decode
-from service.loading import load_model
+from service.lifecycle.loading import load_model
 from service.settings import read_settings
 
 Kind = Literal["detect", "segment"]

@@ -13,8 +13,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, get_args
 
-from model.runtime.artifact import ArtifactError
-from model.runtime.engine import DeviceError
+from model.runtime.artifact.file import ArtifactError
+from model.runtime.engines.engine import DeviceError
 from service.bench.bare_engine import Kind, bare_engine
 from service.bench.connection import Request, Target
 from service.bench.load import Sample, closed_loop, open_loop

@@ -22,9 +22,9 @@ from dataclasses import asdict, dataclass
 from itertools import count
 
 from model.runtime.preprocess import ResizeRule
-from service.batch_former import Limits, Place, note_overtaken, plan_batch
+from service.batching.former import Limits, Place, note_overtaken, plan_batch
+from service.batching.latency_line import UNMEASURED, LatencyLine
 from service.bench.pictures import COCO_SIZES
-from service.latency_line import UNMEASURED, LatencyLine
 from service.settings import Settings
 
 RULE = ResizeRule(800, 1333)

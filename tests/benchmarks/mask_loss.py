@@ -26,12 +26,12 @@ import psutil
 import torch
 from torch import Tensor
 
-from model.build import build_model
-from model.config import PRESETS
-from model.criterion import SetCriterion, weighted_sum
-from model.matcher import HungarianMatcher, matched_pairs
-from model.nested_tensor import NestedTensor, normalize, pad_images
-from model.segmentation import DETRsegm
+from model.loss.criterion import SetCriterion, weighted_sum
+from model.loss.matcher import HungarianMatcher, matched_pairs
+from model.network.build import build_model
+from model.network.config import PRESETS
+from model.network.nested_tensor import NestedTensor, normalize, pad_images
+from model.network.segmentation import DETRsegm
 from model.training.activation_checkpointing import checkpoint_activations
 
 CONFIG = PRESETS["detr-resnet-50-panoptic"]

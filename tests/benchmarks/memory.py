@@ -1,4 +1,4 @@
-"""How much memory an image takes while it is decoded and answered: what `service/memory_budget.py` counts on.
+"""How much memory an image takes while it is decoded and answered: what `service/process/memory_budget.py` counts on.
 
     python -m tests.benchmarks.memory
 
@@ -19,15 +19,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from model.runtime.artifact.metadata import Metadata
 from model.runtime.categories import Category
-from model.runtime.metadata import Metadata
+from model.runtime.decode import ImageLimits, decode
+from model.runtime.engines.raw_outputs import ImageOutputs
 from model.runtime.preprocess import ResizeRule
-from model.runtime.raw_outputs import ImageOutputs
-from service.answers import DetectTask, Prepared, SegmentTask
-from service.decode import ImageLimits, decode
-from service.memory import configure_malloc
-from service.prepare import prepare
-from service.trace import Trace
+from service.images.answers import DetectTask, Prepared, SegmentTask
+from service.images.prepare import prepare
+from service.process.memory import configure_malloc
+from service.process.trace import Trace
 
 WIDTH, HEIGHT = 8_000, 6_000  # pixels
 LIMITS = ImageLimits(WIDTH * HEIGHT, WIDTH)

@@ -14,7 +14,7 @@ import shutil
 from pathlib import Path
 
 from model.cli import main as detr
-from model.data.shapes import write_shapes
+from model.data.shapes.command import write_shapes
 from model.training.log import read_log
 
 SCENES = 40

@@ -14,12 +14,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from model.box_ops import cxcywh_to_xyxy
-from model.config import PRESETS, ModelConfig, Padding
-from model.detr import DETR
-from model.nested_tensor import normalize, pad_images
-from model.parity_proof import scene
-from model.segmentation import DETRsegm
+from model.exporting.parity_proof import scene
+from model.network.box_ops import cxcywh_to_xyxy
+from model.network.config import PRESETS, ModelConfig, Padding
+from model.network.detr import DETR
+from model.network.nested_tensor import normalize, pad_images
+from model.network.segmentation import DETRsegm
 from tests.model.networks import filled
 
 SIZES = ((97, 141), (150, 101), (224, 320), (96, 96))

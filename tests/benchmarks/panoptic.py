@@ -28,10 +28,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from model.runtime.answers.panoptic import PanopticResult, panoptic
+from model.runtime.answers.segment_codec import RLE, encode_rle, encode_rles, id_png, read_id_png
 from model.runtime.categories import Category
-from model.runtime.panoptic import PanopticResult, panoptic
-from model.runtime.raw_outputs import ImageOutputs
-from model.runtime.segment_codec import RLE, encode_rle, encode_rles, id_png, read_id_png
+from model.runtime.engines.raw_outputs import ImageOutputs
 from service.schemas import ImageSize, SegmentResponse
 
 SIZE, PHOTO, STRIDE = (800, 1066), (3000, 4000), 4

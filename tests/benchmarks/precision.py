@@ -26,13 +26,13 @@ from numpy.typing import NDArray
 from model.data.evaluation_set import EvaluationSet
 from model.data.folders import open_dataset
 from model.evaluate import Loaded, evaluate
-from model.float16 import to_float16
-from model.runtime.artifact import Artifact, read_artifact
-from model.runtime.engine import DeviceError, Engine, open_engine
-from model.runtime.golden_replay import replay_golden
-from model.runtime.postprocess import softmax
+from model.exporting.float16 import to_float16
+from model.runtime.answers.detections import softmax
+from model.runtime.artifact.file import Artifact, read_artifact
+from model.runtime.engines.engine import DeviceError, Engine, open_engine
+from model.runtime.engines.golden_replay import replay_golden
+from model.runtime.engines.raw_outputs import NO_MASKS, ImageOutputs
 from model.runtime.preprocess import make_batch
-from model.runtime.raw_outputs import NO_MASKS, ImageOutputs
 from service.settings import DEMO_MODEL
 
 Picture = NDArray[np.uint8]  # [h, w, 3], RGB, resized

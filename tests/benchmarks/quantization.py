@@ -21,14 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.evaluate import Loaded, evaluate
-from model.parity_proof import scene
+from model.exporting.parity_proof import scene
 from model.quantization.plan import PARTS
 from model.quantize import quantize
-from model.runtime.artifact import Artifact, read_artifact
-from model.runtime.engine import DeviceError, Engine, open_engine
-from model.runtime.postprocess import best_real_class
+from model.runtime.answers.detections import best_real_class
+from model.runtime.artifact.file import Artifact, read_artifact
+from model.runtime.engines.engine import DeviceError, Engine, open_engine
+from model.runtime.engines.raw_outputs import NO_MASKS
 from model.runtime.preprocess import Batch, make_batch
-from model.runtime.raw_outputs import NO_MASKS
 
 DEMO = Path(__file__).parents[2] / "model" / "demo" / "detr-demo.onnx"
 FILES = {"float32": (), "int8 backbone": PARTS[:1], "int8 all parts": PARTS}

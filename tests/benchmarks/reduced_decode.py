@@ -21,16 +21,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.data.shapes_scene import draw_scene, sample_scene
-from model.runtime.artifact import read_artifact
-from model.runtime.engine import Engine, open_engine
-from model.runtime.postprocess import scored_boxes, softmax
+from model.data.shapes.scene import draw_scene, sample_scene
+from model.runtime.answers.detections import scored_boxes, softmax
+from model.runtime.artifact.file import read_artifact
+from model.runtime.decode import ImageLimits, decode_reduced
+from model.runtime.engines.engine import Engine, open_engine
+from model.runtime.engines.raw_outputs import NO_MASKS, ImageOutputs
 from model.runtime.preprocess import ResizeRule, make_batch
-from model.runtime.raw_outputs import NO_MASKS, ImageOutputs
-from service.decode import ImageLimits, decode_reduced
-from service.prepare import prepare
+from service.images.prepare import prepare
+from service.process.trace import Trace
 from service.settings import DEMO_MODEL
-from service.trace import Trace
 
 PUBLISHED = ResizeRule(800, 1333)
 LIMITS = ImageLimits(max_pixels=50_000_000, max_side=16_384)

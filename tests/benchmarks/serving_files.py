@@ -8,18 +8,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from model.build import build_model
 from model.checkpoint import read_checkpoint
-from model.config import PRESETS
 from model.export import export
-from model.nested_tensor import NestedTensor
-from model.runtime.artifact import read_artifact
-from model.runtime.engine import open_engine
-from model.runtime.postprocess import best_real_class
+from model.network.build import build_model
+from model.network.config import PRESETS
+from model.network.nested_tensor import NestedTensor
+from model.runtime.answers.detections import best_real_class
+from model.runtime.artifact.file import read_artifact
+from model.runtime.decode import decode
+from model.runtime.engines.engine import open_engine
+from model.runtime.engines.raw_outputs import NO_MASKS
 from model.runtime.preprocess import make_batch, resize
-from model.runtime.raw_outputs import NO_MASKS
 from service.bench.bare_engine import Kind
-from service.decode import decode
 from tests.benchmarks.baselines.eager import LIMITS
 from tests.benchmarks.baselines.pipelines import save_folder
 from tests.model.networks import filled

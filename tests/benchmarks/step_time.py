@@ -26,16 +26,16 @@ import lightning
 import torch
 from torch.utils.data import DataLoader
 
-from model.build import build_model
-from model.config import PRESETS
-from model.criterion import SetCriterion, weighted_sum
 from model.data.collate import AspectRatioBatchSampler, collate
 from model.data.folders import open_dataset
 from model.data.training_set import TrainingSet
 from model.data.transforms import train_transform
-from model.detr import DETR
-from model.matcher import HungarianMatcher
-from model.nested_tensor import normalize
+from model.loss.criterion import SetCriterion, weighted_sum
+from model.loss.matcher import HungarianMatcher
+from model.network.build import build_model
+from model.network.config import PRESETS
+from model.network.detr import DETR
+from model.network.nested_tensor import normalize
 from model.runtime.preprocess import ResizeRule
 from model.training.config import RECIPES, TrainConfig
 from model.training.data import TrainingData

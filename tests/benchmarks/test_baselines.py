@@ -14,11 +14,11 @@ import torch
 from PIL import Image
 
 from model.checkpoint import read_checkpoint, save_checkpoint
-from model.config import PRESETS
 from model.export import export
-from model.parity_proof import scene
+from model.exporting.parity_proof import scene
+from model.network.config import PRESETS
+from model.network.segmentation import DETRsegm
 from model.runtime.categories import Category
-from model.segmentation import DETRsegm
 from service.bench.bare_engine import Kind
 from service.bench.load import Request, Sample, Target, closed_loop
 from service.bench.server_process import ServerProcess, detr_service

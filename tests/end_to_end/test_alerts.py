@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from service.metrics import Metrics
+from service.process.metrics import Metrics
 from tests.end_to_end.conftest import REPOSITORY
 
 ALERTS = REPOSITORY / "docker/prometheus/alerts.yml"

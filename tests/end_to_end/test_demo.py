@@ -14,9 +14,9 @@ import pycocotools.mask
 import pytest
 from PIL import Image
 
-from model.data.shapes import FIRST_INDEX
-from model.data.shapes_scene import Drawing, draw_scene, sample_scene
-from model.runtime.artifact import read_artifact
+from model.data.shapes.command import FIRST_INDEX
+from model.data.shapes.scene import Drawing, draw_scene, sample_scene
+from model.runtime.artifact.file import read_artifact
 from tests.end_to_end.conftest import REPOSITORY
 
 EXAMPLE = REPOSITORY / "docs" / "example.jpg"

@@ -11,9 +11,9 @@ import httpx
 import pytest
 import torch
 
-from model.build import build_model
-from model.config import ModelConfig
-from model.data.shapes import write_shapes
+from model.data.shapes.command import write_shapes
+from model.network.build import build_model
+from model.network.config import ModelConfig
 from tests.end_to_end.processes import free_port, running
 from tests.parity.parity_weights import value
 

@@ -63,7 +63,7 @@ def test_every_curl_command_gets_an_answer(command: str, port: int, tmp_path: Pa
 @pytest.mark.parametrize("command", starting_with("detr "))
 def test_every_detr_command_is_one_that_the_program_takes(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[Namespace] = []
-    for run in ("model.train.run", "model.export.run", "model.evaluate.run", "model.data.shapes.run"):
+    for run in ("model.train.run", "model.export.run", "model.evaluate.run", "model.data.shapes.command.run"):
         monkeypatch.setattr(run, taken.append)
     monkeypatch.setattr(cli, "serve", taken.append)
     cli.main(shlex.split(command)[1:])

@@ -10,10 +10,10 @@ from transformers import DetrForObjectDetection, DetrForSegmentation
 
 from model.checkpoint import save_checkpoint
 from model.cli import main
-from model.data.shapes import CATEGORIES, write_shapes
-from model.segmentation import DETRsegm
+from model.data.shapes.command import CATEGORIES, write_shapes
+from model.network.segmentation import DETRsegm
+from tests.model.checkpoint.test_checkpoint_hugging_face import transformers_model
 from tests.model.networks import SMALL, filled, sharpen_masks
-from tests.model.test_checkpoint_hugging_face import transformers_model
 
 
 @pytest.fixture(scope="session")

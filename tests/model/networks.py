@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import torch
 
-from model.build import build_model
-from model.config import PRESETS, ModelConfig
-from model.detr import DETR
-from model.segmentation import DETRsegm
+from model.network.build import build_model
+from model.network.config import PRESETS, ModelConfig
+from model.network.detr import DETR
+from model.network.segmentation import DETRsegm
 from tests.parity.parity_weights import value
 
 # The demo's structure, with a width that keeps a forward pass at a few milliseconds.

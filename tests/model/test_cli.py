@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from model.cli import COMMANDS, import_command, main
-from model.data.shapes import write_shapes
+from model.data.shapes.command import write_shapes
 
 REPOSITORY = Path(__file__).parents[2]
 

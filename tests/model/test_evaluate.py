@@ -15,17 +15,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model.cli import main
-from model.data.shapes import write_shapes
+from model.data.shapes.command import write_shapes
 from model.evaluate import Loaded, by_aspect_ratio, evaluate, load, renamed
 from model.evaluation.average_precision import NAMES
 from model.evaluation.panoptic_quality import NOTHING
-from model.runtime.artifact import Metadata, read_artifact
+from model.runtime.answers.detections import OutputError, scored_boxes
+from model.runtime.answers.panoptic import panoptic
+from model.runtime.artifact.file import Metadata, read_artifact
 from model.runtime.categories import Category
-from model.runtime.engine import Engine, open_engine
-from model.runtime.panoptic import panoptic
-from model.runtime.postprocess import OutputError, scored_boxes
+from model.runtime.engines.engine import Engine, open_engine
+from model.runtime.engines.raw_outputs import RawOutputs
 from model.runtime.preprocess import Batch, make_batch, resize
-from model.runtime.raw_outputs import RawOutputs
 from tests.model.evaluation.oracle import Oracle, metadata
 from tests.model.evaluation.scenes import (
     CAT,

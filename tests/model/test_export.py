@@ -19,16 +19,18 @@ from onnx import numpy_helper
 from torch import Tensor
 
 from model import export as exporting
-from model import parity_proof
-from model.build import build_model
+from model.categories.coco import panoptic_categories
 from model.checkpoint import CheckpointError, read_checkpoint
 from model.cli import main
-from model.coco_categories import panoptic_categories
-from model.config import ModelConfig
-from model.data.shapes import CATEGORIES
+from model.data.shapes.command import CATEGORIES
 from model.export import describe, export
-from model.parity_proof import ParityError, ParityReport, golden_sample, prove, run_torch, scene
-from model.runtime.artifact import (
+from model.exporting import parity_proof
+from model.exporting.parity_proof import ParityError, ParityReport, golden_sample, prove, run_torch, scene
+from model.exporting.served_network import ServedNetwork
+from model.network.build import build_model
+from model.network.config import ModelConfig
+from model.network.segmentation import DETRsegm
+from model.runtime.artifact.file import (
     DIGEST_KEY,
     GOLDEN_KEY,
     METADATA_KEY,
@@ -37,12 +39,10 @@ from model.runtime.artifact import (
     Metadata,
     read_artifact,
 )
-from model.runtime.engine import Engine, open_engine
-from model.runtime.golden_replay import replay_golden
+from model.runtime.engines.engine import Engine, open_engine
+from model.runtime.engines.golden_replay import replay_golden
+from model.runtime.engines.raw_outputs import ALL_MASKS, NO_MASKS, RawOutputs
 from model.runtime.preprocess import CANVAS_MULTIPLE, Batch, ResizeRule, make_batch
-from model.runtime.raw_outputs import ALL_MASKS, NO_MASKS, RawOutputs
-from model.segmentation import DETRsegm
-from model.served_network import ServedNetwork
 from tests.model.networks import SMALL, filled
 
 MEAN, DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])

@@ -7,8 +7,8 @@ from types import ModuleType
 
 import pytest
 
-from model import published
-from model.download import DownloadError
+from model.checkpoint import published
+from model.checkpoint.download import DownloadError
 from model.fetch import add_arguments, fetch, run
 from tests.model.mirror import Mirror, mirror_of
 

@@ -14,20 +14,20 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from model.cli import main
-from model.data.shapes import write_shapes
+from model.data.shapes.command import write_shapes
 from model.quantization.int8_graph import golden_of, int8_graph
 from model.quantization.judge import AccuracyError, Judge
 from model.quantization.pictures import choose_pictures
 from model.quantization.plan import PARTS
 from model.quantization.ranges import Observed, Range
-from model.runtime.artifact import read_artifact
-from model.runtime.engine import Engine, open_engine
-from model.runtime.golden_replay import replay_golden
-from model.runtime.openvino_engine import openvino_core
-from model.runtime.openvino_int8 import zero_padding_in_int8
+from model.runtime.artifact.file import read_artifact
+from model.runtime.engines.engine import Engine, open_engine
+from model.runtime.engines.golden_replay import replay_golden
+from model.runtime.engines.openvino_engine import openvino_core
+from model.runtime.engines.openvino_int8 import zero_padding_in_int8
+from model.runtime.engines.raw_outputs import ALL_MASKS, NO_MASKS, ImageOutputs
 from model.runtime.preprocess import make_batch
-from model.runtime.raw_outputs import ALL_MASKS, NO_MASKS, ImageOutputs
-from tests.model.test_artifact_exactness import assert_same, picture
+from tests.model.exporting.test_artifact_exactness import assert_same, picture
 from tests.tiny_artifact import write_tiny_artifact
 
 DEMO = Path(__file__).parents[2] / "model" / "demo" / "detr-demo.onnx"

@@ -15,9 +15,9 @@ import torch
 
 from model.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from model.cli import main
-from model.config import PRESETS
 from model.data.collate import TrainingBatch
-from model.data.shapes import CATEGORIES
+from model.data.shapes.command import CATEGORIES
+from model.network.config import PRESETS
 from model.train import command_line
 from model.training.log import read_log
 from model.training.module import TrainingModule

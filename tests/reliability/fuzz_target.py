@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, PngImagePlugin
 
+from model.runtime.decode import Decoded, ImageLimits, decode_reduced
 from model.runtime.preprocess import ResizeRule, resize
-from service.decode import Decoded, ImageLimits, decode_reduced
 from service.errors import ServiceError
 
 LIMITS = ImageLimits(max_pixels=50_000_000, max_side=16_384)

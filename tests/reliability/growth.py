@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.memory import GIVE_BACK_AFTER_SECONDS
+from service.process.memory import GIVE_BACK_AFTER_SECONDS
 from tests.reliability.server_process import ServerProcess, until
 
 MOST_GROWTH = 20e6  # bytes of memory, whatever the load

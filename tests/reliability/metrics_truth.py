@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from service.metrics import TIMED
+from service.process.metrics import TIMED
 from tests.reliability.server_process import ServerProcess, until
 
 ANSWERED = 'detr_requests_total{endpoint="'

@@ -25,7 +25,7 @@ from tests.reliability.raw_http import PATIENCE_S
 from tests.reliability.server_process import REPOSITORY, ServerProcess, environment
 
 # Where the service may tell of a failure: that of an engine whose faults are scripted.
-_MAY_FAIL = ("service.engine_runner", "service.batcher", "service.lifecycle")
+_MAY_FAIL = ("service.batching.engine_runner", "service.batching.batcher", "service.lifecycle.service")
 
 
 @dataclass

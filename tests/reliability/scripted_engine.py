@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.runtime import engine as runtime_engine
+from model.runtime.engines import engine as runtime_engine
+from model.runtime.engines.raw_outputs import RawOutputs
 from model.runtime.preprocess import Batch
-from model.runtime.raw_outputs import RawOutputs
 
 QUERIES, CLASSES = 4, 5  # of tests/tiny_artifact.py, whose metadata the scripted server answers with
 SIDE = 64  # pixels of a picture that is not resized, by the tiny model's rule

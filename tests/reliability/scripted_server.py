@@ -17,8 +17,8 @@ import threading
 from dataclasses import asdict
 
 from service.cli import add_serve
-from service.lifecycle import StartupError
-from service.memory import configure_malloc
+from service.lifecycle.service import StartupError
+from service.process.memory import configure_malloc
 from service.server import BAD_SETTING, STARTUP_FAILED, run
 from service.settings import Settings, SettingsError, read_settings
 from tests.reliability.scripted_engine import Script, ScriptedEngine

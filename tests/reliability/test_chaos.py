@@ -111,7 +111,7 @@ def test_the_log_s_books_tell_what_ought_not_to_be_there(tmp_path: Path) -> None
     lines = [
         {"message": "request", "level": "info", "request_id": "a", "logger": "service.request"},
         {"message": "request", "level": "info", "request_id": "a", "logger": "service.request"},
-        {"message": "a batch failed", "level": "error", "logger": "service.engine_runner"},
+        {"message": "a batch failed", "level": "error", "logger": "service.batching.engine_runner"},
         {"message": "a bug", "level": "error", "logger": "asyncio"},
     ]
     with os.fdopen(writing, "w") as pipe:

@@ -9,9 +9,9 @@ from threading import Barrier
 import numpy as np
 import pytest
 
-from model.runtime.artifact import Artifact, read_artifact
-from model.runtime.cuda import missing_for_cuda
-from model.runtime.engine import NO_MASKS, DeviceError, DeviceMemoryError, GpuOptions, open_engine
+from model.runtime.artifact.file import Artifact, read_artifact
+from model.runtime.engines.cuda import missing_for_cuda
+from model.runtime.engines.engine import NO_MASKS, DeviceError, DeviceMemoryError, GpuOptions, open_engine
 from model.runtime.preprocess import make_batch
 from service.bench.pictures import synthetic_jpeg
 from service.settings import DEMO_MODEL

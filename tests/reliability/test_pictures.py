@@ -13,9 +13,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.data.shapes import FIRST_INDEX
-from model.data.shapes_scene import draw_scene, sample_scene
-from model.runtime.segment_codec import read_id_png
+from model.data.shapes.command import FIRST_INDEX
+from model.data.shapes.scene import draw_scene, sample_scene
+from model.runtime.answers.segment_codec import read_id_png
 from tests.reliability.server_process import ServerProcess
 from tests.service.conftest import encode
 

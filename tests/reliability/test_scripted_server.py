@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model.runtime.engines.raw_outputs import ALL_MASKS, NO_MASKS
 from model.runtime.preprocess import make_batch
-from model.runtime.raw_outputs import ALL_MASKS, NO_MASKS
 from tests.reliability.conftest import Scripted
 from tests.reliability.scripted_engine import ScriptedEngine, identity_of, identity_of_colour, picture
 from tests.reliability.server_process import ServerProcess, until

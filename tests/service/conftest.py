@@ -19,7 +19,7 @@ from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.app import create_app
-from service.lifecycle import Service
+from service.lifecycle.service import Service
 from service.settings import Settings
 from tests.service.fakes import FakeEngine
 from tests.tiny_artifact import write_tiny_artifact

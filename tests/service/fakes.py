@@ -8,9 +8,9 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
-from model.runtime.engine import DeviceMemoryError
+from model.runtime.engines.engine import DeviceMemoryError
+from model.runtime.engines.raw_outputs import RawOutputs
 from model.runtime.preprocess import Batch
-from model.runtime.raw_outputs import RawOutputs
 
 QUERIES = 4
 CLASSES = 5

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model.runtime.segment_codec import read_id_png
+from model.runtime.answers.segment_codec import read_id_png
 from service import cli
 from service.settings import SECRETS, Settings
 from tests.service.conftest import Serving, encode, scene

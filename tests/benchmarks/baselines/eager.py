@@ -14,18 +14,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from model.build import build_model
 from model.checkpoint import read_checkpoint
-from model.detr import Decoded, masks_above
 from model.export import describe
-from model.nested_tensor import normalize, pad_images
-from model.runtime.raw_outputs import ImageOutputs
-from model.segmentation import DETRsegm, MaskHeadSmallConv
-from service.answers import DetectTask, Prepared, SegmentTask
+from model.network.build import build_model
+from model.network.detr import Decoded, masks_above
+from model.network.nested_tensor import normalize, pad_images
+from model.network.segmentation import DETRsegm, MaskHeadSmallConv
+from model.runtime.decode import ImageLimits
+from model.runtime.engines.raw_outputs import ImageOutputs
 from service.bench.bare_engine import Kind
-from service.decode import ImageLimits
-from service.prepare import prepare
-from service.trace import Trace
+from service.images.answers import DetectTask, Prepared, SegmentTask
+from service.images.prepare import prepare
+from service.process.trace import Trace
 
 LIMITS = ImageLimits(max_pixels=50_000_000, max_side=16_384)
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import litserve
 
-from model.runtime.raw_outputs import ImageOutputs
-from service.answers import Prepared
+from model.runtime.engines.raw_outputs import ImageOutputs
 from service.bench.bare_engine import Kind
+from service.images.answers import Prepared
 from tests.benchmarks.baselines.eager import EagerModel
 from tests.benchmarks.baselines.plain import arguments
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from model.data.shapes import write_shapes
+from model.data.shapes.command import write_shapes
 
 
 @pytest.fixture(scope="session")

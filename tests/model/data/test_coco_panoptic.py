@@ -15,7 +15,7 @@ from PIL import Image
 
 from model.data.coco_panoptic import CocoPanoptic, decode_ids
 from model.data.mask_layers import masks_of
-from model.data.shapes import CATEGORIES
+from model.data.shapes.command import CATEGORIES
 
 
 def open_shapes(root: Path, **options: Any) -> CocoPanoptic:

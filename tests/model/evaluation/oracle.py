@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from model.runtime.artifact import Metadata
+from model.runtime.artifact.file import Metadata
 from model.runtime.categories import Category
+from model.runtime.engines.raw_outputs import RawOutputs
 from model.runtime.preprocess import Batch, ResizeRule
-from model.runtime.raw_outputs import RawOutputs
 from tests.model.evaluation.scenes import CATEGORIES, SCENES, Scene, box_xywh
 
 QUERIES = 8

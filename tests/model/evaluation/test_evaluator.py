@@ -25,9 +25,9 @@ from model.data.folders import open_dataset
 from model.evaluation.average_precision import NAMES
 from model.evaluation.evaluator import Evaluator
 from model.evaluation.panoptic_quality import Counts
+from model.runtime.answers.detections import OutputError
 from model.runtime.categories import Category
-from model.runtime.postprocess import OutputError
-from model.runtime.raw_outputs import NO_MASKS, RawOutputs
+from model.runtime.engines.raw_outputs import NO_MASKS, RawOutputs
 from tests.model.evaluation.scenes import (
     CAT,
     CATEGORIES,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model.runtime.artifact import Artifact, read_artifact
+from model.runtime.artifact.file import Artifact, read_artifact
 from tests.tiny_artifact import write_tiny_artifact
 
 PARITY = Path(__file__).parents[2] / "parity" / "detr_resnet50_panoptic.npz"

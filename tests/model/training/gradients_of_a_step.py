@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from model.data.folders import open_dataset
-from model.nested_tensor import NestedTensor, normalize
+from model.network.nested_tensor import NestedTensor, normalize
 from model.runtime.preprocess import ResizeRule
 from model.training import module
 from model.training.config import TrainConfig

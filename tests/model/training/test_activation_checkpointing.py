@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.build import build_model, detector_of
-from model.config import ModelConfig
-from model.detr import DETR, Predictions
-from model.nested_tensor import NestedTensor, normalize, pad_images
-from model.segmentation import DETRsegm
+from model.network.build import build_model, detector_of
+from model.network.config import ModelConfig
+from model.network.detr import DETR, Predictions
+from model.network.nested_tensor import NestedTensor, normalize, pad_images
+from model.network.segmentation import DETRsegm
 from model.training.activation_checkpointing import checkpoint_activations
 from tests.model.networks import SMALL
 

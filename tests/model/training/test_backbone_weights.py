@@ -14,10 +14,10 @@ import torch
 import torchvision
 from torch import Tensor
 
-from model.backbone import Backbone
 from model.checkpoint import CheckpointError
-from model.download import DownloadError
-from model.nested_tensor import pad_images
+from model.checkpoint.download import DownloadError
+from model.network.backbone import Backbone
+from model.network.nested_tensor import pad_images
 from model.training.backbone_weights import find_backbone_weights, load_backbone_weights
 from tests.model.mirror import Mirror, mirror_of
 from tests.parity.parity_weights import value

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.category_names import named_category
-from model.coco_categories import detection_categories
+from model.categories.coco import detection_categories
+from model.categories.names import named_category
 from model.runtime.categories import Category
 from model.training.class_head import adapted, describe_classes, rows_by_name
 

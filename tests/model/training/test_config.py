@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.config import PRESETS
+from model.network.config import PRESETS
 from model.training.config import RECIPES, TrainConfig, default_recipe
 from model.training.options import add_arguments, read_recipe
 

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from model.build import build_model, detector_of
-from model.config import ModelConfig
-from model.detr import DETR
-from model.nested_tensor import NestedTensor, pad_images
-from model.segmentation import DETRsegm
+from model.network.build import build_model, detector_of
+from model.network.config import ModelConfig
+from model.network.detr import DETR
+from model.network.nested_tensor import NestedTensor, pad_images
+from model.network.segmentation import DETRsegm
 from model.training.freezing import DETECTOR, PARTS, freeze
 from tests.model.networks import SMALL, filled
 

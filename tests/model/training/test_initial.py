@@ -12,15 +12,14 @@ import torch
 import torchvision
 from torch import Tensor
 
-from model import published
-from model.category_names import named_category
-from model.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
-from model.coco_categories import detection_categories, panoptic_categories
-from model.config import PRESETS
+from model.categories.coco import detection_categories, panoptic_categories
+from model.categories.names import named_category
+from model.checkpoint import CheckpointError, published, read_checkpoint, save_checkpoint
+from model.network.config import PRESETS
 from model.runtime.categories import Category
 from model.training.initial import Start, start
+from tests.model.checkpoint.test_checkpoint import SMALL, SMALL_PANOPTIC, published_file, state_of
 from tests.model.networks import filled
-from tests.model.test_checkpoint import SMALL, SMALL_PANOPTIC, published_file, state_of
 from tests.parity.parity_weights import value
 
 State = dict[str, Tensor]

@@ -17,13 +17,13 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 from torch import nn
 
-from model.build import build_model
 from model.data.coco_dataset import CocoDataset
 from model.data.coco_files import Target
 from model.data.folders import open_dataset
 from model.data.mask_layers import layers_of
-from model.data.shapes import CATEGORIES
-from model.segmentation import DETRsegm
+from model.data.shapes.command import CATEGORIES
+from model.network.build import build_model
+from model.network.segmentation import DETRsegm
 from model.training import samples
 from model.training.samples import STRIP, TILE, SamplePredictions, annotated_boxes, annotated_segments, contact_sheet
 from tests.model.networks import SMALL

@@ -18,7 +18,7 @@ from service.bench.report import (
     server_rows,
     table,
 )
-from service.metrics import Metrics
+from service.process.metrics import Metrics
 
 SECONDS = st.floats(0, 100, allow_nan=False)
 

@@ -1,0 +1,1 @@
+"""What classes are called: COCO's, and those of a names file."""

@@ -1,0 +1,152 @@
+"""The proof that an exported graph is the network: torch and ONNX Runtime on the same batches, and a golden sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from model.exporting.served_network import ServedNetwork
+from model.runtime.artifact.golden import GoldenSample
+from model.runtime.engines.raw_outputs import ALL_MASKS, NO_MASKS, RawOutputs
+from model.runtime.preprocess import Batch, make_batch
+
+# Differences are relative to the spread of the expected array. Float32 sums in another order give about 1e-6 to 1e-5.
+# Float16 keeps 11 bits: over a hundred layers, roundings of 0.0002 come to about 0.001 in logits and boxes and 0.005 in
+# masks. An overflow or a norm in float16 is off by far more.
+TOLERANCES = {"float32": 1e-4, "float16": 2e-2}
+
+# (height, width) of the images of each batch: alone and in company, wide, tall and smaller than a cell.
+BATCHES = (
+    ((96, 128),),
+    ((97, 141), (150, 101)),
+    ((64, 250), (190, 33), (20, 20), (128, 128)),
+)
+GOLDEN_SIZES = ((96, 120), (70, 101))
+
+Infer = Callable[[Batch, NDArray[np.float32]], RawOutputs]
+
+
+class ParityError(Exception):
+    """The exported graph does not answer as the network does; the message says where and by how much."""
+
+
+@dataclass
+class ParityReport:
+    """The worst difference seen, an output each, relative to the spread of what was expected."""
+
+    tolerance: float = TOLERANCES["float32"]
+    worst: dict[str, float] = field(default_factory=dict)
+
+    def compare(self, case: str, found: RawOutputs, expected: RawOutputs) -> None:
+        """Raise ParityError if an output differs by more than `tolerance` of its spread, or in shape."""
+        if not _equal(found.mask_index, expected.mask_index):
+            raise ParityError(f"{case}: other queries are kept")
+        for name in ("pred_logits", "pred_boxes", "pred_masks"):
+            a, b = getattr(found, name), getattr(expected, name)
+            if b is None:
+                continue
+            if a is None or a.shape != b.shape:
+                raise ParityError(f"{case}: {name} has the wrong shape")
+            if b.size == 0:
+                continue
+            with np.errstate(invalid="ignore"):  # infinity less infinity is NaN, which is refused below
+                difference = float(np.abs(a - b).max()) / max(float(np.ptp(b)), 1e-6)
+            if not difference <= self.tolerance:  # also refuses NaN
+                raise ParityError(f"{case}: {name} differs by {difference:.2g} of its spread, above {self.tolerance:g}")
+            self.worst[name] = max(self.worst.get(name, 0.0), difference)
+
+
+def prove(network: ServedNetwork, infer: Infer, exact: bool, precision: str = "float32") -> ParityReport:
+    """Hold a graph against the network it was exported from.
+
+    Every batch is run with masks of some queries, of all and of none; of some only in float32, because elsewhere a
+    score may round past the threshold. With exact padding each image is also run alone and must answer as in company.
+    Raises ParityError.
+    """
+    report = ParityReport(TOLERANCES[precision])
+    for sizes in BATCHES:
+        batch = make_batch([scene(*size) for size in sizes])
+        name = f"batch of {len(sizes)}"
+        chosen = [ALL_MASKS, _some(network, batch), NO_MASKS] if network.has_masks else [NO_MASKS]
+        for threshold in chosen if precision == "float32" else chosen[::2]:
+            thresholds = np.full(len(sizes), threshold, np.float32)
+            found = infer(batch, thresholds)
+            report.compare(f"{name}, mask threshold {threshold:.3g}", found, run_torch(network, batch, thresholds))
+        if exact and len(sizes) > 1:
+            _prove_company(report, name, infer, batch)
+    return report
+
+
+def golden_sample(network: ServedNetwork) -> GoldenSample:
+    """A padded batch of two and what torch answers in float32, with masks of a few queries."""
+    batch = make_batch([scene(*size) for size in GOLDEN_SIZES])
+    thresholds = np.full(len(GOLDEN_SIZES), _some(network, batch), np.float32)
+    expected = run_torch(network, batch, thresholds)
+    return GoldenSample(
+        images=batch.images,
+        padding_mask=batch.padding_mask,
+        mask_threshold=thresholds if network.has_masks else None,
+        pred_logits=expected.pred_logits,
+        pred_boxes=expected.pred_boxes,
+        pred_masks=expected.pred_masks,
+        mask_index=expected.mask_index,
+    )
+
+
+def run_torch(network: ServedNetwork, batch: Batch, mask_threshold: NDArray[np.float32]) -> RawOutputs:
+    """The network's own answer, in the form an engine gives, whatever device its weights are on."""
+    device = next(network.parameters()).device
+    inputs = (batch.images, batch.padding_mask, mask_threshold)[: len(network.inputs)]
+    with torch.no_grad():
+        outputs = [x.cpu().numpy() for x in network(*(torch.from_numpy(x).to(device) for x in inputs))]
+    masks, index = outputs[2:] if network.has_masks else (None, None)
+    return RawOutputs(outputs[0], outputs[1], masks, index)
+
+
+def scene(height: int, width: int) -> NDArray[np.uint8]:
+    """A fixed picture, RGB uint8 [height, width, 3], with structure at several scales and no file behind it."""
+    rng = np.random.default_rng([height, width])
+    layers = []
+    for cells in (2, 5, 13):
+        noise = rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8)
+        layers.append(np.asarray(Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC), np.float32))
+    return np.clip(sum(layers) / len(layers), 0, 255).astype(np.uint8)
+
+
+def _prove_company(report: ParityReport, name: str, infer: Infer, batch: Batch) -> None:
+    """Each image alone, on its own canvas, against the same image in the batch."""
+    together = infer(batch, np.full(len(batch.sizes), ALL_MASKS, np.float32))
+    for i, (h, w) in enumerate(batch.sizes):
+        single = make_batch([batch.images[i, :h, :w]])
+        alone = infer(single, np.full(1, ALL_MASKS, np.float32)).image(0)
+        company = together.image(i)
+        masks: tuple[NDArray[np.float32], NDArray[np.float32]] | tuple[None, None] = (None, None)
+        if alone.mask_logits is not None and company.mask_logits is not None:
+            stride = single.images.shape[1] // alone.mask_logits.shape[1]
+            rows, cols = -(-h // stride), -(-w // stride)
+            masks = (company.mask_logits[:, :rows, :cols], alone.mask_logits[:, :rows, :cols])
+        report.compare(
+            f"{name}, image {i} in company against alone",
+            RawOutputs(company.pred_logits, company.pred_boxes, masks[0], None),
+            RawOutputs(alone.pred_logits, alone.pred_boxes, masks[1], None),
+        )
+
+
+def _some(network: ServedNetwork, batch: Batch) -> float:
+    """A mask threshold that keeps a few queries, in the widest gap between scores: rounding cannot move any past it."""
+    logits = run_torch(network, batch, np.full(len(batch.sizes), NO_MASKS, np.float32)).pred_logits
+    scores = torch.from_numpy(logits).softmax(-1)[..., :-1].amax(-1).flatten().sort(descending=True).values
+    if len(scores) < 3:  # too few to choose from: the best one is kept
+        return float((scores[0] + (scores[1] if len(scores) > 1 else 0)) / 2)
+    top = scores[1:13]
+    i = int((top[:-1] - top[1:]).argmax())
+    return float((top[i] + top[i + 1]) / 2)
+
+
+def _equal(a: Sequence[int] | NDArray[np.int64] | None, b: NDArray[np.int64] | None) -> bool:
+    return (a is None) == (b is None) and (a is None or np.array_equal(a, b))  # type: ignore[arg-type]

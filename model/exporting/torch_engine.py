@@ -1,0 +1,44 @@
+"""A checkpoint's network where an engine is expected."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from model.exporting.parity_proof import run_torch
+from model.exporting.served_network import ServedNetwork
+from model.runtime.engines.engine import DeviceError
+from model.runtime.engines.raw_outputs import RawOutputs
+from model.runtime.preprocess import Batch
+
+
+class TorchEngine:
+    """A network in torch, in float32, on the device that was asked for."""
+
+    precision = "float32"
+
+    def __init__(self, network: ServedNetwork, device: str = "cpu") -> None:
+        """Move the network to a device, "cpu" or "cuda"; see `torch_device`."""
+        self.device = device
+        self.network = network.to(device)
+
+    def infer(self, batch: Batch, mask_threshold: NDArray[np.float32]) -> RawOutputs:
+        """Run a batch."""
+        # By default cuDNN's convolutions round to TF32, of 10 bits; what is served is float32.
+        with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False):
+            return run_torch(self.network, batch, mask_threshold)
+
+
+def torch_device(asked: str) -> str:
+    """The device to run a checkpoint on, "cpu" or "cuda": "auto" takes CUDA if torch has it.
+
+    Raises DeviceError where the device is not there, or is one that only artifacts run on.
+    """
+    if asked == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise DeviceError("device cuda: torch finds no CUDA device; use device cpu")
+    if asked not in ("cpu", "cuda"):
+        raise DeviceError(f"a checkpoint runs on cpu or cuda; export it to evaluate it on {asked}")
+    return asked

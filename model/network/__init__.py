@@ -1,0 +1,1 @@
+"""The network: backbone, position encodings, transformer, heads and mask head."""

@@ -1,0 +1,1 @@
+"""From a network's outputs to detections, segments and pictures of them."""

@@ -1,0 +1,201 @@
+"""From mask logits to a panoptic segmentation: every pixel of the image belongs to exactly one segment.
+
+The algorithm is the published one (arXiv:2005.12872, section 5; facebookresearch/detr,
+models/segmentation.py): among the queries that see something, each pixel goes to the one with the highest
+mask logit; queries of one stuff class are one segment; segments of a few pixels are dropped. It departs from
+that implementation where that is in error:
+
+- Masks are cropped to their image before they are resized, so padding does not shift them.
+- Queries of one stuff class stay one segment. There, the merge is done once, which leaves all but the first
+  of them with no pixel; they are then dropped as too small, and the pixels they had won go to whatever comes
+  second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.runtime.answers.detections import OutputError, softmax
+from model.runtime.answers.id_map import IdMap, starts
+from model.runtime.answers.mask_winners import nearest_index, winners, winners_at
+from model.runtime.categories import Category
+from model.runtime.engines.raw_outputs import ImageOutputs
+
+LARGEST_DROPPED_AREA = 4  # pixels of the original image
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One segment of a panoptic result; it has at least one pixel."""
+
+    id: int  # 1 to n, its value in the id map
+    label: int  # class index
+    isthing: bool
+    score: float  # of its best query
+    area: int  # pixels
+    box_xyxy: tuple[int, int, int, int]  # pixels, tight; right and bottom are exclusive
+
+
+@dataclass(frozen=True)
+class PanopticResult:
+    """A panoptic segmentation of one image."""
+
+    ids: IdMap  # of the original image; 0 (void) only where there is no segment at all
+    segments: tuple[Segment, ...]  # by id
+
+    @cached_property
+    def id_map(self) -> NDArray[np.int32]:
+        """The ids as an array, int32 [H, W]; made when it is first asked for, because a large photo's is large."""
+        return self.ids.array()
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """The queries that see something, as segments: stuff queries of one class share one."""
+
+    masks: NDArray[np.float32]  # [k, ceil(h / stride), ceil(w / stride)], logits
+    segment: NDArray[np.uint16]  # [k], from 0
+    labels: list[int]  # by segment
+    scores: list[float]  # by segment
+
+
+def panoptic(
+    outputs: ImageOutputs,
+    size: tuple[int, int],
+    orig_size: tuple[int, int],
+    categories: Sequence[Category],
+    threshold: float,
+    mask_stride: int,
+) -> PanopticResult:
+    """Panoptic segmentation of one image, in its original pixels.
+
+    Args:
+        outputs: of a network with masks. What the masks have beyond ceil(h / stride) and ceil(w / stride) is padding; a
+            query that has no mask is no candidate.
+        size: (h, w) in pixels, the image as the network saw it, without padding.
+        orig_size: (H, W) in pixels of the image that the result is wanted in.
+        categories: by class index, length C.
+        threshold: a query is a candidate if its best class is real and has a probability above this.
+        mask_stride: pixels per mask cell.
+
+    Raises:
+        OutputError: a logit is NaN or infinite.
+    """
+    candidates = _candidates(outputs, size, categories, threshold, mask_stride)
+    sampling = _Sampling.of(size, orig_size)
+    segment_map, alive = _assign(candidates, sampling)
+    if not alive:
+        return PanopticResult(IdMap.uniform(orig_size), ())
+    ids = sampling.enlarged(segment_map)
+    areas, boxes = _measure(ids, len(alive) + 1)
+    segments = []
+    for number, index in enumerate(alive, start=1):
+        label = candidates.labels[index]
+        x1, y1, x2, y2 = boxes[number].tolist()
+        area, score = int(areas[number]), candidates.scores[index]
+        segments.append(Segment(number, label, categories[label].isthing, score, area, (x1, y1, x2, y2)))
+    return PanopticResult(ids, tuple(segments))
+
+
+@dataclass(frozen=True)
+class _Sampling:
+    """The nearest-neighbour resize from the network's size to the original one: the rows and columns it takes, and
+    how often it takes each. The others need not be computed.
+    """
+
+    size: tuple[int, int]  # the network's
+    rows: NDArray[np.intp]  # [r]
+    columns: NDArray[np.intp]  # [c]
+    row_copies: NDArray[np.intp]  # [r]
+    column_copies: NDArray[np.intp]  # [c]
+
+    @classmethod
+    def of(cls, size: tuple[int, int], orig_size: tuple[int, int]) -> _Sampling:
+        """The resize from one (height, width) to another."""
+        rows, row_copies = np.unique(nearest_index(size[0], orig_size[0]), return_counts=True)
+        columns, column_copies = np.unique(nearest_index(size[1], orig_size[1]), return_counts=True)
+        return cls(size, rows, columns, row_copies, column_copies)
+
+    def enlarged(self, ids: NDArray[np.integer]) -> IdMap:
+        """Ids [r, c] at the original size."""
+        return IdMap(ids, self.row_copies, self.column_copies)
+
+
+def _candidates(
+    outputs: ImageOutputs,
+    size: tuple[int, int],
+    categories: Sequence[Category],
+    threshold: float,
+    mask_stride: int,
+) -> _Candidates:
+    assert outputs.mask_logits is not None
+    assert outputs.query_index is not None
+    probabilities = softmax(outputs.pred_logits)[outputs.query_index]  # [k, C + 1]
+    best = probabilities.argmax(axis=1)
+    kept = np.flatnonzero((best < len(categories)) & (probabilities.max(axis=1) > threshold))
+    height, width = (-(-side // mask_stride) for side in size)
+    masks = outputs.mask_logits[kept, :height, :width]
+    if not np.isfinite(masks).all():
+        raise OutputError("the network gave a mask logit that is not finite")
+    number_of: dict[tuple[int, int], int] = {}  # by class, and for things by query as well
+    segment: list[int] = []
+    labels: list[int] = []
+    scores: list[float] = []
+    for row in kept.tolist():
+        label, score = int(best[row]), float(probabilities[row, best[row]])
+        key = (label, row if categories[label].isthing else -1)
+        number = number_of.setdefault(key, len(number_of))
+        if number == len(labels):
+            labels.append(label)
+            scores.append(score)
+        scores[number] = max(scores[number], score)
+        segment.append(number)
+    return _Candidates(masks, np.array(segment, dtype=np.uint16), labels, scores)
+
+
+def _assign(candidates: _Candidates, sampling: _Sampling) -> tuple[NDArray[np.uint16], list[int]]:
+    """Ids from 1, uint16 [r, c], and the candidates' segments behind them, in order; none if none is large enough.
+
+    One round of dropping small segments is enough: their pixels go to others, so the others only grow.
+    """
+    if not candidates.labels:
+        return np.zeros((0, 0), dtype=np.uint16), []
+    size, rows, columns = sampling.size, sampling.rows, sampling.columns
+    segment_map = candidates.segment[winners(candidates.masks, size, rows, columns)]
+    areas, _ = _measure(sampling.enlarged(segment_map), len(candidates.labels))
+    small = areas <= LARGEST_DROPPED_AREA
+    alive: list[int] = np.flatnonzero(~small).tolist()
+    if alive and small.any():
+        ys, xs = np.nonzero(small[segment_map])
+        heirs = np.flatnonzero(~small[candidates.segment])
+        heir = winners_at(candidates.masks[heirs], size, rows[ys], columns[xs])
+        segment_map[ys, xs] = candidates.segment[heirs[heir]]
+    return np.cumsum(~small, dtype=np.uint16)[segment_map], alive
+
+
+def _measure(ids: IdMap, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Area [count] and tight box [count, 4] (x1, y1, x2, y2) of each id below `count`, in pixels.
+
+    The map is taken apart into horizontal runs of one id, which are few; each is a rectangle of the image. An id
+    without a pixel has area 0 and a meaningless box.
+    """
+    height, width = ids.ids.shape
+    begins = np.ones((height, width), dtype=np.bool_)
+    np.not_equal(ids.ids[:, 1:], ids.ids[:, :-1], out=begins[:, 1:])
+    start = np.flatnonzero(begins)
+    owner = ids.ids.ravel()[start]
+    y, x = start // width, start % width
+    x_end = np.append(start[1:], begins.size) - y * width
+    left, top = starts(ids.column_copies), starts(ids.row_copies)
+    rectangles = np.stack([left[x], top[y], left[x_end], top[y + 1]], axis=1)
+    area = (rectangles[:, 2] - rectangles[:, 0]) * (rectangles[:, 3] - rectangles[:, 1])
+    areas = np.bincount(owner, weights=area, minlength=count).astype(np.int64)
+    boxes = np.repeat(np.array([[left[-1], top[-1], 0, 0]]), count, axis=0)
+    np.minimum.at(boxes[:, :2], owner, rectangles[:, :2])
+    np.maximum.at(boxes[:, 2:], owner, rectangles[:, 2:])
+    return areas, boxes

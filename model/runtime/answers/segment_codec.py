@@ -1,0 +1,100 @@
+"""COCO's two ways to write segments: run lengths for one mask, and a PNG of ids for a whole panoptic image.
+
+Formats: cocodataset.org/#format-results and github.com/cocodataset/panopticapi.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+import numpy as np
+import pycocotools.mask
+from numpy.typing import NDArray
+from PIL import Image
+
+from model.runtime.answers.id_map import IdMap, starts
+from model.runtime.answers.png_stream import write_png
+
+_LARGEST_ID = 256**3 - 1
+
+
+class RLE(TypedDict):
+    """A compressed run-length mask, as pycocotools reads it."""
+
+    size: list[int]  # [height, width]
+    counts: str  # runs of zeros and ones in turn, down the columns
+
+
+def encode_rle(mask: NDArray[np.bool_]) -> RLE:
+    """Run lengths of one mask, bool [H, W]."""
+    return _as_text(pycocotools.mask.encode(np.asfortranarray(mask, dtype=np.uint8)))
+
+
+def encode_rles(ids: IdMap, numbers: Sequence[int]) -> list[RLE]:
+    """Run lengths of several segments of an id map [H, W]: what `encode_rle(ids.array() == number)` gives for each.
+
+    The map is walked once for all of them, and only its part without copies.
+    """
+    height, width = ids.shape
+    size = height * width
+    begins, owners = _runs(ids)
+    ends = np.append(begins[1:], size)
+    rles = []
+    for number in numbers:
+        own = owners == number
+        # Borders of this segment's runs, in order; neighbouring runs have other owners, so no two borders
+        # coincide.
+        borders = np.stack([begins[own], ends[own]], axis=1).ravel()
+        counts = np.diff(borders, prepend=0, append=size)
+        if counts[-1] == 0:
+            counts = counts[:-1]
+        runs = {"size": [height, width], "counts": counts.tolist()}
+        rles.append(_as_text(pycocotools.mask.frPyObjects(runs, height, width)))
+    return rles
+
+
+def _runs(ids: IdMap) -> tuple[NDArray[np.int64], NDArray[np.integer]]:
+    """Where the runs of one id begin, down the columns of the whole map, one column after the other, and whose they
+    are.
+    """
+    columns = np.ascontiguousarray(ids.ids.T)
+    begins = np.ones(columns.shape, dtype=np.bool_)
+    np.not_equal(columns[:, 1:], columns[:, :-1], out=begins[:, 1:])
+    owner, top = columns[begins], starts(ids.row_copies)[np.nonzero(begins)[1]]
+    # The runs of a column follow each other, and come again as often as the column does.
+    number = begins.sum(axis=1)
+    first = np.cumsum(number) - number
+    number, first = number.repeat(ids.column_copies), first.repeat(ids.column_copies)
+    run = np.arange(number.sum()) + (first - (np.cumsum(number) - number)).repeat(number)
+    height, width = ids.shape
+    position = top[run] + (np.arange(width) * height).repeat(number)
+    # A run that goes on in the next column is one run.
+    new = np.ones(len(run), dtype=np.bool_)
+    np.not_equal(owner[run[1:]], owner[run[:-1]], out=new[1:])
+    return position[new], owner[run[new]]
+
+
+def id_png(ids: IdMap) -> bytes:
+    """A PNG whose colour of each pixel is its id: id = R + 256 G + 65536 B.
+
+    Raises ValueError if an id is negative or does not fit.
+    """
+    if ids.ids.min() < 0 or ids.ids.max() > _LARGEST_ID:
+        raise ValueError(f"ids in a PNG go from 0 to {_LARGEST_ID}")
+    return write_png(ids)
+
+
+def read_id_png(data: bytes) -> NDArray[np.int32]:
+    """The id map, int32 [H, W], of a PNG that `id_png` or COCO's tools wrote. Raises what Pillow does if it
+    is none.
+    """
+    with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+        rgb = np.asarray(image.convert("RGB")).astype(np.int32)
+    return rgb[..., 0] + 256 * rgb[..., 1] + 65536 * rgb[..., 2]
+
+
+def _as_text(encoded: dict[str, Any]) -> RLE:
+    height, width = encoded["size"]
+    return {"size": [int(height), int(width)], "counts": encoded["counts"].decode("ascii")}

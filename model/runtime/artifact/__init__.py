@@ -1,0 +1,1 @@
+"""The artifact: one .onnx file, its metadata and its golden sample."""

@@ -1,0 +1,74 @@
+"""The graph's inputs and outputs: names, types and shapes, as every exported model has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from model.runtime.artifact.file import Artifact, ArtifactError
+from model.runtime.artifact.metadata import Metadata
+
+# A number is a fixed size; None is one that may be dynamic.
+Shape = tuple[int | None, ...]
+Ports = dict[str, tuple[str, Shape]]
+# As an engine reports them; there, a name is a dynamic size as well.
+Found = Mapping[str, tuple[str, tuple[int | str | None, ...]]]
+
+
+def expected_inputs(metadata: Metadata) -> Ports:
+    """Type and shape of each input.
+
+    `images` are RGB, aligned top left and normalized inside the graph; `padding_mask` is True on padding;
+    `mask_threshold`, of panoptic models only, is per image: a query gets a mask where its highest probability
+    among the real classes exceeds it.
+    """
+    ports: Ports = {
+        "images": ("tensor(uint8)", (None, None, None, 3)),
+        "padding_mask": ("tensor(bool)", (None, None, None)),
+    }
+    if metadata.task == "panoptic":
+        ports["mask_threshold"] = ("tensor(float)", (None,))
+    return ports
+
+
+def expected_outputs(metadata: Metadata) -> Ports:
+    """Type and shape of each output; `mask_index` is (batch, query) of each of the `pred_masks`, ascending."""
+    queries, logits = metadata.num_queries, len(metadata.categories) + 1
+    ports: Ports = {
+        "pred_logits": ("tensor(float)", (None, queries, logits)),
+        "pred_boxes": ("tensor(float)", (None, queries, 4)),
+    }
+    if metadata.task == "panoptic":
+        ports["pred_masks"] = ("tensor(float)", (None, None, None))
+        ports["mask_index"] = ("tensor(int64)", (None, 2))
+    return ports
+
+
+def check_graph(inputs: Found, outputs: Found, artifact: Artifact) -> None:
+    """Raise ArtifactError unless a graph's inputs and outputs are as the artifact's metadata promise."""
+    for kind, found, expected in (
+        ("input", inputs, expected_inputs(artifact.metadata)),
+        ("output", outputs, expected_outputs(artifact.metadata)),
+    ):
+        if found.keys() != expected.keys():
+            names = ", ".join(sorted(found)) or "none"
+            raise ArtifactError(f"{artifact.path.name}: its graph's {kind}s are {names}, not {', '.join(expected)}")
+        for name, (dtype, shape) in expected.items():
+            if found[name][0] != dtype or not _fits(found[name][1], shape):
+                raise ArtifactError(
+                    f"{artifact.path.name}: its graph's {kind} {name} is {_words(*found[name])}, "
+                    f"not {_words(dtype, shape)}"
+                )
+
+
+def _fits(found: tuple[int | str | None, ...], expected: Shape) -> bool:
+    """A fixed size must be equal; a dynamic one (a name) is taken on trust here and seen in the golden
+    sample.
+    """
+    return len(found) == len(expected) and all(
+        not isinstance(size, int) or size == wanted for size, wanted in zip(found, expected, strict=True)
+    )
+
+
+def _words(dtype: str, shape: tuple[int | str | None, ...]) -> str:
+    sizes = ", ".join("?" if size is None else str(size) for size in shape)
+    return f"{dtype} [{sizes}]"

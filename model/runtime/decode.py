@@ -1,0 +1,169 @@
+"""From uploaded bytes to RGB pixels as a person sees them, within limits."""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Pillow would load its decoders at the first upload, and at the first WebP those of all 43 formats.
+from PIL import Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin  # noqa: F401
+
+from model.runtime.preprocess import Box, ResizeRule
+from model.runtime.upright import turn_of
+from service.errors import BrokenImageError, ImageFormatError, ImageTooLargeError, NotAnImageError
+
+# Above Pillow's own bound an image is refused like any other that is too large, instead of with a line on
+# stderr.
+warnings.simplefilter("error", Image.DecompressionBombWarning)
+
+# How files of known image formats begin. Only JPEG, PNG and WebP are decoded: Pillow's decoders of the many
+# other formats are where nearly all of its published security holes are.
+_ACCEPTED = ((b"\xff\xd8\xff", "JPEG"), (b"\x89PNG\r\n\x1a\n", "PNG"))
+_REFUSED = (
+    b"GIF8", b"BM", b"II*\x00", b"MM\x00*", b"8BPS", b"\x00\x00\x01\x00", b"\x00\x00\x00\x0cjP  ",
+    b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cJXL ", b"\xff\x0a", b"<svg",
+)  # fmt: skip
+
+# How many times as large as the network's a reduced image has to be, so that the antialiased resize has the last word
+# on what is left of fine detail. Without a margin the demo model's probabilities moved by up to 0.39 (median 0.0007),
+# with this one by up to 0.15 (0.0002). With 2 it would be 0.04, but a 12-megapixel photo, whose half is 1.9 times as
+# large as 800 x 1066, would no longer be reduced.
+LEAST_MARGIN = 1.5
+
+
+@dataclass(frozen=True)
+class ImageLimits:
+    """How large an image may be, as stored."""
+
+    max_pixels: int  # width x height
+    max_side: int  # pixels
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """An image that was decoded at its own size or, to be resized, at a fraction of it."""
+
+    picture: Image.Image  # RGB, upright; a resize of this needs no copy of its pixels
+    orig_size: tuple[int, int]  # (height, width) in pixels, upright, of the whole image
+    box: Box  # of the picture, what the whole image covers: all of it, but for less than a pixel at two edges
+
+    @property
+    def image(self) -> NDArray[np.uint8]:
+        """The picture's pixels, [height, width, 3], RGB."""
+        return np.asarray(self.picture)
+
+
+def decode(data: bytes | bytearray, limits: ImageLimits) -> NDArray[np.uint8]:
+    """Decode JPEG, PNG or WebP bytes into RGB, [height, width, 3] uint8, upright by their EXIF orientation.
+
+    Of an animation the first frame counts. Transparency lies over white. 16-bit gray is scaled to 8 bits.
+
+    Raises:
+        NotAnImageError: the bytes begin like no image.
+        ImageFormatError: they begin like an image of another format.
+        ImageTooLargeError: the image is larger than the limits; found before its pixels are decoded.
+        BrokenImageError: they cannot be decoded.
+    """
+    return decode_reduced(data, limits, None).image
+
+
+def decode_reduced(data: bytes | bytearray, limits: ImageLimits, rule: ResizeRule | None) -> Decoded:
+    """Like `decode`, but at a half, a quarter or an eighth of the size where that is still larger, on both sides, than
+    the rule then makes it, by `LEAST_MARGIN`; without a rule never. The limits are of the whole image.
+
+    Only JPEG's decoder can do this. It leaves out the fine detail of each block of 8 x 8 pixels, which is not quite
+    what a resize of the whole image does: the resized image, and with it the answer, differ slightly
+    (`python -m tests.benchmarks.reduced_decode` prints how much).
+
+    Raises:
+        NotAnImageError, ImageFormatError, ImageTooLargeError, BrokenImageError: like `decode`.
+    """
+    image_format = sniff(data)
+    try:
+        with Image.open(io.BytesIO(data), formats=[image_format]) as image:
+            _check_size(image.size, limits)
+            orig_size = image.height, image.width
+            box = _whole(image) if rule is None else _reduce(image, rule)
+            image.load()
+            turn = turn_of(image)
+            upright = turn.apply(image)
+            box = turn.apply_to_box(box, *upright.size)
+            return Decoded(_to_rgb(upright), turn.apply_to_size(orig_size), box)
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise _too_large(limits) from None
+    except (ImageTooLargeError, MemoryError):
+        raise
+    except Exception:
+        # Decoders raise nearly anything on hostile input, and their messages can hold addresses.
+        raise BrokenImageError(f"the {image_format} image is broken or incomplete") from None
+
+
+def _reduce(image: Image.Image, rule: ResizeRule) -> Box:
+    """Tell the decoder to reduce the image if it can; the box is what the whole image then covers, before it is turned.
+
+    The decoder rounds sizes up: a width of 1001 becomes 501 at a half, of which the image covers 500.5.
+    """
+    # The rule treats both axes alike, so that it can be asked before the image is turned.
+    height, width = rule.size(image.height, image.width)
+    least = math.ceil(LEAST_MARGIN * width), math.ceil(LEAST_MARGIN * height)
+    drafted = image.draft(None, least)
+    return _whole(image) if drafted is None else drafted[1]
+
+
+def _whole(image: Image.Image) -> Box:
+    return 0.0, 0.0, float(image.width), float(image.height)
+
+
+def sniff(data: bytes | bytearray) -> str:
+    """Pillow's name of the format that the bytes begin like; what a header claims does not count.
+
+    Raises:
+        NotAnImageError, ImageFormatError: like `decode`.
+    """
+    head = bytes(data[:32])
+    for magic, image_format in _ACCEPTED:
+        if head.startswith(magic):
+            return image_format
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WEBP"
+    if head.lstrip().startswith(_REFUSED) or head[4:8] == b"ftyp":  # ISO media: HEIC, AVIF
+        raise ImageFormatError("the image has to be a JPEG, PNG or WebP")
+    raise NotAnImageError("the upload is not an image")
+
+
+def _check_size(size: tuple[int, int], limits: ImageLimits) -> None:
+    width, height = size
+    if max(size) > limits.max_side or width * height > limits.max_pixels:
+        raise _too_large(limits)
+
+
+def _too_large(limits: ImageLimits) -> ImageTooLargeError:
+    return ImageTooLargeError(
+        f"the image has more than {limits.max_pixels} pixels, or a side of more than {limits.max_side}"
+    )
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """RGB of an image in any mode, with as few copies as a large one can afford."""
+    if image.mode.startswith("I"):
+        image = _scale_gray(image)
+    if image.has_transparency_data:
+        rgba = image if image.mode == "RGBA" else image.convert("RGBA")
+        image = Image.new("RGB", rgba.size, "white")
+        image.paste(rgba, mask=rgba)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _scale_gray(gray: Image.Image) -> Image.Image:
+    """16-bit gray to 8 bits; Pillow's own conversion would clip at 255."""
+    values = np.asarray(gray).clip(0, 65_535).astype(np.uint16, copy=False)
+    return Image.fromarray(_EIGHT_BIT[values])
+
+
+# What each 16-bit value is in 8 bits, rounded.
+_EIGHT_BIT = ((np.arange(65_536, dtype=np.uint32) * 255 + 32_767) // 65_535).astype(np.uint8)

@@ -1,0 +1,1 @@
+"""Running a graph: ONNX Runtime and OpenVINO, on CPUs and GPUs."""

@@ -1,0 +1,1 @@
+"""From a prepared image to its outputs."""

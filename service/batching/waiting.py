@@ -1,0 +1,54 @@
+"""An image on its way through the engine: what it is, what is said about it, and whoever waits for that."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.runtime.engines.raw_outputs import ImageOutputs
+from service.batching.former import Place
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image for the engine."""
+
+    image: NDArray[np.uint8]  # [h, w, 3], RGB, resized
+    mask_threshold: float  # see the graph's input of that name
+
+
+@dataclass(frozen=True)
+class Inference:
+    """What the engine said about one image, and what it took."""
+
+    outputs: ImageOutputs
+    batch_size: int  # images in the batch
+    queue_seconds: float  # from submission until its batch went
+    infer_seconds: float  # running the batch, and making its canvas where that was not done before
+
+
+@dataclass(eq=False)
+class Waiting:
+    """An image that waits, and the future that its submitter awaits, until it is done."""
+
+    item: Item
+    place: Place  # its times are the event loop's
+    future: asyncio.Future[Inference]
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it has its answer, or whoever waited for it has gone."""
+        return self.future.done()
+
+    def answer(self, inference: Inference) -> None:
+        """Give it its answer, unless it has one or nobody waits any more."""
+        if not self.is_done:
+            self.future.set_result(inference)
+
+    def fail(self, error: Exception) -> None:
+        """The same with an error in place of an answer."""
+        if not self.is_done:
+            self.future.set_exception(error)

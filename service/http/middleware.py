@@ -1,0 +1,111 @@
+"""Around every request: its id, its trace, its metrics and its line in the log."""
+
+from __future__ import annotations
+
+import logging
+import random
+import re
+import time
+from http import HTTPMethod
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.process.metrics import Metrics
+from service.process.trace import Trace
+
+logger = logging.getLogger("service.request")
+
+# Short and harmless in any log or header; what a client sends beyond that is replaced, not cleaned.
+_SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_METHODS = frozenset(HTTPMethod)
+# Labels are bounded: any other path is "other", whatever it says.
+ENDPOINTS = {
+    "/detect": "detect",
+    "/segment": "segment",
+    "/model": "model",
+    "/model/reload": "reload",
+    "/metrics": "metrics",
+    "/health/live": "live",
+    "/v2/health/live": "live",
+    "/health/ready": "ready",
+    "/v2/health/ready": "ready",
+    "/": "page",
+    "/docs": "docs",
+    "/openapi.json": "openapi",
+}
+HEALTH = frozenset(path for path, name in ENDPOINTS.items() if name in ("live", "ready"))
+PAGES = frozenset(path for path, name in ENDPOINTS.items() if name in ("page", "docs", "openapi"))
+
+
+class RequestObserver:
+    """ASGI middleware that watches and decides nothing."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, and note how it ends."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        trace = Trace(request_id=request_id(Headers(scope=scope)))
+        scope.setdefault("state", {})["trace"] = trace
+        response = _Response(send, trace)
+        started = time.perf_counter()
+        with self._metrics.requests_in_flight.track_inprogress():
+            try:
+                await self._app(scope, receive, response.send)
+            finally:
+                self._note(scope, trace, response, time.perf_counter() - started)
+
+    def _note(self, scope: Scope, trace: Trace, response: _Response, seconds: float) -> None:
+        path = scope["path"]
+        status = trace.status or 499  # without an answer, the client was gone or the service was stopped
+        self._metrics.request_ended(ENDPOINTS.get(path, "other"), status, seconds, trace)
+        fields = {
+            "request_id": trace.request_id,
+            "method": scope["method"] if scope["method"] in _METHODS else "other",
+            "route": path if path in ENDPOINTS else "other",
+            "status": status,
+            "duration_ms": round(1000 * seconds, 2),
+            "received_bytes": trace.received_bytes,
+            "sent_bytes": response.sent_bytes,
+            "stages_ms": {name: round(1000 * spent, 2) for name, spent in tuple(trace.stages.items())},
+            "batch_size": trace.batch_size,
+            "error": trace.error_code,
+        }
+        logger.info("request", extra={"fields": fields})
+
+
+class _Response:
+    """Passes the answer on with the headers that every answer has, and remembers what passed."""
+
+    def __init__(self, send: Send, trace: Trace) -> None:
+        self.sent_bytes = 0
+        self._send = send
+        self._trace = trace
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._trace.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            headers["X-Request-ID"] = self._trace.request_id
+            headers["X-Content-Type-Options"] = "nosniff"
+            if timing := self._trace.server_timing():
+                headers["Server-Timing"] = timing
+        elif message["type"] == "http.response.body":
+            self.sent_bytes += len(message.get("body", b""))
+        await self._send(message)
+
+
+def request_id(headers: Headers) -> str:
+    """The client's X-Request-ID if it is a sane one, else a new one."""
+    given = headers.get("x-request-id", "")
+    return given if _SANE_ID.fullmatch(given) else new_request_id()
+
+
+def new_request_id() -> str:
+    """An id that no other request has; nothing is kept safe by it, so it need not be hard to guess."""
+    return f"{random.getrandbits(64):016x}"

@@ -1,0 +1,96 @@
+"""What the OpenAPI description says beyond what FastAPI finds out by itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from service.http.access import Access
+from service.http.middleware import HEALTH
+from service.schemas import ErrorResponse
+
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+
+# The handlers read the body themselves, within limits, so it has to be described by hand.
+IMAGE_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "a JPEG, PNG or WebP, as the field `image` of a form or as the body itself",
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["image"],
+                    "additionalProperties": False,
+                    "properties": {"image": {"type": "string", "format": "binary"}},
+                },
+                "encoding": {"image": {"contentType": "image/jpeg, image/png, image/webp"}},
+            },
+            "image/jpeg": _BINARY,
+            "image/png": _BINARY,
+            "image/webp": _BINARY,
+        },
+    }
+}
+
+PNG_ANSWER: dict[int | str, dict[str, Any]] = {
+    200: {"description": "the segments, in the form that was asked for", "content": {"image/png": _BINARY}}
+}
+
+_RETRY_AFTER = {"Retry-After": {"description": "seconds", "schema": {"type": "integer", "minimum": 1}}}
+
+_ERRORS: dict[int, str] = {
+    400: "the request is not valid HTTP, or the upload is empty, broken, or not an image",
+    401: "no API key, or a wrong one",
+    403: "the key does not open this",
+    408: "the upload took too long",
+    409: "the model is being reloaded already",
+    413: "too many bytes or pixels",
+    415: "a content type or image format that is not accepted",
+    422: "a parameter or form field that cannot be used, masks asked of a model without, or a model file refused",
+    431: "headers or a query that are too long",
+    500: "the engine or the service failed",
+    503: "the queue is full, or the service is starting or shutting down",
+    504: "the answer took too long",
+}
+
+
+_SCHEMES: dict[str, Any] = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    "basic": {"type": "http", "scheme": "basic", "description": "any name; the password is the key"},
+}
+
+
+_EVERYWHERE = (400, 422, 431, 500)
+
+
+# Of routes for admins, whether other routes want a key or not.
+ADMIN_KEY: dict[str, Any] = {"security": [{"bearer": []}, {"header": []}]}
+
+
+def describe_access(api: dict[str, Any], access: Access) -> None:
+    """Add to a description the keys that an app wants, and the 401 of those who have none; health wants none."""
+    api["components"]["securitySchemes"] = _SCHEMES
+    if not access.is_guarded:
+        return
+    api["security"] = [{name: []} for name in _SCHEMES]
+    challenge = {"WWW-Authenticate": {"description": "how to present a key", "schema": {"type": "string"}}}
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorResponse"}}}
+    for path, operations in api["paths"].items():
+        for operation in operations.values():
+            if path in HEALTH:
+                operation["security"] = []
+            else:
+                operation["responses"]["401"] = {
+                    "description": _ERRORS[401], "headers": challenge, "content": content,
+                }  # fmt: skip
+
+
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Declarations of the errors a route can answer beyond those of every route, all in the one error shape."""
+    declared: dict[int | str, dict[str, Any]] = {}
+    for status in sorted({*_EVERYWHERE, *statuses}):
+        declared[status] = {"model": ErrorResponse, "description": _ERRORS[status]}
+        if status == 503:
+            declared[status]["headers"] = _RETRY_AFTER
+    return declared

@@ -1,0 +1,171 @@
+"""The HTTP contract: which path is answered by what. There is no logic here and no error handling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.resources import files
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from model.runtime.artifact.metadata import Metadata
+from service.errors import ParameterError
+from service.http.accept import prefers_png
+from service.http.access import require_admin
+from service.http.counted_response import CountedResponse
+from service.http.openapi import ADMIN_KEY, IMAGE_BODY, PNG_ANSWER, errors
+from service.http.presence import while_connected
+from service.images.answers import DetectTask, SegmentTask, Task, check_has_masks
+from service.lifecycle.service import Service
+from service.lifecycle.uploads import check_headers, receive
+from service.process.trace import trace_of
+from service.schemas import (
+    DetectParameters,
+    DetectResponse,
+    HealthResponse,
+    ModelResponse,
+    SegmentParameters,
+    SegmentResponse,
+)
+
+# The pages load nothing from anywhere else, and the browser is told to hold them to that.
+_PAGE_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Cache-Control": "no-cache",
+}
+
+
+async def refuse_repeated_parameters(request: Request) -> None:
+    """Raise ParameterError for `?a=1&a=2`, where any choice between the two would be a guess."""
+    if len(request.query_params.multi_items()) > len(request.query_params):
+        raise ParameterError("a query parameter is repeated")
+
+
+# Three, because metrics can have a port of their own, and pages can be switched off.
+router, metrics_router, pages_router = (APIRouter(dependencies=[Depends(refuse_repeated_parameters)]) for _ in range(3))
+
+
+def service_of(request: Request) -> Service:
+    """The service that this app was made with."""
+    service: Service = request.app.state.service
+    return service
+
+
+@router.post(
+    "/detect",
+    summary="Find objects",
+    response_model=DetectResponse,
+    responses=errors(408, 413, 415, 503, 504),
+    openapi_extra=IMAGE_BODY,
+)
+async def detect(request: Request, parameters: Annotated[DetectParameters, Query()]) -> Response:
+    """Boxes of the objects in one image, in pixels of the image as displayed."""
+
+    def task(metadata: Metadata) -> Task:
+        return DetectTask(_or_default(parameters.threshold, metadata.detect_threshold))
+
+    return await _answer(request, task)
+
+
+@router.post(
+    "/segment",
+    summary="Segment the whole picture",
+    response_model=SegmentResponse,
+    responses=PNG_ANSWER | errors(408, 413, 415, 503, 504),
+    openapi_extra=IMAGE_BODY,
+)
+async def segment(request: Request, parameters: Annotated[SegmentParameters, Query()]) -> Response:
+    """Panoptic segments of an image: JSON, the COCO id PNG (`Accept: image/png`), or painted over it."""
+
+    def task(metadata: Metadata) -> Task:
+        check_has_masks(metadata)
+        threshold = _or_default(parameters.threshold, metadata.segment_threshold)
+        if parameters.overlay:
+            return SegmentTask(threshold, "overlay")
+        return SegmentTask(threshold, "png" if prefers_png(request.headers.get("accept", "")) else "json")
+
+    return await _answer(request, task)
+
+
+@router.get("/model", summary="Describe the model", response_model=ModelResponse, responses=errors(503))
+async def model(request: Request) -> Response:
+    """The metadata of the artifact that is served, and the device it runs on."""
+    return Response(service_of(request).pipeline().description, media_type="application/json")
+
+
+@router.post(
+    "/model/reload",
+    summary="Load the model's file again",
+    response_model=ModelResponse,
+    responses=errors(401, 403, 409, 503),
+    dependencies=[Depends(require_admin)],
+    openapi_extra=ADMIN_KEY,
+)
+async def reload(request: Request) -> Response:
+    """Load and prove the artifact anew; it then takes over, and what has begun ends with the old one. For admins."""
+    await service_of(request).reloader.reload()
+    return await model(request)
+
+
+@router.get("/health/live", summary="Is the process alive?", responses=errors())
+@router.get("/v2/health/live", include_in_schema=False)
+async def live() -> HealthResponse:
+    """200 for as long as the process answers at all."""
+    return HealthResponse(status="live")
+
+
+@router.get("/health/ready", summary="Can it take requests?", responses=errors(503))
+@router.get("/v2/health/ready", include_in_schema=False)
+async def ready(request: Request) -> HealthResponse:
+    """200 once the model has proved itself on its device; 503 before, while draining, and when stalled."""
+    service_of(request).check_ready()
+    return HealthResponse(status="ready")
+
+
+# Not async: the text is made in a thread of the framework's own, which no decode can occupy.
+@metrics_router.get("/metrics", summary="Prometheus metrics", response_class=Response, responses=errors(503))
+def metrics(request: Request) -> Response:
+    """Metrics in Prometheus's text format."""
+    return Response(service_of(request).metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+@pages_router.get("/", include_in_schema=False)
+async def page() -> Response:
+    """The web page."""
+    return HTMLResponse(_PAGE, headers=_PAGE_HEADERS)
+
+
+@pages_router.get("/docs", include_in_schema=False)
+async def docs() -> Response:
+    """The OpenAPI description for people."""
+    return HTMLResponse(_DOCS, headers=_PAGE_HEADERS)
+
+
+async def _answer(request: Request, make_task: Callable[[Metadata], Task]) -> Response:
+    """Refuse what can be refused early, read the upload, and answer it while the client is there."""
+    service = service_of(request)
+    make_task(service.pipeline().metadata)  # which raises what the model cannot do
+    content_type = check_headers(request, service.settings.max_body_bytes)
+    service.check_room()
+    with service.idle.busy(), service.upload_memory.upload(content_type) as upload:
+        await receive(request, upload, service.settings)
+        content = await while_connected(request, service.answer(upload, make_task, trace_of(request)))
+    return CountedResponse(content, service.upload_memory)
+
+
+def _or_default(given: float | None, default: float) -> float:
+    return default if given is None else given
+
+
+def _static(name: str) -> str:
+    return files("service.http").joinpath("static", name).read_text(encoding="utf-8")
+
+
+_PAGE = _static("index.html")
+_DOCS = _static("docs.html")

@@ -1,0 +1,202 @@
+"""From one image's outputs to what is answered: the stages "postprocess" and "encode"."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from model.runtime.answers.detections import Detections, detect
+from model.runtime.answers.overlay import draw_panoptic
+from model.runtime.answers.panoptic import PanopticResult, panoptic
+from model.runtime.answers.segment_codec import encode_rles, id_png
+from model.runtime.artifact.metadata import Metadata
+from model.runtime.engines.raw_outputs import NO_MASKS, ImageOutputs
+from service.errors import NoMasksError
+from service.process.trace import Trace
+from service.schemas import (
+    Box,
+    Detection,
+    DetectResponse,
+    ImageSize,
+    RunLengths,
+    SegmentInfo,
+    SegmentResponse,
+)
+
+# Past these digits an answer would only tell of the order in which floats were added.
+_BOX_DECIMALS = 2
+_SCORE_DECIMALS = 4
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An image on its way through the network."""
+
+    orig_size: tuple[int, int]  # (height, width) in pixels, as displayed
+    resized: NDArray[np.uint8]  # [h, w, 3], RGB, as the network takes it
+    # Decodes the whole image, RGB [height, width, 3], once more; only where the answer is drawn on it. Kept, it would
+    # take up to 150 MB while it waits for the engine.
+    decode_again: Callable[[], NDArray[np.uint8]] | None
+
+
+@dataclass(frozen=True)
+class Content:
+    """A finished answer."""
+
+    body: bytes
+    media_type: str
+
+
+class Task(Protocol):
+    """What one request wants of its image."""
+
+    @property
+    def draws(self) -> bool:
+        """Whether the answer is drawn on the image, which is then decoded again."""
+
+    @property
+    def mask_threshold(self) -> float:
+        """What the graph is told; see its input of that name."""
+
+    def answer(self, metadata: Metadata, prepared: Prepared, outputs: ImageOutputs, trace: Trace) -> Content:
+        """Make the answer. Raises OutputError if the outputs are not finite."""
+
+
+@dataclass(frozen=True)
+class DetectTask:
+    """Boxes as JSON."""
+
+    threshold: float
+    draws = False
+    mask_threshold = NO_MASKS
+
+    def answer(self, metadata: Metadata, prepared: Prepared, outputs: ImageOutputs, trace: Trace) -> Content:
+        """See Task."""
+        with trace.stage("postprocess"):
+            found = detect(outputs.pred_logits, outputs.pred_boxes, prepared.orig_size, self.threshold)
+        with trace.stage("encode"):
+            response = detect_response(metadata, prepared.orig_size, found)
+            return Content(response.model_dump_json().encode(), "application/json")
+
+
+@dataclass(frozen=True)
+class SegmentTask:
+    """Segments as JSON, as the COCO panoptic PNG, or painted over the picture."""
+
+    threshold: float
+    form: Literal["json", "png", "overlay"]
+
+    @property
+    def draws(self) -> bool:
+        """See Task."""
+        return self.form == "overlay"
+
+    @property
+    def mask_threshold(self) -> float:
+        """See Task."""
+        return self.threshold
+
+    def answer(self, metadata: Metadata, prepared: Prepared, outputs: ImageOutputs, trace: Trace) -> Content:
+        """See Task."""
+        with trace.stage("postprocess"):
+            found = segments_of(metadata, prepared, outputs, self.threshold)
+        if prepared.decode_again is not None:
+            with trace.stage("decode"):
+                image = prepared.decode_again()
+            with trace.stage("encode"):
+                return Content(png(draw_panoptic(image, found, metadata.categories)), "image/png")
+        with trace.stage("encode"):
+            if self.form == "png":
+                return Content(id_png(found.ids), "image/png")
+            response = segment_response(metadata, prepared.orig_size, found)
+            return Content(response.model_dump_json().encode(), "application/json")
+
+
+def check_has_masks(metadata: Metadata) -> None:
+    """Raise NoMasksError for a model that only detects."""
+    if metadata.mask_stride is None:
+        raise _no_masks(metadata)
+
+
+def _no_masks(metadata: Metadata) -> NoMasksError:
+    return NoMasksError(f"the model {metadata.name} detects objects and has no masks; ask /detect")
+
+
+def segments_of(metadata: Metadata, prepared: Prepared, outputs: ImageOutputs, threshold: float) -> PanopticResult:
+    """The panoptic segmentation of one image.
+
+    Raises:
+        NoMasksError: the model has no masks.
+        OutputError: the outputs are not finite.
+    """
+    if metadata.mask_stride is None or outputs.mask_logits is None or outputs.query_index is None:
+        raise _no_masks(metadata)
+    height, width = prepared.resized.shape[:2]
+    return panoptic(outputs, (height, width), prepared.orig_size, metadata.categories, threshold, metadata.mask_stride)
+
+
+def detect_response(metadata: Metadata, orig_size: tuple[int, int], found: Detections) -> DetectResponse:
+    """Detections in the words of the HTTP contract."""
+    rows = zip(found.scores.tolist(), found.labels.tolist(), found.boxes_xyxy.tolist(), strict=True)
+    detections = [
+        Detection(
+            label=metadata.categories[label].name,
+            category_id=metadata.categories[label].id,
+            score=round(score, _SCORE_DECIMALS),
+            box=_box(*box),
+        )
+        for score, label, box in rows
+    ]
+    return DetectResponse(model=metadata.name, image=_image_size(orig_size), detections=detections)
+
+
+def segment_response(metadata: Metadata, orig_size: tuple[int, int], found: PanopticResult) -> SegmentResponse:
+    """Segments in the words of the HTTP contract."""
+    rles = encode_rles(found.ids, [segment.id for segment in found.segments])
+    segments = [
+        SegmentInfo(
+            id=segment.id,
+            label=metadata.categories[segment.label].name,
+            category_id=metadata.categories[segment.label].id,
+            isthing=segment.isthing,
+            score=round(segment.score, _SCORE_DECIMALS),
+            area=segment.area,
+            box=_box(*segment.box_xyxy),
+            rle=RunLengths(size=orig_size, counts=rle["counts"]),
+        )
+        for segment, rle in zip(found.segments, rles, strict=True)
+    ]
+    return SegmentResponse(
+        model=metadata.name,
+        image=_image_size(orig_size),
+        segments=segments,
+        panoptic_png=base64.b64encode(id_png(found.ids)).decode("ascii"),
+    )
+
+
+def png(image: NDArray[np.uint8]) -> bytes:
+    """An RGB image [height, width, 3] as a PNG, fast rather than small."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def _box(x1: float, y1: float, x2: float, y2: float) -> Box:
+    return Box(
+        x1=round(x1, _BOX_DECIMALS),
+        y1=round(y1, _BOX_DECIMALS),
+        x2=round(x2, _BOX_DECIMALS),
+        y2=round(y2, _BOX_DECIMALS),
+    )
+
+
+def _image_size(orig_size: tuple[int, int]) -> ImageSize:
+    height, width = orig_size
+    return ImageSize(width=width, height=height)

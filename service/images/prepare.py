@@ -1,0 +1,53 @@
+"""From a request's body to what the network takes: the stages "decode" and "preprocess"."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.runtime.decode import ImageLimits, decode, decode_reduced
+from model.runtime.preprocess import ResizeRule, resize_to
+from service.images.answers import Prepared
+from service.images.multipart import image_field
+from service.process.trace import Trace
+
+
+def prepare(
+    body: bytes | bytearray,
+    content_type: str,
+    limits: ImageLimits,
+    rule: ResizeRule,
+    trace: Trace,
+    draws: bool = False,
+    reduced_decode: bool = False,
+) -> Prepared:
+    """Decode and resize one image.
+
+    Args:
+        body: an image, or a multipart form with one.
+        content_type: of the body; only a multipart one matters.
+        limits: what is refused.
+        rule: how large the network sees it.
+        trace: takes the times.
+        draws: the answer is drawn on the image, which can then be decoded again; this keeps the body.
+        reduced_decode: a JPEG may be decoded at a fraction of its size, see `decode_reduced`.
+
+    Raises:
+        ServiceError: the form or the image cannot be used.
+    """
+    with trace.stage("decode"):
+        decoded = decode_reduced(_image_bytes(body, content_type), limits, rule if reduced_decode else None)
+    with trace.stage("preprocess"):
+        resized = resize_to(decoded.picture, rule.size(*decoded.orig_size), decoded.box)
+    return Prepared(decoded.orig_size, resized, partial(_decode, body, content_type, limits) if draws else None)
+
+
+def _decode(body: bytes | bytearray, content_type: str, limits: ImageLimits) -> NDArray[np.uint8]:
+    return decode(_image_bytes(body, content_type), limits)
+
+
+def _image_bytes(body: bytes | bytearray, content_type: str) -> bytes | bytearray:
+    is_form = content_type.lower().startswith("multipart/")
+    return image_field(body, content_type) if is_form else body

@@ -1,0 +1,1 @@
+"""A model from its file to traffic and out again."""

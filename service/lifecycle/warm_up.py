@@ -1,0 +1,94 @@
+"""Getting a model ready to serve: loaded and proved, its batches timed, its memory measured."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from model.runtime.engines.canvases import canvases_of
+from model.runtime.engines.engine import GPUS, Engine
+from model.runtime.engines.raw_outputs import ALL_MASKS
+from model.runtime.preprocess import make_batch
+from service.batching.former import MIN_SAVING
+from service.batching.latency_line import UNMEASURED, LatencyLine
+from service.lifecycle.canvas_warm_up import warm_canvases, warm_up_order
+from service.lifecycle.engine_timing import measure_line
+from service.lifecycle.loading import LoadedModel, load_model
+from service.process.memory import resident_bytes
+from service.process.memory_budget import EngineMemory, largest_canvas
+from service.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+# Padded pixels of the image whose memory is measured. With every query's mask a full-size one can take gigabytes, which
+# runtimes keep; what it takes grows with its pixels.
+_SAMPLE_PIXELS = 256 * 256
+# Runtimes take memory in steps, which grow: R50 took 1.37 times as much for 800 x 1333 pixels as its sample foretold.
+_STEPS = 1.5
+# Padded pixels of the largest batch that is timed on a CPU: one image at 800 x 1066. A runtime keeps the memory of the
+# largest batch it ever ran, 0.2 GB an image of R50, and batches of images that large save nothing there, as a line
+# through one point says. Where images are small, or on a GPU, larger ones are timed.
+_TIMED_PIXELS = 2**20
+
+
+@dataclass(frozen=True)
+class WarmModel:
+    """A model, and what was learnt of it."""
+
+    model: LoadedModel
+    line: LatencyLine
+    memory: EngineMemory | None  # None where it cannot be measured
+
+
+def load_and_warm_up(settings: Settings, engine: Engine | None = None) -> WarmModel:
+    """Load a model and learn what its batches cost; takes seconds. An engine that is given is taken as it is.
+
+    Raises:
+        SettingsError, ArtifactError, DeviceError: see `load_model` and `measure_line`.
+    """
+    before = resident_bytes()
+    model = load_model(settings, engine)
+    loaded = resident_bytes()
+    line, bytes_per_pixel = UNMEASURED, 0.0
+    if engine is None and model.engine.device in GPUS and settings.warm_up_ms > 0:
+        canvases = canvases_of(model.metadata.resize, model.canvas_multiple)
+        order = warm_up_order(canvases, settings.max_batch_size, settings.max_batch_pixels)
+        warm_canvases(model.engine, order, settings.warm_up_ms / 1000)
+    if engine is None and settings.batch_timing_ms > 0:
+        bytes_per_pixel = _bytes_per_pixel(model)
+        most = settings.max_batch_pixels
+        limits = settings.max_batch_size, most if model.engine.device in GPUS else min(most, _TIMED_PIXELS)
+        budget = settings.batch_timing_ms / 1000
+        line = measure_line(model.engine, model.metadata.resize, *limits, budget, model.canvas_multiple)
+    if before is None or loaded is None:
+        return WarmModel(model, line, None)
+    pixels = largest_batch(line, largest_canvas(model.metadata, model.canvas_multiple), settings)
+    return WarmModel(model, line, EngineMemory(before, loaded, bytes_per_pixel, pixels))
+
+
+def largest_batch(line: LatencyLine, canvas: int, settings: Settings) -> int:
+    """Padded pixels of the largest batch that can be formed, where one image has up to `canvas`.
+
+    By the former's rule an image joins only if that saves enough, and so does not lengthen the batch by more pixels
+    than `worthwhile`, its padding included.
+    """
+    worthwhile = (1 / MIN_SAVING - 1) * line.fixed / line.per_pixel if line.per_pixel > 0 else math.inf
+    together = canvas + (settings.max_batch_size - 1) * min(canvas, worthwhile)
+    return max(canvas, round(min(settings.max_batch_pixels, together)))
+
+
+def _bytes_per_pixel(model: LoadedModel) -> float:
+    """What the process grows by when the engine runs an image with all masks, by its pixels."""
+    height, width = model.metadata.resize.shortest_edge, model.metadata.resize.longest_edge
+    scale = min(1.0, math.sqrt(_SAMPLE_PIXELS / (height * width)))
+    batch = make_batch([np.zeros((math.ceil(scale * height), math.ceil(scale * width), 3), dtype=np.uint8)])
+    before = resident_bytes()
+    try:
+        model.engine.infer(batch, np.array([ALL_MASKS], dtype=np.float32))
+    except Exception as error:  # a device that is too small for this answers 503 where it is asked for it
+        logger.warning("an image with the masks of all queries does not run: %s", type(error).__name__)
+    after = resident_bytes()
+    return 0.0 if before is None or after is None else _STEPS * max(0, after - before) / batch.padding_mask.size

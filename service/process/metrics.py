@@ -1,0 +1,190 @@
+"""What the service measures, in Prometheus's words: base units, and no label that a client can choose."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+
+from model.runtime.artifact.metadata import Metadata
+from service.process.trace import Stage, Trace
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+# Endpoints whose requests are timed: those that compute, and those that show how long the event loop keeps a request
+# waiting. A histogram is seventeen series, and the others' would say nothing that these do not.
+TIMED = ("detect", "segment", "live", "ready")
+_BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
+# The reasons are batch_former.Reason.
+_DISPATCH = (
+    "batches, by why they went with no more in them: full (max_batch_size or max_batch_pixels), cheaper_apart (one more"
+    " would cost more than it saves), deadline (one more, or waiting for one, would make somebody late), waited "
+    "(max_queue_delay_ms), idle (nobody else waited), drain (the same, at the end)"
+)
+_RATIOS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+class Metrics:
+    """One app's metrics, in a registry of their own, so that several apps in a process do not meet."""
+
+    def __init__(self) -> None:
+        # When each counter and histogram began would be a series of its own, and Prometheus sees restarts without
+        # it. The switch is for the whole process.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._add_clients()
+        self._add_batches()
+        self._add_operations()
+
+    def _add_clients(self) -> None:
+        """Of requests and connections."""
+        self.requests = Counter(
+            "detr_requests",
+            "requests answered, by endpoint and status",
+            ["endpoint", "status"],
+            registry=self.registry,
+        )
+        self.request_duration = Histogram(
+            "detr_request_duration_seconds",
+            "from a request's headers to its answer's end, of the endpoints " + ", ".join(TIMED),
+            ["endpoint"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._durations = {endpoint: self.request_duration.labels(endpoint=endpoint) for endpoint in TIMED}
+        self.requests_in_flight = Gauge(
+            "detr_requests_in_flight", "requests that have begun and are not answered", registry=self.registry
+        )
+        self.connections = Gauge("detr_connections", "connections that are open", registry=self.registry)
+        self.connections_closed = Counter(
+            "detr_connections_closed",
+            "connections that were cut off, by why: room (for a new one, max_connections being open), slow_headers, "
+            "slow_reader (of an answer), slow_rest (of an upload that was refused)",
+            ["reason"],
+            registry=self.registry,
+        )
+        _begin_at_nought(self.connections_closed, "room", "slow_headers", "slow_reader", "slow_rest")
+        self.stage_duration = Histogram(
+            "detr_stage_duration_seconds", "time of one image in one stage", ["stage"],
+            buckets=_SECONDS, registry=self.registry,
+        )  # fmt: skip
+        # Looked up once, because every request is noted under each.
+        self._stages = {stage: self.stage_duration.labels(stage=stage) for stage in get_args(Stage)}
+        self.rejected = Counter(
+            "detr_rejected",
+            "requests not answered with a success, by error code",
+            ["reason"],
+            registry=self.registry,
+        )
+
+    def _add_batches(self) -> None:
+        """Of the queue and what leaves it."""
+        self.queue_depth = Gauge("detr_queue_depth", "images that wait for the engine", registry=self.registry)
+        self.batch_size = Histogram(
+            "detr_batch_size", "images in a batch", buckets=_BATCH_SIZES, registry=self.registry
+        )
+        self.batch_padding_ratio = Histogram(
+            "detr_batch_padding_ratio", "fraction of a batch's pixels that are padding", buckets=_RATIOS,
+            registry=self.registry,
+        )  # fmt: skip
+        self.batch_dispatch = Counter(
+            "detr_batch_dispatch", _DISPATCH, ["reason"], registry=self.registry,
+        )  # fmt: skip
+        self.batch_splits = Counter(
+            "detr_batch_splits",
+            "batches that failed and were run again in parts, by why: memory (it ran out), error (anything else)",
+            ["reason"],
+            registry=self.registry,
+        )
+        _begin_at_nought(self.batch_splits, "memory", "error")
+        self.max_batch_size = Gauge(
+            "detr_max_batch_size",
+            "images in the largest batch that is tried: max_batch_size, or less for a while after memory ran out",
+            registry=self.registry,
+        )
+
+    def _add_operations(self) -> None:
+        """Of the engine, the model and the process."""
+        self.engine_reopens = Counter(
+            "detr_engine_reopens",
+            "how often the engine was opened again because image after image failed: opened, failed",
+            ["result"],
+            registry=self.registry,
+        )
+        _begin_at_nought(self.engine_reopens, "opened", "failed")
+        self.engine_stalled = Gauge(
+            "detr_engine_stalled",
+            "1 while one batch takes longer than engine_stall_ms, and requests are refused; else 0",
+            registry=self.registry,
+        )
+        self.model_reloads = Counter(
+            "detr_model_reloads",
+            "reloads of the model, by result: replaced, refused (the file or the device cannot be used)",
+            ["result"],
+            registry=self.registry,
+        )
+        _begin_at_nought(self.model_reloads, "replaced", "refused")
+        self.memory_budget = Gauge(
+            "detr_memory_budget_bytes",
+            "the most memory that the service takes at its present settings; its log says what for",
+            registry=self.registry,
+        )
+        self.log_lines_dropped = Counter(
+            "detr_log_lines_dropped",
+            "lines that were not written, because the log's reader is too slow or the log cannot be written",
+            registry=self.registry,
+        )
+        self.model_info = Info("detr_model", "the model that is served", registry=self.registry)
+
+    def describe_model(self, metadata: Metadata, device: str, precision: str) -> None:
+        """Fill `detr_model_info` once the model has loaded."""
+        self.model_info.info(
+            {
+                "name": metadata.name,
+                "task": metadata.task,
+                "padding": metadata.padding,
+                "format_version": str(metadata.format_version),
+                "device": device,
+                "precision": precision,
+            }
+        )
+
+    def batch_went(self, reason: str) -> None:
+        """Note a batch that goes to the engine."""
+        self.batch_dispatch.labels(reason=reason).inc()
+
+    def batch_succeeded(self, size: int, padding_ratio: float) -> None:
+        """Note a batch, or a part of one, that the engine has answered."""
+        self.batch_size.observe(size)
+        self.batch_padding_ratio.observe(padding_ratio)
+
+    def request_ended(self, endpoint: str, status: int, seconds: float, trace: Trace) -> None:
+        """Note an answered request."""
+        self.requests.labels(endpoint=endpoint, status=str(status)).inc()
+        if (duration := self._durations.get(endpoint)) is not None:
+            duration.observe(seconds)
+        for stage, stage_seconds in tuple(trace.stages.items()):
+            self._stages[stage].observe(stage_seconds)
+        if trace.error_code is not None:
+            self.rejected.labels(reason=trace.error_code).inc()
+
+    def text(self) -> bytes:
+        """Everything in Prometheus's text format."""
+        return generate_latest(self.registry)
+
+
+def _begin_at_nought(counter: Counter, *values: str) -> None:
+    """Have a series for each value of the one label before anything is counted: Prometheus sees no increase in one that
+    begins at 1, so alerts would miss the first of them.
+    """
+    for value in values:
+        counter.labels(value)

@@ -1,0 +1,1 @@
+"""Everything that leans on the insides of uvicorn and h11."""

@@ -1,0 +1,161 @@
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+
+from model.runtime.answers.mask_winners import nearest_index, winners, winners_at
+
+Floats = NDArray[np.float32]
+SIZES = st.tuples(st.integers(1, 90), st.integers(1, 90))
+CELLS = st.tuples(st.integers(1, 12), st.integers(1, 12))
+
+
+def masks_of(count: int, cells: tuple[int, int], seed: int) -> Floats:
+    return np.random.default_rng(seed).normal(0, 5, (count, *cells)).astype(np.float32)
+
+
+def upsampled(masks: Floats, size: tuple[int, int]) -> Floats:
+    """All masks at full size, by torch."""
+    planes = torch.from_numpy(masks)[:, None]
+    result: Floats = torch.nn.functional.interpolate(planes, size, mode="bilinear", align_corners=False)[:, 0].numpy()
+    return result
+
+
+@given(st.integers(1, 6), CELLS, SIZES, st.integers(0, 1000))
+def test_winners_are_the_argmax_of_torchs_bilinear_upsampling(
+    count: int, cells: tuple[int, int], size: tuple[int, int], seed: int
+) -> None:
+    masks = masks_of(count, cells, seed)
+    planes = upsampled(masks, size)
+    found = winners(masks, size)
+    assert found.shape == size
+    # Where two masks are equal to within rounding, either may win.
+    value = np.take_along_axis(planes, found[None].astype(np.intp), axis=0)[0]
+    np.testing.assert_allclose(value, planes.max(axis=0), atol=1e-4)
+    if count > 1:
+        second, first = np.partition(planes, -2, axis=0)[-2:]
+        clear = first - second > 1e-4
+        np.testing.assert_array_equal(found[clear], planes.argmax(axis=0)[clear])
+
+
+def plain_winners(masks: Floats, size: tuple[int, int]) -> NDArray[np.intp]:
+    """The same arithmetic as that of `winners`, of all masks everywhere."""
+    every = np.indices(size).reshape(2, -1)
+    alone = [winners_at(np.stack([mask, other]), size, *every) for mask in masks for other in masks]
+    beats = np.array(alone).reshape(len(masks), len(masks), *size)  # 1 where the second is higher
+    found: NDArray[np.intp] = beats.max(axis=1).argmin(axis=0)
+    return found
+
+
+@given(st.integers(1, 5), st.integers(0, 1000), st.sampled_from([0, 1, 6]), st.sampled_from([1e-30, 1.0, 1e30]))
+def test_to_leave_out_masks_that_cannot_win_changes_no_pixel(
+    count: int, seed: int, decimals: int, scale: float
+) -> None:
+    size = (110, 140)  # two tiles each way
+    masks = masks_of(count, (28, 35), seed)
+    masks[:, ::7] = masks[:, 1::7]
+    masks = (np.round(masks / 5 + 3 * smooth(count, (28, 35), seed), decimals) * scale).astype(np.float32)
+    np.testing.assert_array_equal(winners(masks, size), plain_winners(masks, size))
+
+
+def test_masks_that_are_equal_to_within_rounding_are_all_looked_at() -> None:
+    masks = masks_of(1, (28, 35), 0).repeat(2, axis=0)
+    masks[1] = np.nextafter(masks[0], np.float32(np.inf))
+    found = winners(masks, (110, 140))
+    np.testing.assert_array_equal(found, plain_winners(masks, (110, 140)))
+    assert 0 < found.mean() < 1, "rounding makes them equal in places, where the first wins"
+
+
+def smooth(count: int, cells: tuple[int, int], seed: int) -> Floats:
+    """Ramps in all directions, so that a mask leads in one tile and is far behind in another."""
+    directions = np.random.default_rng(seed).normal(size=(count, 2))
+    ys, xs = np.mgrid[-1 : 1 : cells[0] * 1j, -1 : 1 : cells[1] * 1j]
+    ramps: Floats = (directions @ np.stack([ys, xs]).reshape(2, -1)).reshape(count, *cells).astype(np.float32)
+    return ramps
+
+
+def test_logits_as_large_as_floats_get_are_compared() -> None:
+    masks = np.full((3, 20, 20), -3e38, dtype=np.float32)
+    masks[1, :, :10] = 3e38
+    masks[2, :, 10:] = 3e38
+    found = winners(masks, (80, 80))
+    assert (found[:, :36] == 1).all()
+    assert (found[:, 44:] == 2).all()
+
+
+@given(st.integers(1, 4), CELLS, SIZES, st.data())
+def test_some_rows_and_columns_are_those_of_the_whole(
+    count: int, cells: tuple[int, int], size: tuple[int, int], data: st.DataObject
+) -> None:
+    masks = masks_of(count, cells, 3)
+    rows, columns = (np.array(sorted(data.draw(st.sets(st.integers(0, side - 1), min_size=1)))) for side in size)
+    np.testing.assert_array_equal(winners(masks, size, rows, columns), winners(masks, size)[rows][:, columns])
+
+
+@given(st.integers(1, 6), CELLS, SIZES, st.integers(0, 1000))
+def test_single_pixels_get_the_winners_of_the_whole(
+    count: int, cells: tuple[int, int], size: tuple[int, int], seed: int
+) -> None:
+    masks = masks_of(count, cells, seed)
+    rng = np.random.default_rng(seed)
+    ys, xs = rng.integers(0, size[0], 20), rng.integers(0, size[1], 20)
+    np.testing.assert_array_equal(winners_at(masks, size, ys, xs), winners(masks, size)[ys, xs])
+
+
+def test_the_first_of_equals_wins() -> None:
+    masks = np.zeros((3, 4, 4), dtype=np.float32)
+    assert not winners(masks, (10, 10)).any()
+
+
+def test_more_masks_than_a_byte_counts() -> None:
+    masks = np.zeros((300, 2, 2), dtype=np.float32)
+    masks[299] = 1
+    assert (winners(masks, (5, 5)) == 299).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 130), (100, 1), (95, 127), (96, 128), (97, 129), (192, 5), (193, 256)])
+def test_sizes_around_those_of_a_tile(size: tuple[int, int]) -> None:
+    masks = masks_of(4, (7, 5), 0)
+    np.testing.assert_array_equal(winners(masks, size), upsampled(masks, size).argmax(axis=0))
+
+
+def test_memory_does_not_grow_with_the_number_of_masks() -> None:
+    size = (400, 500)
+
+    def peak(count: int) -> int:
+        masks = masks_of(count, (100, 125), 0)
+        tracemalloc.start()
+        try:
+            winners(masks, size)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert peak(40) < 1.1 * peak(2)
+    assert peak(40) < 4 * size[0] * size[1] * 4  # four full planes of floats, where forty masks are upsampled
+
+
+@given(st.integers(1, 400), st.integers(1, 900))
+def test_the_index_is_pillows_nearest_neighbour(length: int, new_length: int) -> None:
+    index = nearest_index(length, new_length)
+    assert index.shape == (new_length,)
+    for axis in (0, 1):
+        line = np.arange(length, dtype=np.int32).reshape((-1, 1) if axis == 0 else (1, -1))
+        size = (1, new_length) if axis == 0 else (new_length, 1)  # (width, height)
+        expected = np.asarray(Image.fromarray(line).resize(size, Image.Resampling.NEAREST)).ravel()
+        np.testing.assert_array_equal(index, expected)
+
+
+@given(SIZES, SIZES, st.integers(0, 100))
+def test_rows_and_columns_together_are_pillows_resize(
+    size: tuple[int, int], new_size: tuple[int, int], seed: int
+) -> None:
+    id_map = np.random.default_rng(seed).integers(0, 50, size, dtype=np.int32)
+    expected = Image.fromarray(id_map).resize(new_size[::-1], Image.Resampling.NEAREST)
+    rows, columns = nearest_index(size[0], new_size[0]), nearest_index(size[1], new_size[1])
+    np.testing.assert_array_equal(id_map[rows][:, columns], np.asarray(expected))

@@ -1,0 +1,108 @@
+import io
+import struct
+import tracemalloc
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+
+from model.runtime.answers.id_map import IdMap
+from model.runtime.answers.png_stream import write_png
+from tests.model.runtime.answers.id_maps import ID_MAPS, id_maps
+
+
+def pixels(data: bytes) -> NDArray[np.int32]:
+    """Ids of a PNG as Pillow reads it; a broken checksum is an error."""
+    with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+        image.verify()
+    with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+        assert image.mode == "RGB"
+        rgb = np.asarray(image).astype(np.int32)
+    return rgb @ np.array([1, 256, 65536], dtype=np.int32)
+
+
+def chunks(data: bytes) -> dict[bytes, bytes]:
+    """The PNG's chunks by their names, with their checksums checked."""
+    found, place = {}, 8
+    while place < len(data):
+        (length,) = struct.unpack_from(">I", data, place)
+        kind, body = data[place + 4 : place + 8], data[place + 8 : place + 8 + length]
+        (checksum,) = struct.unpack_from(">I", data, place + 8 + length)
+        assert checksum == zlib.crc32(kind + body)
+        found[kind] = body
+        place += 12 + length
+    return found
+
+
+@given(ID_MAPS)
+def test_every_pixel_reads_back(ids: IdMap) -> None:
+    np.testing.assert_array_equal(pixels(write_png(ids)), ids.array())
+
+
+@given(ID_MAPS, st.integers(1, 3))
+def test_a_map_wide_enough_for_repeated_rows_to_be_pasted_reads_back(ids: IdMap, factor: int) -> None:
+    wide = IdMap(ids.ids, ids.row_copies, ids.column_copies * 1000 * factor)
+    np.testing.assert_array_equal(pixels(write_png(wide)), wide.array())
+
+
+@pytest.mark.parametrize("height", [63, 64, 65, 130])
+def test_a_map_of_several_blocks_of_rows_reads_back(height: int) -> None:
+    ids = IdMap.of(np.random.default_rng(0).integers(0, 9, (height, 20)))
+    np.testing.assert_array_equal(pixels(write_png(ids)), ids.array())
+
+
+@given(id_maps(largest_id=256**3 - 1))
+def test_large_ids_read_back(ids: IdMap) -> None:
+    np.testing.assert_array_equal(pixels(write_png(ids)), ids.array())
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 300)), min_size=1, max_size=5), st.integers(1, 9000))
+@example([(1, 5)], 65517)  # the sum of the bytes passes its modulus among the repeated rows
+def test_the_checksum_holds_however_often_rows_repeat(rows: list[tuple[int, int]], width: int) -> None:
+    ids = IdMap(np.array([[n] for n, _ in rows]), np.array([copies for _, copies in rows]), np.array([width]))
+    data = chunks(write_png(ids))
+    assert list(data) == [b"IHDR", b"IDAT", b"IEND"]
+    # zlib refuses a stream whose checksum is wrong; Pillow would not notice.
+    decompressor = zlib.decompressobj()
+    raw = decompressor.decompress(data[b"IDAT"])
+    assert decompressor.eof
+    assert not decompressor.unused_data
+    assert len(raw) == ids.shape[0] * (1 + 3 * width)
+
+
+def regions(height: int, width: int) -> NDArray[np.int32]:
+    """Fifteen wavy regions."""
+    ys, xs = np.mgrid[:height, :width] / height
+    waves: NDArray[np.int32] = (np.sin(6 * xs + np.sin(4 * ys)) * 3 + np.cos(7 * ys + 2 * xs) * 4 + 7).astype(np.int32)
+    return waves
+
+
+def smallest(ids: IdMap) -> int:
+    """Bytes of the PNG when Pillow takes all its time."""
+    buffer = io.BytesIO()
+    red = ids.array().astype(np.uint8)
+    Image.fromarray(np.stack([red, 0 * red, 0 * red], axis=-1)).save(buffer, format="PNG", optimize=True)
+    return len(buffer.getvalue())
+
+
+@pytest.mark.parametrize(("copies", "factor"), [(1, 1.5), (2, 1.5), (4, 1.5), (8, 4)])
+def test_the_png_is_not_much_larger_than_the_smallest(copies: int, factor: float) -> None:
+    # Of the largest, the repeated rows are pasted in: nearly all of the time is saved, for some of the size.
+    small = regions(240, 320)
+    ids = IdMap(small, np.full(240, copies), np.full(320, copies))
+    assert len(write_png(ids)) < factor * smallest(ids)
+
+
+def test_memory_is_a_block_of_rows_and_the_file() -> None:
+    ids = IdMap(regions(400, 500), np.full(400, 4), np.full(500, 4))
+    tracemalloc.start()
+    try:
+        write_png(ids)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2e6  # the picture has 9.6 MB

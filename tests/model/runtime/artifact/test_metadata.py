@@ -1,0 +1,151 @@
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model.runtime.artifact.metadata import Metadata
+from model.runtime.categories import Category
+from model.runtime.preprocess import ResizeRule
+from tests.tiny_artifact import tiny_metadata
+
+COLORS = st.tuples(*[st.integers(0, 255)] * 3)
+CATEGORIES = st.lists(
+    st.builds(Category, id=st.integers(0, 300), name=st.text(max_size=10), isthing=st.booleans(), color=COLORS),
+    min_size=1,
+    max_size=5,
+    unique_by=lambda category: category.id,
+)
+
+
+@given(CATEGORIES, st.integers(1, 500), st.integers(1, 800), st.floats(0, 1))
+def test_json_and_back_gives_the_same(
+    categories: list[Category], num_queries: int, edge: int, threshold: float
+) -> None:
+    metadata = replace(
+        tiny_metadata(),
+        categories=tuple(categories),
+        num_queries=num_queries,
+        resize=ResizeRule(edge, edge + 100),
+        detect_threshold=threshold,
+        provenance={"ap": 0.42, "command": ["detr", "train"], "weights": {"sha256": "00ff"}},
+    )
+    assert Metadata.from_json(metadata.to_json()) == metadata
+
+
+def test_a_detection_model_has_no_mask_stride() -> None:
+    metadata = tiny_metadata("detection")
+    assert Metadata.from_json(metadata.to_json()).mask_stride is None
+
+
+@pytest.mark.parametrize("name", sorted(json.loads(tiny_metadata().to_json())))
+def test_a_missing_field_is_named(name: str) -> None:
+    record = json.loads(tiny_metadata().to_json())
+    del record[name]
+    with pytest.raises(ValueError, match=f"'{name}' is missing"):
+        Metadata.from_json(json.dumps(record))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("format_version", "1"),
+        ("format_version", True),
+        ("name", 5),
+        ("name", ""),
+        ("name", "two\nlines"),
+        ("task", "classification"),
+        ("task", None),
+        ("categories", []),
+        ("categories", {}),
+        ("num_queries", 0),
+        ("num_queries", 1.5),
+        ("num_queries", True),
+        ("canvas_multiple", 64),
+        ("mask_stride", None),
+        ("mask_stride", 0),
+        ("mask_stride", 5),
+        ("detect_threshold", 1.5),
+        ("detect_threshold", "0.5"),
+        ("segment_threshold", -0.1),
+        ("segment_threshold", True),
+        ("padding", "reflect"),
+        ("precision", "float8"),
+        ("precision", None),
+        ("provenance", "trust me"),
+        ("resize", [64, 107]),
+    ],
+)
+def test_a_wrong_value_is_refused_by_the_name_of_its_field(name: str, value: Any) -> None:
+    record = json.loads(tiny_metadata().to_json()) | {name: value}
+    with pytest.raises(ValueError, match=f"'{name}'"):
+        Metadata.from_json(json.dumps(record))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("color", [1, 2]),
+        ("color", [1, 2, 256]),
+        ("color", [1, 2, True]),
+        ("id", "1"),
+        ("isthing", 1),
+        ("name", None),
+    ],
+)
+def test_a_wrong_category_is_refused_by_the_name_of_its_field(field: str, value: Any) -> None:
+    record = json.loads(tiny_metadata().to_json())
+    record["categories"][2][field] = value
+    with pytest.raises(ValueError, match=field):
+        Metadata.from_json(json.dumps(record))
+
+
+def test_two_categories_of_one_id_are_refused() -> None:
+    categories = (Category(1, "a", True, (0, 0, 0)), Category(1, "b", True, (0, 0, 0)))
+    with pytest.raises(ValueError, match="'categories'"):
+        replace(tiny_metadata(), categories=categories)
+
+
+def test_a_wrong_resize_rule_is_refused() -> None:
+    record = json.loads(tiny_metadata().to_json()) | {"resize": {"shortest_edge": 9, "longest_edge": 3}}
+    with pytest.raises(ValueError, match="resize rule"):
+        Metadata.from_json(json.dumps(record))
+    record["resize"] = {"shortest_edge": 9}
+    with pytest.raises(ValueError, match=r"'resize\.longest_edge' is missing"):
+        Metadata.from_json(json.dumps(record))
+
+
+def test_an_unknown_field_is_refused() -> None:
+    record = json.loads(tiny_metadata().to_json()) | {"colour_space": "BGR"}
+    with pytest.raises(ValueError, match="'colour_space' is unknown"):
+        Metadata.from_json(json.dumps(record))
+
+
+def test_a_newer_format_is_told_from_a_damaged_one() -> None:
+    # A newer format may have any fields, so its version is looked at before they are.
+    with pytest.raises(ValueError, match="format version 2, newer than"):
+        Metadata.from_json('{"format_version": 2, "anything": "else"}')
+    with pytest.raises(ValueError, match="format version 0"):
+        Metadata.from_json('{"format_version": 0}')
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"format_version": NaN}', "[" * 100_000])
+def test_what_is_no_json_object_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="metadata are not"):
+        Metadata.from_json(text)
+
+
+def test_infinity_is_not_written() -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        replace(tiny_metadata(), provenance={"loss": float("inf")}).to_json()
+
+
+def test_a_float32_file_reads_as_the_first_ones_did_which_named_no_precision() -> None:
+    assert tiny_metadata().precision == "float32"
+    assert "precision" not in json.loads(tiny_metadata().to_json())
+    for precision in ("float16", "int8"):
+        metadata = replace(tiny_metadata(), precision=precision)
+        assert json.loads(metadata.to_json())["precision"] == precision
+        assert Metadata.from_json(metadata.to_json()) == metadata

@@ -1,0 +1,128 @@
+"""Live is about the process, ready about the next request."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from model.runtime.artifact.file import ArtifactError
+from model.runtime.engines.golden_replay import replay_golden as replay
+from service.app import create_app
+from service.lifecycle.loading import load_model
+from service.lifecycle.service import Service
+from service.settings import Settings
+from tests.service.conftest import Serving, check_error, red_png, until
+from tests.service.fakes import FakeEngine
+
+pytestmark = pytest.mark.anyio
+
+LIVE = ("/health/live", "/v2/health/live")
+READY = ("/health/ready", "/v2/health/ready")
+
+
+async def test_a_loaded_service_is_live_and_ready(serving: Serving) -> None:
+    async with serving() as app:
+        for path in LIVE:
+            assert (await app.client.get(path)).json() == {"status": "live"}
+        for path in READY:
+            assert (await app.client.get(path)).json() == {"status": "ready"}
+
+
+async def test_it_is_ready_only_after_the_golden_sample(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    replayed: list[float] = []
+    monkeypatch.setattr("service.lifecycle.loading.replay_golden", lambda *args: replayed.append(replay(*args)))
+    async with serving() as app:
+        assert (await app.client.get("/health/ready")).status_code == 200
+    assert len(replayed) == 1
+
+
+async def test_a_service_that_is_draining_is_live_and_not_ready(serving: Serving, engine: FakeEngine) -> None:
+    async with serving(engine) as app:
+        app.service.begin_drain()
+        for path in READY:
+            check_error(await app.client.get(path), 503, "draining")
+        for path in LIVE:
+            assert (await app.client.get(path)).status_code == 200
+
+
+async def test_a_drain_answers_what_was_accepted(serving: Serving, engine: FakeEngine) -> None:
+    engine.hold()
+    async with serving(engine, max_batch_size=2) as app:
+        accepted = [asyncio.create_task(app.detect(red_png(red))) for red in range(5)]
+        await until(lambda: app.service.pipeline().admission.taken == 5)
+        draining = asyncio.create_task(app.service.drain(20))
+        await asyncio.sleep(0.01)
+        check_error(await app.detect(red_png(9)), 503, "draining")
+        engine.release()
+        assert await draining is True
+        assert [response.status_code for response in await asyncio.gather(*accepted)] == [200] * 5
+    assert not app.service.is_stuck()
+    assert 9 not in engine.seen
+
+
+async def test_a_drain_that_runs_out_of_time_fails_the_rest(serving: Serving, engine: FakeEngine) -> None:
+    engine.hold()
+    async with serving(engine, max_batch_size=1) as app:
+        accepted = [asyncio.create_task(app.detect(red_png(red))) for red in range(3)]
+        await until(lambda: app.service.pipeline().admission.taken == 3 and len(engine.seen) == 1)
+        assert await app.service.drain(0.01) is False
+        for response in await asyncio.gather(*accepted):
+            check_error(response, 503, "draining")
+        assert app.service.is_stuck(), "in the engine, which nobody can interrupt"
+        engine.release()
+    assert len(engine.seen) == 1
+
+
+def artifact_that(path: Path, monkeypatch: pytest.MonkeyPatch, load: Any) -> Any:
+    monkeypatch.setattr("service.lifecycle.warm_up.load_model", load)
+    return create_app(Settings(model=path))
+
+
+async def test_the_reason_why_a_model_cannot_be_loaded_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise ArtifactError("x.onnx: is truncated")
+
+    app = artifact_that(Path("x.onnx"), monkeypatch, refuse)
+    service: Service = app.state.service
+    told = []
+    service.on_failure = lambda: told.append(service.phase)
+    async with app.router.lifespan_context(app):
+        await service.loaded()
+        assert told == ["failed"]
+        assert str(service.failure) == "x.onnx: is truncated"
+
+
+async def test_a_failure_nobody_foresaw_at_the_start_says_no_more_than_its_kind(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def explode(*_: object) -> None:
+        raise RuntimeError("/secret/path at 0x7f0c12345678")
+
+    app = artifact_that(Path("x.onnx"), monkeypatch, explode)
+    async with app.router.lifespan_context(app):
+        await app.state.service.loaded()
+        assert str(app.state.service.failure) == "the model cannot be loaded: RuntimeError"
+    assert "/secret/path" in caplog.text
+
+
+async def test_a_service_stopped_while_it_loads_never_opens(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch, panoptic_artifact: Path
+) -> None:
+    proceed = threading.Event()
+
+    def slow(*args: Any) -> Any:
+        proceed.wait(20)
+        return load_model(*args)
+
+    app = artifact_that(panoptic_artifact, monkeypatch, slow)
+    service: Service = app.state.service
+    async with app.router.lifespan_context(app):
+        await until(lambda: service._in_loader is not None and service._in_loader.running())
+        assert await service.drain(5) is True
+        assert service.is_stuck()
+    proceed.set()
+    assert service.phase == "draining"
