@@ -15,9 +15,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from model.runtime.engines.engine import Engine
-from service.errors import TABLE, error_response
 from service.http.access import Access, open_access
 from service.http.cors import CrossOrigin
+from service.http.error_answers import TABLE, error_response
 from service.http.gate import Gate
 from service.http.head import HeadAsGet
 from service.http.middleware import RequestObserver

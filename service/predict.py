@@ -16,11 +16,11 @@ from PIL import Image
 from model.runtime.answers.detections import OutputError, detect
 from model.runtime.answers.overlay import draw_detections, draw_panoptic
 from model.runtime.artifact.file import ArtifactError
-from model.runtime.decode import ImageLimits, decode
+from model.runtime.decode import ImageError, ImageLimits, decode
 from model.runtime.engines.engine import DeviceError
 from model.runtime.engines.raw_outputs import NO_MASKS, ImageOutputs
 from model.runtime.preprocess import make_batch, resize
-from service.errors import NoMasksError, ServiceError
+from service.errors import NoMasksError
 from service.images.answers import Prepared, check_has_masks, detect_response, segment_response, segments_of
 from service.lifecycle.loading import LoadedModel, load_model
 from service.settings import Device, Precision, Settings, SettingsError, read_settings
@@ -83,7 +83,7 @@ def _predict_all(args: argparse.Namespace, settings: Settings, model: LoadedMode
         try:
             data = path.read_bytes()
             answer, picture = predict(data, args.task, args.threshold, settings, model, draw=args.overlay is not None)
-        except (ServiceError, OutputError) as error:
+        except (ImageError, OutputError) as error:
             _complain(f"{path}: {error}")
         except OSError as error:
             _complain(f"{path}: {error.strerror}")
@@ -103,7 +103,7 @@ def predict(
     """Answer one image, as the HTTP contract words it; with `draw`, also draw the answer over it.
 
     Raises:
-        ServiceError: the image cannot be used, or the model has no masks.
+        ImageError, NoMasksError: the image cannot be used, or the model has no masks.
         OutputError: the model's numbers are not finite.
     """
     metadata = model.metadata

@@ -15,7 +15,6 @@ from PIL import Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin  # noqa:
 
 from model.runtime.preprocess import Box, ResizeRule
 from model.runtime.upright import turn_of
-from service.errors import BrokenImageError, ImageFormatError, ImageTooLargeError, NotAnImageError
 
 # Above Pillow's own bound an image is refused like any other that is too large, instead of with a line on
 # stderr.
@@ -34,6 +33,26 @@ _REFUSED = (
 # with this one by up to 0.15 (0.0002). With 2 it would be 0.04, but a 12-megapixel photo, whose half is 1.9 times as
 # large as 800 x 1066, would no longer be reduced.
 LEAST_MARGIN = 1.5
+
+
+class ImageError(Exception):
+    """An image that cannot be used; the message is one line for whoever sent it, and holds nothing of the decoder's."""
+
+
+class NotAnImageError(ImageError):
+    """The bytes start like no image format."""
+
+
+class ImageFormatError(ImageError):
+    """The bytes are an image in a format that is not accepted."""
+
+
+class ImageTooLargeError(ImageError):
+    """The image has more pixels, or a longer side, than is accepted."""
+
+
+class BrokenImageError(ImageError):
+    """The bytes start like an accepted format, and cannot be decoded."""
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def bare_engine(
 
     Raises:
         SettingsError, ArtifactError, DeviceError: the model cannot be loaded.
-        ServiceError: a picture cannot be decoded.
+        ImageError: a picture cannot be decoded.
     """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         opening = process.submit(_open, dict(settings), list(pictures), task, threshold, batch_size)

@@ -14,6 +14,7 @@ from statistics import median
 from typing import Any, get_args
 
 from model.runtime.artifact.file import ArtifactError
+from model.runtime.decode import ImageError
 from model.runtime.engines.engine import DeviceError
 from service.bench.bare_engine import Kind, bare_engine
 from service.bench.connection import Request, Target
@@ -30,7 +31,6 @@ from service.bench.report import (
 )
 from service.bench.running_service import BenchError, check_service, metrics_text
 from service.bench.server_process import ServerError, detr_service
-from service.errors import ServiceError
 from service.settings import Settings, SettingsError
 
 # Settings of the service that can be given for a model file, and their options.
@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
         found = _bench_url(args) if "://" in args.what else _bench_file(args)
         if args.json is not None:
             args.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    except (BenchError, PictureError, ServerError, ServiceError, SettingsError, ArtifactError, DeviceError) as error:
+    except (BenchError, PictureError, ServerError, ImageError, SettingsError, ArtifactError, DeviceError) as error:
         print(f"detr bench: {error}", file=sys.stderr)
         return 1
     except OSError as error:

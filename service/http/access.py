@@ -12,7 +12,7 @@ from starlette.types import Scope
 
 from service.errors import ForbiddenError, UnauthorizedError
 from service.http.api_keys import KeyRing, KeySourceError, digests_of
-from service.http.middleware import HEALTH, PAGES
+from service.http.paths import HEALTH, PAGES
 from service.settings import Settings, SettingsError, name_of
 
 T = TypeVar("T")

@@ -9,7 +9,8 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.errors import OriginError, error_response
+from service.errors import OriginError
+from service.http.error_answers import error_response
 
 
 class CrossOrigin(CORSMiddleware):

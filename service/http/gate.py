@@ -7,9 +7,10 @@ import logging
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.errors import CrowdedError, HeadersTooLargeError, error_response
+from service.errors import CrowdedError, HeadersTooLargeError
 from service.http.access import Access
-from service.http.middleware import HEALTH
+from service.http.error_answers import error_response
+from service.http.paths import HEALTH
 from service.process.trace import trace_of
 
 logger = logging.getLogger("service.request")
@@ -64,7 +65,7 @@ class Gate:
             raise CrowdedError("too many requests are under way, please try again later")
 
     async def _answer(self, error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
-        trace = trace_of(Request(scope))
+        trace = trace_of(scope)
         response = error_response(Request(scope), error, self._retry_after_s)
         if response.status_code == 500:
             logger.error("request %s failed", trace.request_id, exc_info=error)

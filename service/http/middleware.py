@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 import re
 import time
 from http import HTTPMethod
@@ -11,31 +10,15 @@ from http import HTTPMethod
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.http.paths import ENDPOINTS
 from service.process.metrics import Metrics
-from service.process.trace import Trace
+from service.process.trace import Trace, new_request_id
 
 logger = logging.getLogger("service.request")
 
 # Short and harmless in any log or header; what a client sends beyond that is replaced, not cleaned.
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _METHODS = frozenset(HTTPMethod)
-# Labels are bounded: any other path is "other", whatever it says.
-ENDPOINTS = {
-    "/detect": "detect",
-    "/segment": "segment",
-    "/model": "model",
-    "/model/reload": "reload",
-    "/metrics": "metrics",
-    "/health/live": "live",
-    "/v2/health/live": "live",
-    "/health/ready": "ready",
-    "/v2/health/ready": "ready",
-    "/": "page",
-    "/docs": "docs",
-    "/openapi.json": "openapi",
-}
-HEALTH = frozenset(path for path, name in ENDPOINTS.items() if name in ("live", "ready"))
-PAGES = frozenset(path for path, name in ENDPOINTS.items() if name in ("page", "docs", "openapi"))
 
 
 class RequestObserver:
@@ -104,8 +87,3 @@ def request_id(headers: Headers) -> str:
     """The client's X-Request-ID if it is a sane one, else a new one."""
     given = headers.get("x-request-id", "")
     return given if _SANE_ID.fullmatch(given) else new_request_id()
-
-
-def new_request_id() -> str:
-    """An id that no other request has; nothing is kept safe by it, so it need not be hard to guess."""
-    return f"{random.getrandbits(64):016x}"

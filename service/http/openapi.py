@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from service.http.access import Access
-from service.http.middleware import HEALTH
+from service.http.paths import HEALTH
 from service.schemas import ErrorResponse
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}

@@ -15,12 +15,12 @@ from model.runtime.artifact.metadata import Metadata
 from service.errors import ParameterError
 from service.http.accept import prefers_png
 from service.http.access import require_admin
+from service.http.bodies import check_headers, receive
 from service.http.counted_response import CountedResponse
 from service.http.openapi import ADMIN_KEY, IMAGE_BODY, PNG_ANSWER, errors
 from service.http.presence import while_connected
 from service.images.answers import DetectTask, SegmentTask, Task, check_has_masks
 from service.lifecycle.service import Service
-from service.lifecycle.uploads import check_headers, receive
 from service.process.trace import trace_of
 from service.schemas import (
     DetectParameters,
@@ -155,7 +155,7 @@ async def _answer(request: Request, make_task: Callable[[Metadata], Task]) -> Re
     service.check_room()
     with service.idle.busy(), service.upload_memory.upload(content_type) as upload:
         await receive(request, upload, service.settings)
-        content = await while_connected(request, service.answer(upload, make_task, trace_of(request)))
+        content = await while_connected(request, service.answer(upload, make_task, trace_of(request.scope)))
     return CountedResponse(content, service.upload_memory)
 
 

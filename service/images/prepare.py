@@ -35,7 +35,7 @@ def prepare(
         reduced_decode: a JPEG may be decoded at a fraction of its size, see `decode_reduced`.
 
     Raises:
-        ServiceError: the form or the image cannot be used.
+        ServiceError, ImageError: the form, or the image, cannot be used.
     """
     with trace.stage("decode"):
         decoded = decode_reduced(_image_bytes(body, content_type), limits, rule if reduced_decode else None)

@@ -93,7 +93,7 @@ class Pipeline:
         Raises:
             UnavailableError: no place is free, the engine does not run, or the service is shutting down.
             DeadlineError: it took too long.
-            ServiceError: whatever else `prepare`, the batcher or the task raise for a client to see.
+            ServiceError, ImageError, OutputError: whatever else `prepare`, the batcher or the task raise.
         """
         self.check()
         deadline = asyncio.get_running_loop().time() + self._timeout

@@ -1,23 +1,16 @@
-"""Reading a request's body into memory, within bounds of size, time and memory shared by all uploads."""
+"""Uploads in memory: each within its deadline, and all of them within one bound."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager
-
-from starlette.requests import Request
+from contextlib import asynccontextmanager, contextmanager
 
 from service.errors import (
     DrainingError,
-    EmptyUploadError,
-    MediaTypeError,
     UploadMemoryError,
     UploadTimeoutError,
-    UploadTooLargeError,
 )
-from service.process.trace import trace_of
-from service.settings import Settings
 
 
 class Upload:
@@ -118,48 +111,3 @@ class UploadMemory:
         """Wait no longer for any that are still to come; nobody would answer them."""
         for upload in self._uploads:
             upload.end()
-
-
-def check_headers(request: Request, max_body_bytes: int) -> str:
-    """Refuse what the headers alone give away, and return the content type.
-
-    Raises:
-        MediaTypeError: neither a multipart form nor an image, or compressed in transit.
-        UploadTooLargeError: the announced length is more than is accepted.
-    """
-    content_type = request.headers.get("content-type", "")
-    kind = content_type.partition(";")[0].strip().lower()
-    if kind != "multipart/form-data" and not kind.startswith("image/"):
-        raise MediaTypeError(
-            "the body has to be multipart/form-data with a field `image`, or an image itself (image/*)"
-        )
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise MediaTypeError("a compressed body is not accepted")
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > max_body_bytes:
-        raise _too_large(max_body_bytes)
-    return content_type
-
-
-async def receive(request: Request, upload: Upload, settings: Settings) -> None:
-    """Read the whole body into `upload`; a body without an announced length is cut off where it passes the
-    bound.
-
-    Raises:
-        UploadTooLargeError, UploadTimeoutError, UploadMemoryError, EmptyUploadError: what they say.
-        DrainingError: the service ends before the upload does.
-        ClientDisconnect: the client closed the connection.
-    """
-    trace = trace_of(request)
-    async with upload.deadline(settings.body_timeout_ms / 1000), aclosing(request.stream()) as stream:
-        async for chunk in stream:
-            trace.received_bytes += len(chunk)
-            if trace.received_bytes > settings.max_body_bytes:
-                raise _too_large(settings.max_body_bytes)
-            upload.append(chunk)
-    if not upload.body:
-        raise EmptyUploadError("the body is empty")
-
-
-def _too_large(max_body_bytes: int) -> UploadTooLargeError:
-    return UploadTooLargeError(f"the upload has more than {max_body_bytes} bytes")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
-
-from starlette.requests import HTTPConnection
+from typing import Any, Literal
 
 Stage = Literal["decode", "preprocess", "queue", "infer", "postprocess", "encode"]
 
@@ -44,8 +43,13 @@ class Trace:
         return ", ".join(f"{name};dur={1000 * seconds:.2f}" for name, seconds in stages)
 
 
-def trace_of(request: HTTPConnection) -> Trace:
-    """The trace of a request; one that no middleware began gets an empty one."""
-    state = request.scope.setdefault("state", {})
+def trace_of(scope: MutableMapping[str, Any]) -> Trace:
+    """The trace of a request, by its ASGI scope; one that no middleware began gets an empty one."""
+    state = scope.setdefault("state", {})
     trace: Trace = state.setdefault("trace", Trace())
     return trace
+
+
+def new_request_id() -> str:
+    """An id that no other request has; nothing is kept safe by it, so it need not be hard to guess."""
+    return f"{random.getrandbits(64):016x}"

@@ -18,8 +18,7 @@ from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from service.errors import MalformedRequestError
-from service.http.middleware import new_request_id
-from service.process.trace import Trace
+from service.process.trace import Trace, new_request_id
 from service.schemas import ErrorBody, ErrorResponse
 from service.wire.connections import Connections, Limits
 from service.wire.small_chunks import CrumbRefusingConnection

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from model.runtime.decode import Decoded, ImageLimits, decode_reduced
+from model.runtime.decode import Decoded, ImageError, ImageLimits, decode_reduced
 from model.runtime.preprocess import ResizeRule, resize
-from service.errors import ServiceError
 
 LIMITS = ImageLimits(max_pixels=50_000_000, max_side=16_384)
 # Small, so that the small seeds are shrunk, and JPEGs among them decoded at a fraction of their size.
@@ -24,7 +23,7 @@ def check(data: bytes) -> None:
 
     Raises:
         AssertionError: the outcome is not a picture within the limits, or it took too long.
-        Exception: anything but the service's own errors that it raised.
+        Exception: anything but the decoder's own errors that it raised.
     """
     began = time.process_time()
     for rule in (None, RULE):
@@ -43,10 +42,10 @@ def check(data: bytes) -> None:
 
 
 def decode_or_refuse(data: bytes, rule: ResizeRule | None) -> Decoded | None:
-    """The picture, or None where it is refused by one of the service's own errors, in words that give nothing away."""
+    """The picture, or None where it is refused by one of the decoder's own errors, in words that give nothing away."""
     try:
         return decode_reduced(data, LIMITS, rule)
-    except ServiceError as error:
+    except ImageError as error:
         message = str(error)
     assert message.isascii()
     assert "0x" not in message

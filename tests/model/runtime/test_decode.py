@@ -11,8 +11,16 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
-from model.runtime.decode import ImageLimits, decode, sniff
-from service.errors import BrokenImageError, ImageFormatError, ImageTooLargeError, NotAnImageError, ServiceError
+from model.runtime.decode import (
+    BrokenImageError,
+    ImageError,
+    ImageFormatError,
+    ImageLimits,
+    ImageTooLargeError,
+    NotAnImageError,
+    decode,
+    sniff,
+)
 from tests.service.conftest import LEAK, encode, scene
 
 LIMITS = ImageLimits(max_pixels=50_000_000, max_side=16_384)
@@ -187,8 +195,8 @@ def test_damaged_files_decode_or_are_refused_without_giving_anything_away(
     assert image is None or image.shape[2] == 3
 
 
-def attempt(data: bytearray) -> tuple[ServiceError | None, NDArray[np.uint8] | None]:
+def attempt(data: bytearray) -> tuple[ImageError | None, NDArray[np.uint8] | None]:
     try:
         return None, decode(data, LIMITS)
-    except ServiceError as error:
+    except ImageError as error:
         return error, None

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from service.errors import TABLE
+from service.http.error_answers import TABLE
 from tests.service.conftest import JPEG, App, Serving, check_error, encode, red_png, until
 from tests.service.fakes import FakeEngine
 

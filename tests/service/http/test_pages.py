@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.errors import TABLE
+from service.http.error_answers import TABLE
 from tests.service.conftest import Serving
 
 pytestmark = pytest.mark.anyio

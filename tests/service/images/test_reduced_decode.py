@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from model.runtime.artifact.file import read_artifact
-from model.runtime.decode import LEAST_MARGIN, ImageLimits, decode, decode_reduced
+from model.runtime.decode import LEAST_MARGIN, BrokenImageError, ImageLimits, ImageTooLargeError, decode, decode_reduced
 from model.runtime.engines.engine import open_engine
 from model.runtime.preprocess import ResizeRule, resize
-from service.errors import BrokenImageError, ImageTooLargeError
 from service.images.prepare import prepare
 from service.process.trace import Trace
 from service.settings import DEMO_MODEL

@@ -1,0 +1,124 @@
+"""The one table that says how each exception is answered, and the one shape of every such answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from model.runtime.answers.detections import OutputError
+from model.runtime.decode import BrokenImageError, ImageFormatError, ImageTooLargeError, NotAnImageError
+from service.errors import (
+    BrokenMultipartError,
+    CrowdedError,
+    DeadlineError,
+    DeviceFullError,
+    DrainingError,
+    EmptyUploadError,
+    EngineError,
+    EngineRestartError,
+    FieldError,
+    ForbiddenError,
+    HeadersTooLargeError,
+    MalformedRequestError,
+    MediaTypeError,
+    ModelRefusedError,
+    NoMasksError,
+    OriginError,
+    ParameterError,
+    QueueFullError,
+    ReloadingError,
+    ServiceError,
+    StalledError,
+    StartingError,
+    UnauthorizedError,
+    UploadMemoryError,
+    UploadTimeoutError,
+    UploadTooLargeError,
+)
+from service.process.trace import trace_of
+from service.schemas import ErrorBody, ErrorResponse
+
+
+@dataclass(frozen=True)
+class Row:
+    """How one kind of exception is answered; without a message its own is told, which is then for clients."""
+
+    status: int
+    code: str
+    message: str | None = None
+
+
+# A class stands for its subclasses, unless they have a row of their own.
+TABLE: Mapping[type[Exception], Row] = {
+    EmptyUploadError: Row(400, "empty_upload"),
+    BrokenMultipartError: Row(400, "broken_multipart"),
+    NotAnImageError: Row(400, "not_an_image"),
+    BrokenImageError: Row(400, "broken_image"),
+    MalformedRequestError: Row(400, "bad_request"),
+    UnauthorizedError: Row(401, "unauthorized"),
+    ForbiddenError: Row(403, "forbidden"),
+    OriginError: Row(403, "origin_not_allowed"),
+    UploadTimeoutError: Row(408, "upload_timeout"),
+    UploadTooLargeError: Row(413, "upload_too_large"),
+    ImageTooLargeError: Row(413, "image_too_large"),
+    MediaTypeError: Row(415, "media_type_not_accepted"),
+    ImageFormatError: Row(415, "image_format_not_accepted"),
+    ReloadingError: Row(409, "reload_running"),
+    ParameterError: Row(422, "bad_parameter"),
+    RequestValidationError: Row(422, "bad_parameter"),
+    FieldError: Row(422, "bad_field"),
+    NoMasksError: Row(422, "model_has_no_masks"),
+    ModelRefusedError: Row(422, "model_refused"),
+    HeadersTooLargeError: Row(431, "headers_too_large"),
+    # Nobody reads this answer; the log and the metrics do.
+    ClientDisconnect: Row(499, "client_gone", "the client closed the connection"),
+    EngineError: Row(500, "engine_error"),
+    OutputError: Row(500, "engine_error", "the model answered with numbers that are not finite"),
+    StartingError: Row(503, "starting"),
+    DrainingError: Row(503, "draining"),
+    StalledError: Row(503, "engine_stalled"),
+    EngineRestartError: Row(503, "engine_restarting"),
+    DeviceFullError: Row(503, "device_memory_full"),
+    MemoryError: Row(503, "memory_full", "there is no memory for this request at present, please try again later"),
+    QueueFullError: Row(503, "queue_full"),
+    CrowdedError: Row(503, "too_many_connections"),
+    UploadMemoryError: Row(503, "uploads_full"),
+    DeadlineError: Row(504, "deadline_passed"),
+    Exception: Row(500, "internal_error", "the service failed; its log says why"),
+}
+
+
+def row_of(error: Exception) -> Row:
+    """The table's row for an exception, the framework's own included."""
+    if isinstance(error, HTTPException):
+        phrase = HTTPStatus(error.status_code).phrase
+        return Row(error.status_code, phrase.lower().replace(" ", "_"), phrase.lower())
+    return next(TABLE[kind] for kind in type(error).__mro__ if kind in TABLE)
+
+
+def message_of(error: Exception, row: Row) -> str:
+    """What the client is told: our own words, or pydantic's about a parameter's bounds; never the input."""
+    if isinstance(error, RequestValidationError):
+        problem = error.errors()[0]
+        if problem["type"] == "extra_forbidden":
+            return "unknown query parameter"
+        return f"{problem['loc'][-1]}: {problem['msg']}"
+    return row.message or str(error)
+
+
+def error_response(request: Request, error: Exception, retry_after_s: int) -> Response:
+    """The one shape every failure is answered in, noted in the request's trace."""
+    row = row_of(error)
+    trace = trace_of(request.scope)
+    trace.error_code = row.code
+    body = ErrorResponse(error=ErrorBody(code=row.code, message=message_of(error, row), request_id=trace.request_id))
+    headers = dict(error.headers or {}) if isinstance(error, HTTPException | ServiceError) else {}
+    if row.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers["Retry-After"] = str(retry_after_s)
+    return Response(body.model_dump_json(), row.status, headers, "application/json")
