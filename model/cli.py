@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from typing import Any
 
 COMMANDS = {
-    "train": ("model.train", "train a network on a COCO-format folder"),
-    "evaluate": ("model.evaluate", "measure AP and PQ of an artifact or a checkpoint"),
-    "export": ("model.export", "turn a checkpoint into the one file that is served, and prove it equal"),
-    "quantize": ("model.quantize", "turn an artifact into int8, and write it only if it stays accurate"),
-    "fetch": ("model.fetch", "download a published model, check it and export it"),
-    "shapes": ("model.data.shapes.command", "write a data set of synthetic scenes"),
+    "train": ("model.train", "Train a network on a data set in COCO's format."),
+    "evaluate": ("model.evaluate", "Measure AP and PQ of an artifact or a checkpoint."),
+    "export": ("model.export", "Turn a checkpoint into the one file that is served, and prove that it answers alike."),
+    "quantize": ("model.quantize", "Turn an artifact into int8, and write it only if it stays accurate."),
+    "fetch": ("model.fetch", "Download a published model, check its digest and export it."),
+    "shapes": ("model.data.shapes.command", "Write a data set of synthetic scenes."),
 }
 
 
