@@ -161,8 +161,9 @@ def run(settings: Settings, engine: Engine | None = None) -> int:
         StartupError: it could not start.
         SettingsError: a setting cannot be used here.
     """
-    log = configure_logging(settings.log_level)
+    # Before the first thread, because one that has taken memory before has a pool of its own and keeps it.
     configure_malloc()
+    log = configure_logging(settings.log_level)
     if hasattr(signal, "SIGHUP"):
         # To reload is for a server that runs; one that has ended is not to die of it in its last moment.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
