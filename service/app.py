@@ -40,6 +40,7 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
     """
     metrics = Metrics()
     service = Service(settings, metrics, engine)
+    access = open_access(settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -48,8 +49,8 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
             yield
         finally:
             await service.stop()
+            access.close()
 
-    access = open_access(settings)
     app = FastAPI(
         title="DETR",
         summary="Object detection and panoptic segmentation",

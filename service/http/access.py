@@ -30,6 +30,7 @@ class Access:
         """Without `users` everybody is let in; without `admins` nobody is an admin."""
         self._users = users
         self._admins = admins
+        self._rings = [ring for ring in (users, admins) if ring is not None]
 
     @property
     def is_guarded(self) -> bool:
@@ -69,10 +70,14 @@ class Access:
             raise ForbiddenError("the key is not an admin's")
 
     def reload(self) -> None:
-        """Read the key files again now, instead of within a second of their change."""
-        for ring in (self._users, self._admins):
-            if ring is not None:
-                ring.reload()
+        """Have the key files read again now, instead of within a second of their change."""
+        for ring in self._rings:
+            ring.reload()
+
+    def close(self) -> None:
+        """Follow the key files no longer."""
+        for ring in self._rings:
+            ring.close()
 
 
 def open_access(settings: Settings) -> Access:

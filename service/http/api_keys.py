@@ -9,16 +9,24 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
+import os
 import re
-import time
-from collections.abc import Callable, Iterable
+import stat
+import threading
+from collections.abc import Iterable
+from concurrent.futures import Future
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
 MIN_KEY_LENGTH = 16  # characters
 CHECK_INTERVAL_S = 1.0
+READ_TIMEOUT_S = 10.0
+MAX_FILE_BYTES = 2**20
 _KEY = re.compile(r"[!-~]{16,256}")
+
+# Or to open a pipe would wait until somebody writes to it. Windows has no such pipes.
+_NONBLOCK = getattr(os, "O_NONBLOCK", 0)
 
 # What changes when a file is written or replaced: time of the change in ns, size in bytes, inode.
 _Stamp = tuple[int, int, int]
@@ -53,27 +61,46 @@ def keys_in(text: str) -> list[tuple[int, str]]:
 
 
 class KeyRing:
-    """The keys that are valid now: some given once, others in a file that is read again when it changes."""
+    """The keys that are valid now: some given once, others in a file that a thread follows.
+
+    The thread is the ring's own, and the end of the process does not wait for it, because to look at a file on a
+    network can take for ever. `accepts` compares with what was read last, and never waits.
+    """
 
     def __init__(
-        self, given: tuple[bytes, ...] = (), path: Path | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        given: tuple[bytes, ...] = (),
+        path: Path | None = None,
+        *,
+        interval_s: float = CHECK_INTERVAL_S,
+        timeout_s: float = READ_TIMEOUT_S,
     ) -> None:
-        """Read the file, if there is one.
+        """Read the file, if there is one, and follow it from then on.
 
         Args:
             given: digests that stay valid.
             path: a file of keys.
-            clock: seconds, which never go back.
+            interval_s: seconds between two looks at the file.
+            timeout_s: seconds that the first look may take.
 
         Raises:
-            KeySourceError: the file cannot be read or holds a key that cannot be used.
+            KeySourceError: the file cannot be read in that time, or holds a key that cannot be used.
         """
         self._given = given
         self._path = path
-        self._clock = clock
-        self._checked = clock()
-        self._stamp = _stamp(path)
-        self._digests = given + self._read()
+        self._digests = given
+        self._stamp: _Stamp | None = None
+        self._interval_s = interval_s
+        self._wanted = threading.Event()  # a look, before the interval has passed
+        self._closed = False
+        if path is not None:
+            first: Future[None] = Future()
+            threading.Thread(target=self._follow, args=(path, first), name="keys", daemon=True).start()
+            try:
+                first.result(timeout_s)
+            except TimeoutError:
+                self.close()
+                raise KeySourceError(f"it cannot be read within {timeout_s:g} s") from None
 
     def accepts(self, presented: bytes) -> bool:
         """Whether this is one of the keys.
@@ -81,7 +108,6 @@ class KeyRing:
         It takes the same time whichever key it is, and whether it is one at all: all are compared, by their
         digests, in constant time.
         """
-        self._follow_file()
         digest = _digest(presented)
         found = False
         for known in self._digests:
@@ -89,41 +115,80 @@ class KeyRing:
         return found
 
     def reload(self) -> None:
-        """Read the file again; if it cannot be used, the keys stay as they are and the log says why."""
-        self._stamp = _stamp(self._path)
+        """Have the file read again now; if it cannot be used, the keys stay as they are and the log says why."""
+        self._stamp = None
+        self._wanted.set()
+
+    def close(self) -> None:
+        """Follow the file no longer."""
+        self._closed = True
+        self._wanted.set()
+
+    def _follow(self, path: Path, first: Future[None]) -> None:
         try:
-            self._digests = self._given + self._read()
+            self._stamp, self._digests = self._read(path)
         except KeySourceError as error:
-            logger.error("the API keys stay as they were: %s: %s", self._path and self._path.name, error)
+            first.set_exception(error)
+            return
+        first.set_result(None)
+        while not self._closed:
+            self._wanted.wait(self._interval_s)
+            self._wanted.clear()
+            if not self._closed:
+                self._look(path)
+
+    def _look(self, path: Path) -> None:
+        """Read the file again if it has changed."""
+        stamp = _stamp(path)
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp  # a file that cannot be used is complained about once
+        try:
+            self._stamp, self._digests = self._read(path)
+        except KeySourceError as error:
+            logger.error("the API keys stay as they were: %s: %s", path.name, error)
         else:
             logger.info("%d API keys are valid now", len(self._digests))
 
-    def _follow_file(self) -> None:
-        now = self._clock()
-        if self._path is None or now - self._checked < CHECK_INTERVAL_S:
-            return
-        self._checked = now
-        if _stamp(self._path) != self._stamp:
-            self.reload()
+    def _read(self, path: Path) -> tuple[_Stamp, tuple[bytes, ...]]:
+        stamp, text = _read_regular(path)
+        return stamp, self._given + digests_of(keys_in(text))
 
-    def _read(self) -> tuple[bytes, ...]:
-        if self._path is None:
-            return ()
-        try:
-            return digests_of(keys_in(self._path.read_text(encoding="utf-8")))
-        except OSError as error:
-            raise KeySourceError(error.strerror or type(error).__name__) from error
-        except UnicodeDecodeError as error:
-            raise KeySourceError("it is not a text file") from error
+
+def _read_regular(path: Path) -> tuple[_Stamp, str]:
+    """What a file holds, and its stamp. A pipe or a device could keep its reader waiting, or have no end.
+
+    Raises:
+        KeySourceError: it is no regular file, cannot be read, is too large, or is not text.
+    """
+    try:
+        if not path.is_file() and path.exists():
+            raise KeySourceError("it is not a regular file")
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | _NONBLOCK)) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise KeySourceError("it is not a regular file")
+            content = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise KeySourceError(error.strerror or type(error).__name__) from error
+    if len(content) > MAX_FILE_BYTES:
+        raise KeySourceError(f"it has more than {MAX_FILE_BYTES} bytes")
+    try:
+        return _stamp_of(status), content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise KeySourceError("it is not a text file") from error
 
 
 def _digest(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()
 
 
-def _stamp(path: Path | None) -> _Stamp | None:
+def _stamp(path: Path) -> _Stamp | None:
     try:
-        status = path.stat() if path is not None else None
+        return _stamp_of(path.stat())
     except OSError:
         return None
-    return None if status is None else (status.st_mtime_ns, status.st_size, status.st_ino)
+
+
+def _stamp_of(status: os.stat_result) -> _Stamp:
+    return status.st_mtime_ns, status.st_size, status.st_ino
