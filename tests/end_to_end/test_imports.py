@@ -43,7 +43,7 @@ HTTP = ("fastapi", "starlette", "uvicorn", "prometheus_client", "service")
 def import_all(packages: str, blocked: tuple[str, ...]) -> list[str]:
     """Names of the modules that were imported."""
     result = subprocess.run(
-        [sys.executable, "-c", IMPORT_ALL, packages, ",".join(blocked)],
+        [sys.executable, "-W", "error", "-c", IMPORT_ALL, packages, ",".join(blocked)],
         cwd=REPOSITORY, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import random
 import subprocess
 import sys
@@ -10,7 +9,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from typing import Any, TypeGuard
 
 import httpx
 import pytest
@@ -110,34 +108,6 @@ def refusal_of_settings() -> str | None:
     except SettingsError as error:
         return str(error)
     return None
-
-
-@pytest.mark.row(id="F18")
-@pytest.mark.parametrize("package", ["service", "model/runtime"])
-def test_no_timer_is_moved_by_the_clock(package: str) -> None:
-    """Deadlines and durations come from monotonic clocks: the wall clock is told, as text, and nothing else."""
-    for path in (REPOSITORY / package).rglob("*.py"):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        told = {id(node.func.value.func) for node in ast.walk(tree) if is_call_of(node, "isoformat")}
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-                read = f"{node.value.id}.{node.attr}"
-                assert read not in WALL_CLOCK or id(node) in told, f"{path.name}:{node.lineno}"
-            if isinstance(node, ast.ImportFrom) and node.module == "time":
-                assert not {name.name for name in node.names} & {"time", "time_ns"}, f"{path.name}:{node.lineno}"
-
-
-WALL_CLOCK = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "datetime.today"}
-
-
-def is_call_of(node: ast.AST, method: str) -> TypeGuard[Any]:
-    """Whether this is `something().method()`."""
-    return (
-        isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute)
-        and node.func.attr == method
-        and isinstance(node.func.value, ast.Call)
-    )
 
 
 @pytest.mark.row(id="F19")
