@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -41,9 +42,8 @@ def arenas(pid: int) -> int:
         regions.append((begin, end, access))
     heaps = [
         begin
-        for (begin, end, access), (rest, rest_end, rest_access) in zip(regions, regions[1:], strict=False)
-        if begin % _HEAP == 0 and access == "rw-p" and rest_access == "---p" and rest == end
-        if rest_end == begin + _HEAP
+        for (begin, end, access), (rest, rest_end, rest_access) in pairwise(regions)
+        if begin % _HEAP == 0 and (rest, rest_end) == (end, begin + _HEAP) and (access, rest_access) == ("rw-p", "---p")
     ]
     return 1 + len(heaps)
 
