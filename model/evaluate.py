@@ -26,7 +26,10 @@ from model.network.build import build_model
 from model.runtime.answers.detections import OutputError
 from model.runtime.artifact.file import ArtifactError, Metadata, read_artifact
 from model.runtime.categories import Category
-from model.runtime.engines.engine import DEVICES, PRECISIONS, DeviceError, Engine, open_engine
+from model.runtime.engines.device_errors import DeviceError
+from model.runtime.engines.engine import DEVICES, Engine
+from model.runtime.engines.opening import open_engine
+from model.runtime.engines.precision import PRECISIONS
 
 
 class Loaded(NamedTuple):

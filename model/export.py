@@ -24,8 +24,8 @@ from model.network.detr import DETR
 from model.network.segmentation import DETRsegm
 from model.runtime.artifact.file import Artifact, ArtifactError
 from model.runtime.artifact.metadata import FORMAT_VERSION, Metadata
-from model.runtime.engines.engine import open_engine
 from model.runtime.engines.golden_replay import replay_golden
+from model.runtime.engines.opening import open_engine
 from model.runtime.preprocess import CANVAS_MULTIPLE, ResizeRule
 
 

@@ -19,8 +19,10 @@ from model.quantization.pictures import choose_pictures
 from model.quantization.plan import PARTS, Part
 from model.runtime.answers.detections import OutputError
 from model.runtime.artifact.file import Artifact, ArtifactError, read_artifact
-from model.runtime.engines.engine import DEVICES, DeviceError, open_engine
+from model.runtime.engines.device_errors import DeviceError
+from model.runtime.engines.engine import DEVICES
 from model.runtime.engines.golden_replay import replay_golden
+from model.runtime.engines.opening import open_engine
 from model.runtime.engines.openvino_engine import missing_for_openvino
 
 

@@ -16,11 +16,9 @@ from starlette.responses import Response
 
 from model.runtime.engines.engine import Engine
 from service.http.access import Access, open_access
-from service.http.cors import CrossOrigin
 from service.http.error_answers import TABLE, error_response
 from service.http.gate import Gate
-from service.http.head import HeadAsGet
-from service.http.middleware import RequestObserver
+from service.http.middleware import CrossOrigin, HeadAsGet, RequestObserver
 from service.http.openapi import describe_access
 from service.http.routes import metrics_router, pages_router, router
 from service.lifecycle.service import Service

@@ -17,7 +17,7 @@ from model.runtime.answers.detections import OutputError, detect
 from model.runtime.answers.overlay import draw_detections, draw_panoptic
 from model.runtime.artifact.file import ArtifactError
 from model.runtime.decode import ImageError, ImageLimits, decode
-from model.runtime.engines.engine import DeviceError
+from model.runtime.engines.device_errors import DeviceError
 from model.runtime.engines.raw_outputs import NO_MASKS, ImageOutputs
 from model.runtime.preprocess import make_batch, resize
 from service.errors import NoMasksError

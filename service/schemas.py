@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Pixels = Annotated[float, Field(description="pixels of the image as displayed, origin at the top left")]
+PixelCoordinate = Annotated[float, Field(description="pixels of the image as displayed, origin at the top left")]
 Score = Annotated[float, Field(ge=0, le=1)]
 Threshold = Annotated[
     float | None,
@@ -33,29 +33,29 @@ class SegmentParameters(DetectParameters):
     overlay: bool = Field(default=False, description="answer the picture with its segments painted over it, as a PNG")
 
 
-class Answer(BaseModel):
-    """Base of what is answered: frozen, and never a number that JSON has no word for."""
+class Body(BaseModel):
+    """Base of every body that is answered: frozen, and never a number that JSON has no word for."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
 
-class Box(Answer):
+class Box(Body):
     """A box by its left, top, right and bottom edges."""
 
-    x1: Pixels
-    y1: Pixels
-    x2: Pixels
-    y2: Pixels
+    x1: PixelCoordinate
+    y1: PixelCoordinate
+    x2: PixelCoordinate
+    y2: PixelCoordinate
 
 
-class ImageSize(Answer):
+class ImageSize(Body):
     """Size of the uploaded image as displayed, after its EXIF orientation."""
 
     width: int
     height: int
 
 
-class Detection(Answer):
+class Detection(Body):
     """One object."""
 
     label: str
@@ -64,7 +64,7 @@ class Detection(Answer):
     box: Box
 
 
-class DetectResponse(Answer):
+class DetectResponse(Body):
     """Answer of POST /detect, best score first."""
 
     model: str
@@ -72,14 +72,14 @@ class DetectResponse(Answer):
     detections: list[Detection]
 
 
-class RunLengths(Answer):
+class RunLengths(Body):
     """A mask in COCO's compressed run-length encoding, as pycocotools reads it."""
 
     size: tuple[int, int] = Field(description="height, width")
     counts: str
 
 
-class SegmentInfo(Answer):
+class SegmentInfo(Body):
     """One segment of a panoptic answer."""
 
     id: int = Field(description="value of its pixels in the panoptic PNG")
@@ -92,7 +92,7 @@ class SegmentInfo(Answer):
     rle: RunLengths
 
 
-class SegmentResponse(Answer):
+class SegmentResponse(Body):
     """Answer of POST /segment in JSON."""
 
     model: str
@@ -101,7 +101,7 @@ class SegmentResponse(Answer):
     panoptic_png: str = Field(description="base64 of the COCO panoptic PNG: id = R + 256 G + 65536 B, 0 is void")
 
 
-class CategoryInfo(Answer):
+class CategoryInfo(Body):
     """One class the model knows."""
 
     id: int = Field(description="what detections and segments call category_id")
@@ -110,14 +110,14 @@ class CategoryInfo(Answer):
     color: tuple[int, int, int] = Field(description="RGB")
 
 
-class ResizeInfo(Answer):
+class ResizeInfo(Body):
     """How large the network sees an image."""
 
     shortest_edge: int
     longest_edge: int
 
 
-class ModelResponse(Answer):
+class ModelResponse(Body):
     """Answer of GET /model: the artifact's metadata, and the device it runs on."""
 
     format_version: int
@@ -138,13 +138,13 @@ class ModelResponse(Answer):
     loaded_at: str = Field(description="when it was loaded, ISO 8601")
 
 
-class HealthResponse(Answer):
+class HealthResponse(Body):
     """Answer of the health endpoints when all is well."""
 
     status: Literal["live", "ready"]
 
 
-class ErrorBody(Answer):
+class ErrorBody(Body):
     """What went wrong: a code for programs, a sentence for people, and the id to look up in the log."""
 
     code: str
@@ -152,7 +152,7 @@ class ErrorBody(Answer):
     request_id: str
 
 
-class ErrorResponse(Answer):
+class ErrorResponse(Body):
     """The one shape of every answer that is not a success."""
 
     error: ErrorBody

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from model.exporting.parity_proof import run_torch
 from model.exporting.served_network import ServedNetwork
-from model.runtime.engines.engine import DeviceError
+from model.runtime.engines.device_errors import DeviceError
 from model.runtime.engines.raw_outputs import RawOutputs
 from model.runtime.preprocess import Batch
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from model.evaluate import Loaded, evaluate
 from model.runtime.artifact.file import Artifact
-from model.runtime.engines.engine import open_engine
+from model.runtime.engines.opening import open_engine
 
 JUDGED = ("AP", "PQ")
 

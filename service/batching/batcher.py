@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from model.runtime.engines.engine import Engine
 from service.batching.canvas_maker import CanvasMaker
 from service.batching.engine_runner import EngineRunner, Rescue
-from service.batching.former import Limits, Place, Plan, note_overtaken, plan_batch
+from service.batching.former import BatchPlan, QueuePlace, note_overtaken, plan_batch
 from service.batching.latency_line import UNMEASURED, LatencyLine
-from service.batching.waiting import Inference, Item, Waiting
+from service.batching.limits import BatchLimits
+from service.batching.waiting import EngineInput, Inference, Waiting
 from service.errors import DeadlineError, DrainingError
 from service.process.metrics import Metrics
 
@@ -42,7 +43,7 @@ class Batcher:
         self,
         engine: Engine,
         metrics: Metrics,
-        limits: Limits,
+        limits: BatchLimits,
         line: LatencyLine = UNMEASURED,
         rescue: Rescue = Rescue(),  # noqa: B008  # it is frozen
     ) -> None:
@@ -57,7 +58,7 @@ class Batcher:
         self._closing = False  # nothing is taken any more
         self._task = asyncio.create_task(self._run(), name="batcher")
 
-    async def submit(self, item: Item, deadline: float) -> Inference:
+    async def submit(self, item: EngineInput, deadline: float) -> Inference:
         """Queue one image and await its answer. To cancel this is to take the image out of the queue.
 
         Args:
@@ -73,7 +74,7 @@ class Batcher:
         if self._closing:
             raise DrainingError("the service is shutting down")
         loop = asyncio.get_running_loop()
-        place = Place(item.image.shape[0], item.image.shape[1], loop.time(), deadline, self._multiple)
+        place = QueuePlace(item.image.shape[0], item.image.shape[1], loop.time(), deadline, self._multiple)
         waiting = Waiting(item, place, loop.create_future())
         self._waiting.append(waiting)
         self._queue_depth.inc()
@@ -118,7 +119,7 @@ class Batcher:
             for waiting in self._waiting:
                 waiting.fail(DrainingError("the service shut down before the image's turn"))
 
-    async def _next_plan(self) -> Plan | None:
+    async def _next_plan(self) -> BatchPlan | None:
         """Sleep until a batch should go, and say which; None once closed and empty."""
         loop = asyncio.get_running_loop()
         while True:
@@ -149,11 +150,11 @@ class Batcher:
                     return self._canvases.prepare(_images([self._waiting[i] for i in plan.members]))
             await self._change(begin_at if self._waiting else None)
 
-    def _plan(self, start: float) -> Plan:
+    def _plan(self, start: float) -> BatchPlan:
         places = [waiting.place for waiting in self._waiting]
         return plan_batch(places, self.engine.line, self.engine.limits, start, self._hurrying)
 
-    def _leave(self, plan: Plan) -> list[Waiting]:
+    def _leave(self, plan: BatchPlan) -> list[Waiting]:
         """Take a batch out of the queue."""
         note_overtaken([waiting.place for waiting in self._waiting], plan.members)
         batch = [self._waiting[position] for position in plan.members]

@@ -1,4 +1,4 @@
-"""The engine, its thread, and what is done when it fails.
+"""The engine, and what is done when it fails.
 
 - Memory runs out in a batch: its halves are run instead, down to single images, and for a while no batch is that large.
 - A batch fails for any other reason: each of its images is run once more, alone, so that one that the engine cannot
@@ -13,30 +13,26 @@ The invariant: everybody in a batch is answered, with their own outputs or an ex
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import gc
 import logging
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 
-from model.runtime.engines.engine import DeviceMemoryError, Engine
+from model.runtime.engines.device_errors import DeviceMemoryError
+from model.runtime.engines.engine import Engine
 from service.batching.canvas_maker import CanvasMaker
-from service.batching.ceiling import BatchCeiling
-from service.batching.engine_batch import BatchResult, contained, run_batch
-from service.batching.former import Limits
+from service.batching.engine_thread import BatchResult, EngineThread, run_batch
 from service.batching.latency_line import CorrectedLine, LatencyLine
+from service.batching.limits import BatchCeiling, BatchLimits
 from service.batching.waiting import Inference, Waiting
 from service.errors import DeadlineError, DeviceFullError, DrainingError, EngineError
 from service.process.metrics import Metrics
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 Members = tuple[Waiting, ...]  # of a batch
 Trouble = Literal["memory", "error"]  # why a batch failed
@@ -51,7 +47,7 @@ class Rescue:
 
     reopen: Callable[[], Engine] | None = None  # opens the same model again; called in the engine's thread
     lost: Callable[[], None] = lambda: None  # told, on the event loop, when only a new process helps
-    patience: float | None = None  # seconds that one batch may take before the engine is lost; None is for ever
+    hang_seconds: float | None = None  # that one batch may take before the engine is lost; None is for ever
 
 
 class EngineRunner:
@@ -61,7 +57,7 @@ class EngineRunner:
         self,
         engine: Engine,
         metrics: Metrics,
-        limits: Limits,
+        limits: BatchLimits,
         line: LatencyLine,
         canvases: CanvasMaker,
         rescue: Rescue,
@@ -76,13 +72,11 @@ class EngineRunner:
         self._rescue = rescue
         self._failed_alone = 0  # images, in a row
         self._reopened = False  # since the last success
-        self._running: concurrent.futures.Future[Any] | None = None
-        self._running_since = 0.0  # time.monotonic()
-        self._thread = concurrent.futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
+        self._thread = EngineThread(rescue.hang_seconds, self.lose)
         metrics.max_batch_size.set(limits.max_batch_size)
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> BatchLimits:
         """What a batch must not exceed at present."""
         return self._ceiling.limits
 
@@ -92,10 +86,8 @@ class EngineRunner:
         return self._line.line
 
     def busy_seconds(self) -> float:
-        """How long the thread has been in its present batch; 0 when it is free."""
-        if self._running is None or self._running.done():
-            return 0.0
-        return time.monotonic() - self._running_since
+        """How long the engine has been in its present batch; 0 when it is free."""
+        return self._thread.busy_seconds()
 
     async def run(self, batch: Sequence[Waiting]) -> None:
         """Answer everybody in a batch, in as few inferences as the engine manages."""
@@ -116,11 +108,8 @@ class EngineRunner:
             self._rescue.lost()
 
     def close(self) -> None:
-        """Run nothing more, and let the engine go.
-
-        A thread that hangs in it cannot be ended from here, keeps it, and holds nobody up.
-        """
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        """Run nothing more, and let the engine go; only a thread that hangs in it keeps it."""
+        self._thread.close()
         self._engine = None
 
     async def _run_part(self, part: Members) -> list[Members]:
@@ -143,7 +132,7 @@ class EngineRunner:
         """Run and answer images, or say why that failed. The exception ends here, for it holds on to the engine."""
         went = asyncio.get_running_loop().time()
         try:
-            result = await self._in_thread(self._work(members))
+            result = await self._thread.run(self._work(members))
         except (DeviceMemoryError, MemoryError) as error:
             logger.warning("memory ran out in a batch of %d: %s", len(members), str(error))
             return "memory"
@@ -203,7 +192,7 @@ class EngineRunner:
             return reopen()
 
         try:
-            self._engine = await self._in_thread(collect_and_reopen)
+            self._engine = await self._thread.run(collect_and_reopen)
         except Exception:
             logger.exception("the engine cannot be opened again")
             self._metrics.engine_reopens.labels(result="failed").inc()
@@ -211,23 +200,6 @@ class EngineRunner:
         else:
             logger.warning("the engine has been opened again")
             self._metrics.engine_reopens.labels(result="opened").inc()
-
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        """Run something in the engine's thread, and give the engine up if that takes too long."""
-        timer = None
-        if self._rescue.patience is not None:
-            reason = f"it has been in one batch for {self._rescue.patience:g} s"
-            timer = asyncio.get_running_loop().call_later(self._rescue.patience, self.lose, reason)
-        self._running_since = time.monotonic()
-        running = self._thread.submit(contained, work)
-        self._running = running
-        try:
-            return await asyncio.wrap_future(running)
-        finally:
-            if timer is not None:
-                timer.cancel()
-            if running.done():
-                self._running = None  # or it would keep what it raised
 
 
 def _still_wanted(members: Members) -> Members:

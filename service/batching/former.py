@@ -29,9 +29,10 @@ from typing import Literal
 
 from model.runtime.preprocess import CANVAS_MULTIPLE, round_up
 from service.batching.latency_line import LatencyLine
+from service.batching.limits import BatchLimits
 
 # Why a batch goes with no more in it.
-Reason = Literal[
+DispatchReason = Literal[
     "full",  # no other image is allowed in: max_batch_size or max_batch_pixels
     "cheaper_apart",  # others wait, and to add one would cost more than it saves
     "deadline",  # to add the next, or to wait for more, would make somebody late
@@ -49,23 +50,8 @@ DEADLINE_MARGIN = 1.25
 LOOKAHEAD = 256
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What a batch must not exceed."""
-
-    max_batch_size: int  # images
-    max_batch_pixels: int  # padded pixels; an image that alone has more goes alone
-    max_queue_delay: float = 0.0  # seconds that an incomplete batch waits for company while the engine is free
-    canvas_multiple: int = CANVAS_MULTIPLE  # pixels; what the sides of a batch divide by
-
-    @property
-    def max_overtakes(self) -> int:
-        """Younger images that may go before one, until none may any more."""
-        return 4 * self.max_batch_size
-
-
 @dataclass(eq=False)
-class Place:
+class QueuePlace:
     """An image's place in the queue."""
 
     height: int  # pixels, of the image as the network sees it
@@ -82,17 +68,19 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Plan:
+class BatchPlan:
     """A batch, and when it should go unless something changes until then."""
 
     members: tuple[int, ...]  # positions in the queue, rising; the first is 0
     pixels: int  # padded
-    reason: Reason
+    reason: DispatchReason
     go_at: float  # seconds; where nothing is waited for, when the engine is free
     is_complete: bool  # nobody who is still to come could join
 
 
-def plan_batch(queue: Sequence[Place], line: LatencyLine, limits: Limits, start: float, hurry: bool = False) -> Plan:
+def plan_batch(
+    queue: Sequence[QueuePlace], line: LatencyLine, limits: BatchLimits, start: float, hurry: bool = False
+) -> BatchPlan:
     """The next batch.
 
     Args:
@@ -106,7 +94,7 @@ def plan_batch(queue: Sequence[Place], line: LatencyLine, limits: Limits, start:
     reach = min(len(queue), max(LOOKAHEAD, 2 * limits.max_batch_size))
     groups = _by_canvas(queue[:reach])
     impatient = [position for position in range(1, reach) if queue[position].overtaken >= limits.max_overtakes]
-    refused: Reason | None = None
+    refused: DispatchReason | None = None
     while groups and draft.size < limits.max_batch_size:
         barrier = next((position for position in impatient if position not in draft.members), reach)
         heads = [group[0] for group in groups.values() if group[0] <= barrier]
@@ -122,17 +110,17 @@ def plan_batch(queue: Sequence[Place], line: LatencyLine, limits: Limits, start:
         if not group:
             del groups[queue[position].canvas]
     reason, go_at = draft.when(refused if groups else None, hurry)
-    return Plan(tuple(sorted(draft.members)), draft.pixels, reason, go_at, draft.is_complete)
+    return BatchPlan(tuple(sorted(draft.members)), draft.pixels, reason, go_at, draft.is_complete)
 
 
-def note_overtaken(queue: Sequence[Place], members: Sequence[int]) -> None:
+def note_overtaken(queue: Sequence[QueuePlace], members: Sequence[int]) -> None:
     """Count, for each who stays in the queue, the members of a batch that are younger. Both as in `plan_batch`."""
     for position, place in enumerate(queue[: members[-1]]):
         if position not in members:
             place.overtaken += sum(member > position for member in members)
 
 
-def _by_canvas(queue: Sequence[Place]) -> dict[tuple[int, int], deque[int]]:
+def _by_canvas(queue: Sequence[QueuePlace]) -> dict[tuple[int, int], deque[int]]:
     """Positions by canvas, without the first. Of one canvas the oldest goes first, so only it has to be judged."""
     groups: dict[tuple[int, int], deque[int]] = {}
     for position in range(1, len(queue)):
@@ -143,7 +131,7 @@ def _by_canvas(queue: Sequence[Place]) -> dict[tuple[int, int], deque[int]]:
 class _Draft:
     """A batch in the making."""
 
-    def __init__(self, anchor: Place, line: LatencyLine, limits: Limits, start: float) -> None:
+    def __init__(self, anchor: QueuePlace, line: LatencyLine, limits: BatchLimits, start: float) -> None:
         self.members = [0]
         self._anchor, self._line, self._limits, self._start = anchor, line, limits, start
         self._height, self._width = anchor.canvas
@@ -170,7 +158,7 @@ class _Draft:
         saving = self._line.fixed
         return self.is_full or saving < MIN_SAVING * self._line.seconds(self._height * self._width)
 
-    def judge(self, place: Place) -> tuple[float, Reason | None]:
+    def judge(self, place: QueuePlace) -> tuple[float, DispatchReason | None]:
         """Seconds that would go into padding if it joined, and why it must not, or None."""
         height, width = self._canvas_with(place)
         pixels = (self.size + 1) * height * width
@@ -184,13 +172,13 @@ class _Draft:
             return waste, "deadline"
         return waste, None
 
-    def add(self, position: int, place: Place) -> None:
+    def add(self, position: int, place: QueuePlace) -> None:
         self._height, self._width = self._canvas_with(place)
         self.members.append(position)
         if self._start + self._duration(self.pixels) <= place.deadline:
             self._due = min(self._due, place.deadline)
 
-    def when(self, refused: Reason | None, hurry: bool) -> tuple[Reason, float]:
+    def when(self, refused: DispatchReason | None, hurry: bool) -> tuple[DispatchReason, float]:
         """Why and when it goes; `refused` is why the oldest that stays behind does, None if nobody does."""
         if self.is_full:
             return "full", self._start
@@ -205,7 +193,7 @@ class _Draft:
         last_call = self._start if self._is_late else self._due - 2 * self._duration(self.pixels)
         return ("deadline", last_call) if last_call < patience_ends else ("waited", patience_ends)
 
-    def _canvas_with(self, place: Place) -> tuple[int, int]:
+    def _canvas_with(self, place: QueuePlace) -> tuple[int, int]:
         return max(self._height, place.canvas[0]), max(self._width, place.canvas[1])
 
     def _duration(self, pixels: int) -> float:

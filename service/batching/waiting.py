@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.runtime.engines.raw_outputs import ImageOutputs
-from service.batching.former import Place
+from service.batching.former import QueuePlace
 
 
 @dataclass(frozen=True)
-class Item:
+class EngineInput:
     """One image for the engine."""
 
     image: NDArray[np.uint8]  # [h, w, 3], RGB, resized
@@ -34,8 +34,8 @@ class Inference:
 class Waiting:
     """An image that waits, and the future that its submitter awaits, until it is done."""
 
-    item: Item
-    place: Place  # its times are the event loop's
+    item: EngineInput
+    place: QueuePlace  # its times are the event loop's
     future: asyncio.Future[Inference]
 
     @property

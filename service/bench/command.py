@@ -15,7 +15,7 @@ from typing import Any, get_args
 
 from model.runtime.artifact.file import ArtifactError
 from model.runtime.decode import ImageError
-from model.runtime.engines.engine import DeviceError
+from model.runtime.engines.device_errors import DeviceError
 from service.bench.bare_engine import Kind, bare_engine
 from service.bench.connection import Request, Target
 from service.bench.load import Sample, closed_loop, open_loop

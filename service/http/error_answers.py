@@ -46,7 +46,7 @@ from service.schemas import ErrorBody, ErrorResponse
 
 
 @dataclass(frozen=True)
-class Row:
+class ErrorRow:
     """How one kind of exception is answered; without a message its own is told, which is then for clients."""
 
     status: int
@@ -55,54 +55,54 @@ class Row:
 
 
 # A class stands for its subclasses, unless they have a row of their own.
-TABLE: Mapping[type[Exception], Row] = {
-    EmptyUploadError: Row(400, "empty_upload"),
-    BrokenMultipartError: Row(400, "broken_multipart"),
-    NotAnImageError: Row(400, "not_an_image"),
-    BrokenImageError: Row(400, "broken_image"),
-    MalformedRequestError: Row(400, "bad_request"),
-    UnauthorizedError: Row(401, "unauthorized"),
-    ForbiddenError: Row(403, "forbidden"),
-    OriginError: Row(403, "origin_not_allowed"),
-    UploadTimeoutError: Row(408, "upload_timeout"),
-    UploadTooLargeError: Row(413, "upload_too_large"),
-    ImageTooLargeError: Row(413, "image_too_large"),
-    MediaTypeError: Row(415, "media_type_not_accepted"),
-    ImageFormatError: Row(415, "image_format_not_accepted"),
-    ReloadingError: Row(409, "reload_running"),
-    ParameterError: Row(422, "bad_parameter"),
-    RequestValidationError: Row(422, "bad_parameter"),
-    FieldError: Row(422, "bad_field"),
-    NoMasksError: Row(422, "model_has_no_masks"),
-    ModelRefusedError: Row(422, "model_refused"),
-    HeadersTooLargeError: Row(431, "headers_too_large"),
+TABLE: Mapping[type[Exception], ErrorRow] = {
+    EmptyUploadError: ErrorRow(400, "empty_upload"),
+    BrokenMultipartError: ErrorRow(400, "broken_multipart"),
+    NotAnImageError: ErrorRow(400, "not_an_image"),
+    BrokenImageError: ErrorRow(400, "broken_image"),
+    MalformedRequestError: ErrorRow(400, "bad_request"),
+    UnauthorizedError: ErrorRow(401, "unauthorized"),
+    ForbiddenError: ErrorRow(403, "forbidden"),
+    OriginError: ErrorRow(403, "origin_not_allowed"),
+    UploadTimeoutError: ErrorRow(408, "upload_timeout"),
+    UploadTooLargeError: ErrorRow(413, "upload_too_large"),
+    ImageTooLargeError: ErrorRow(413, "image_too_large"),
+    MediaTypeError: ErrorRow(415, "media_type_not_accepted"),
+    ImageFormatError: ErrorRow(415, "image_format_not_accepted"),
+    ReloadingError: ErrorRow(409, "reload_running"),
+    ParameterError: ErrorRow(422, "bad_parameter"),
+    RequestValidationError: ErrorRow(422, "bad_parameter"),
+    FieldError: ErrorRow(422, "bad_field"),
+    NoMasksError: ErrorRow(422, "model_has_no_masks"),
+    ModelRefusedError: ErrorRow(422, "model_refused"),
+    HeadersTooLargeError: ErrorRow(431, "headers_too_large"),
     # Nobody reads this answer; the log and the metrics do.
-    ClientDisconnect: Row(499, "client_gone", "the client closed the connection"),
-    EngineError: Row(500, "engine_error"),
-    OutputError: Row(500, "engine_error", "the model answered with numbers that are not finite"),
-    StartingError: Row(503, "starting"),
-    DrainingError: Row(503, "draining"),
-    StalledError: Row(503, "engine_stalled"),
-    EngineRestartError: Row(503, "engine_restarting"),
-    DeviceFullError: Row(503, "device_memory_full"),
-    MemoryError: Row(503, "memory_full", "there is no memory for this request at present, please try again later"),
-    QueueFullError: Row(503, "queue_full"),
-    CrowdedError: Row(503, "too_many_connections"),
-    UploadMemoryError: Row(503, "uploads_full"),
-    DeadlineError: Row(504, "deadline_passed"),
-    Exception: Row(500, "internal_error", "the service failed; its log says why"),
+    ClientDisconnect: ErrorRow(499, "client_gone", "the client closed the connection"),
+    EngineError: ErrorRow(500, "engine_error"),
+    OutputError: ErrorRow(500, "engine_error", "the model answered with numbers that are not finite"),
+    StartingError: ErrorRow(503, "starting"),
+    DrainingError: ErrorRow(503, "draining"),
+    StalledError: ErrorRow(503, "engine_stalled"),
+    EngineRestartError: ErrorRow(503, "engine_restarting"),
+    DeviceFullError: ErrorRow(503, "device_memory_full"),
+    MemoryError: ErrorRow(503, "memory_full", "there is no memory for this request at present, please try again later"),
+    QueueFullError: ErrorRow(503, "queue_full"),
+    CrowdedError: ErrorRow(503, "too_many_connections"),
+    UploadMemoryError: ErrorRow(503, "uploads_full"),
+    DeadlineError: ErrorRow(504, "deadline_passed"),
+    Exception: ErrorRow(500, "internal_error", "the service failed; its log says why"),
 }
 
 
-def row_of(error: Exception) -> Row:
+def row_of(error: Exception) -> ErrorRow:
     """The table's row for an exception, the framework's own included."""
     if isinstance(error, HTTPException):
         phrase = HTTPStatus(error.status_code).phrase
-        return Row(error.status_code, phrase.lower().replace(" ", "_"), phrase.lower())
+        return ErrorRow(error.status_code, phrase.lower().replace(" ", "_"), phrase.lower())
     return next(TABLE[kind] for kind in type(error).__mro__ if kind in TABLE)
 
 
-def message_of(error: Exception, row: Row) -> str:
+def message_of(error: Exception, row: ErrorRow) -> str:
     """What the client is told: our own words, or pydantic's about a parameter's bounds; never the input."""
     if isinstance(error, RequestValidationError):
         problem = error.errors()[0]

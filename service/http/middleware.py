@@ -1,15 +1,22 @@
-"""Around every request: its id, its trace, its metrics and its line in the log."""
+"""ASGI middleware around every request, but for the gate: its trace and its line in the log, pages of other sites,
+and HEAD.
+"""
 
 from __future__ import annotations
 
 import logging
 import re
 import time
+from collections.abc import Collection
 from http import HTTPMethod
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.errors import OriginError
+from service.http.error_answers import error_response
 from service.http.paths import ENDPOINTS
 from service.process.metrics import Metrics
 from service.process.trace import Trace, new_request_id
@@ -22,7 +29,7 @@ _METHODS = frozenset(HTTPMethod)
 
 
 class RequestObserver:
-    """ASGI middleware that watches and decides nothing."""
+    """Notes what becomes of each request, and decides nothing."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -81,6 +88,67 @@ class _Response:
         elif message["type"] == "http.response.body":
             self.sent_bytes += len(message.get("body", b""))
         await self._send(message)
+
+
+class CrossOrigin(CORSMiddleware):
+    """Says which pages of other sites may read the answers (the Fetch standard): Starlette's middleware, with refusals
+    in the service's one error shape.
+
+    Cookies and remembered passwords are never asked for, so a page of another site acts with the keys it has itself,
+    and `*` gives away nothing but what anybody can ask for.
+    """
+
+    def __init__(self, app: ASGIApp, origins: Collection[str], retry_after_s: int) -> None:
+        super().__init__(
+            app,
+            allow_origins=origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=("Authorization", "X-API-Key", "X-Request-ID"),
+            expose_headers=("Retry-After", "Server-Timing", "X-Request-ID"),
+        )
+        self._retry_after_s = retry_after_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a preflight, which needs no key; pass anything else on."""
+        if scope["type"] != "http" or not _is_preflight(scope):
+            await super().__call__(scope, receive, send)
+            return
+        response = self.preflight_response(Headers(scope=scope))
+        if response.status_code != 200:
+            refusal = OriginError("this origin, method or header is not among those that other sites may use here")
+            vary = {"Vary": response.headers["vary"]}
+            response = error_response(Request(scope), refusal, self._retry_after_s)
+            response.headers.update(vary)
+        await response(scope, receive, send)
+
+
+class HeadAsGet:
+    """Answers HEAD with the status and the headers of GET, and no body (RFC 9110, 9.3.2).
+
+    So HEAD, which load balancers and browsers ask with, works wherever GET does, and is refused wherever GET is.
+    Whoever watches from outside still sees HEAD.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, as a GET if it is a HEAD."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_without_body(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                message = {**message, "body": b""}
+            await send(message)
+
+        await self._app({**scope, "method": "GET"}, receive, send_without_body)
+
+
+def _is_preflight(scope: Scope) -> bool:
+    names = {name for name, _ in scope["headers"]}
+    return scope["method"] == "OPTIONS" and {b"origin", b"access-control-request-method"} <= names
 
 
 def request_id(headers: Headers) -> str:

@@ -13,12 +13,9 @@ from starlette.responses import HTMLResponse, Response
 
 from model.runtime.artifact.metadata import Metadata
 from service.errors import ParameterError
-from service.http.accept import prefers_png
 from service.http.access import require_admin
-from service.http.bodies import check_headers, receive
-from service.http.counted_response import CountedResponse
+from service.http.exchange import CountedResponse, check_headers, prefers_png, receive, while_connected
 from service.http.openapi import ADMIN_KEY, IMAGE_BODY, PNG_ANSWER, errors
-from service.http.presence import while_connected
 from service.images.answers import DetectTask, SegmentTask, Task, check_has_masks
 from service.lifecycle.service import Service
 from service.process.trace import trace_of

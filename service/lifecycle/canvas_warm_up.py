@@ -8,15 +8,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from model.runtime.engines.canvases import Canvas
-from model.runtime.engines.engine import DeviceError, DeviceMemoryError, Engine
+from model.runtime.engines.canvases import CanvasSize
+from model.runtime.engines.device_errors import DeviceError, DeviceMemoryError
+from model.runtime.engines.engine import Engine
 from model.runtime.engines.raw_outputs import ALL_MASKS, NO_MASKS
 from model.runtime.preprocess import Batch
 
 logger = logging.getLogger(__name__)
 
 
-def warm_up_order(canvases: Sequence[Canvas], max_batch_size: int, max_batch_pixels: int) -> list[tuple[int, Canvas]]:
+def warm_up_order(
+    canvases: Sequence[CanvasSize], max_batch_size: int, max_batch_pixels: int
+) -> list[tuple[int, CanvasSize]]:
     """What to run: numbers of images, each with a canvas.
 
     Each canvas is run full and with one image. The largest go first, so that the memory of all is reserved in one
@@ -34,7 +37,7 @@ def warm_up_order(canvases: Sequence[Canvas], max_batch_size: int, max_batch_pix
     return by_pixels if len(by_pixels) < 3 else [by_pixels[0], by_pixels[-1], *by_pixels[1:-1]]
 
 
-def warm_canvases(engine: Engine, order: Sequence[tuple[int, Canvas]], budget_seconds: float) -> int:
+def warm_canvases(engine: Engine, order: Sequence[tuple[int, CanvasSize]], budget_seconds: float) -> int:
     """Run blank batches in this order until the time is up, and return how many ran.
 
     One image is run with the masks of all queries, several without any. Where memory runs out nothing is lost yet: the
@@ -57,7 +60,7 @@ def warm_canvases(engine: Engine, order: Sequence[tuple[int, Canvas]], budget_se
     return done
 
 
-def _run_blank(engine: Engine, images: int, canvas: Canvas) -> None:
+def _run_blank(engine: Engine, images: int, canvas: CanvasSize) -> None:
     shape = (images, *canvas)
     batch = Batch(np.zeros((*shape, 3), np.uint8), np.zeros(shape, np.bool_), (canvas,) * images)
     threshold = np.full(images, ALL_MASKS if images == 1 else NO_MASKS, np.float32)

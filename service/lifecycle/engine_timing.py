@@ -9,7 +9,8 @@ from statistics import median
 
 import numpy as np
 
-from model.runtime.engines.engine import DeviceError, Engine
+from model.runtime.engines.device_errors import DeviceError
+from model.runtime.engines.engine import Engine
 from model.runtime.engines.raw_outputs import NO_MASKS
 from model.runtime.preprocess import CANVAS_MULTIPLE, ResizeRule, make_batch
 from service.batching.latency_line import LatencyLine, fit_line

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from model.runtime.artifact.file import ArtifactError, read_artifact
 from model.runtime.artifact.metadata import Metadata
 from model.runtime.engines.canvases import canvas_multiple
-from model.runtime.engines.engine import GPUS, Engine, GpuOptions, open_engine
+from model.runtime.engines.engine import GPUS, Engine
 from model.runtime.engines.golden_replay import replay_golden
+from model.runtime.engines.onnxruntime_engine import GpuOptions
+from model.runtime.engines.opening import open_engine
 from model.runtime.preprocess import CANVAS_MULTIPLE
 from service.settings import Settings
 

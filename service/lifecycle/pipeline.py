@@ -18,9 +18,9 @@ from model.runtime.artifact.metadata import Metadata
 from model.runtime.decode import ImageLimits
 from service.batching.batcher import Batcher
 from service.batching.engine_runner import Rescue
-from service.batching.former import Limits
 from service.batching.latency_line import UNMEASURED, LatencyLine
-from service.batching.waiting import Item
+from service.batching.limits import BatchLimits
+from service.batching.waiting import EngineInput
 from service.errors import DeadlineError, EngineRestartError, StalledError
 from service.images.answers import Content, Task
 from service.images.prepare import prepare
@@ -50,7 +50,7 @@ class Pipeline:
         self.metadata = model.metadata
         self.description = _describe(model)  # what GET /model says, made once
         self.admission = admission
-        limits = Limits(
+        limits = BatchLimits(
             settings.max_batch_size,
             settings.max_batch_pixels,
             settings.max_queue_delay_ms / 1000,
@@ -118,7 +118,7 @@ class Pipeline:
         )
         if not draws:
             upload.release()
-        inference = await self.batcher.submit(Item(prepared.resized, task.mask_threshold), deadline)
+        inference = await self.batcher.submit(EngineInput(prepared.resized, task.mask_threshold), deadline)
         trace.batch_size = inference.batch_size
         trace.add("queue", inference.queue_seconds)
         trace.add("infer", inference.infer_seconds)

@@ -12,7 +12,8 @@ from typing import Literal
 
 from model.runtime.artifact.file import ArtifactError
 from model.runtime.artifact.metadata import Metadata
-from model.runtime.engines.engine import DeviceError, DeviceMemoryError, Engine
+from model.runtime.engines.device_errors import DeviceError, DeviceMemoryError
+from model.runtime.engines.engine import Engine
 from service.batching.engine_runner import Rescue
 from service.errors import DrainingError, StartingError
 from service.images.answers import Content, Task

@@ -59,7 +59,7 @@ class EngineMemory:
 
 
 @dataclass(frozen=True)
-class Part:
+class BudgetPart:
     """One part of the budget."""
 
     name: str
@@ -71,7 +71,7 @@ class Part:
 class MemoryBudget:
     """All parts, largest first."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[BudgetPart, ...]
 
     @property
     def total(self) -> int:
@@ -104,12 +104,12 @@ def memory_budget(settings: Settings, metadata: Metadata, engine: EngineMemory) 
     slot = BYTES_PER_PIXEL * settings.max_pixels + _COPIES_OF_BODY * settings.max_body_bytes
     canvases = _CANVASES * _CANVAS_BYTES_PER_PIXEL * engine.largest_batch
     parts = [
-        Part("process", engine.loaded + _REST),
-        Part("engine", engine.engine, "max_batch_pixels"),
-        Part("decoding and encoding", settings.cpu_threads * slot, "max_pixels or cpu_threads"),
-        Part("uploads and answers", settings.max_buffered_bytes, "max_buffered_bytes"),
-        Part("requests", places * (3 * resized + masks) + canvases, "max_queue_size"),
-        Part("connections", settings.max_connections * _BYTES_PER_CONNECTION, "max_connections"),
+        BudgetPart("process", engine.loaded + _REST),
+        BudgetPart("engine", engine.engine, "max_batch_pixels"),
+        BudgetPart("decoding and encoding", settings.cpu_threads * slot, "max_pixels or cpu_threads"),
+        BudgetPart("uploads and answers", settings.max_buffered_bytes, "max_buffered_bytes"),
+        BudgetPart("requests", places * (3 * resized + masks) + canvases, "max_queue_size"),
+        BudgetPart("connections", settings.max_connections * _BYTES_PER_CONNECTION, "max_connections"),
     ]
     return MemoryBudget(tuple(sorted(parts, key=lambda part: -part.bytes)))
 

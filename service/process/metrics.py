@@ -23,7 +23,7 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 # waiting. A histogram is seventeen series, and the others' would say nothing that these do not.
 TIMED = ("detect", "segment", "live", "ready")
 _BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
-# The reasons are batch_former.Reason.
+# The reasons are service/batching/former.py's DispatchReason.
 _DISPATCH = (
     "batches, by why they went with no more in them: full (max_batch_size or max_batch_pixels), cheaper_apart (one more"
     " would cost more than it saves), deadline (one more, or waiting for one, would make somebody late), waited "
@@ -72,7 +72,7 @@ class Metrics:
             ["reason"],
             registry=self.registry,
         )
-        _begin_at_nought(self.connections_closed, "room", "slow_headers", "slow_reader", "slow_rest")
+        _show_zeros(self.connections_closed, "room", "slow_headers", "slow_reader", "slow_rest")
         self.stage_duration = Histogram(
             "detr_stage_duration_seconds", "time of one image in one stage", ["stage"],
             buckets=_SECONDS, registry=self.registry,
@@ -105,7 +105,7 @@ class Metrics:
             ["reason"],
             registry=self.registry,
         )
-        _begin_at_nought(self.batch_splits, "memory", "error")
+        _show_zeros(self.batch_splits, "memory", "error")
         self.max_batch_size = Gauge(
             "detr_max_batch_size",
             "images in the largest batch that is tried: max_batch_size, or less for a while after memory ran out",
@@ -120,7 +120,7 @@ class Metrics:
             ["result"],
             registry=self.registry,
         )
-        _begin_at_nought(self.engine_reopens, "opened", "failed")
+        _show_zeros(self.engine_reopens, "opened", "failed")
         self.engine_stalled = Gauge(
             "detr_engine_stalled",
             "1 while one batch takes longer than engine_stall_ms, and requests are refused; else 0",
@@ -132,7 +132,7 @@ class Metrics:
             ["result"],
             registry=self.registry,
         )
-        _begin_at_nought(self.model_reloads, "replaced", "refused")
+        _show_zeros(self.model_reloads, "replaced", "refused")
         self.memory_budget = Gauge(
             "detr_memory_budget_bytes",
             "the most memory that the service takes at its present settings; its log says what for",
@@ -182,7 +182,7 @@ class Metrics:
         return generate_latest(self.registry)
 
 
-def _begin_at_nought(counter: Counter, *values: str) -> None:
+def _show_zeros(counter: Counter, *values: str) -> None:
     """Have a series for each value of the one label before anything is counted: Prometheus sees no increase in one that
     begins at 1, so alerts would miss the first of them.
     """

@@ -22,8 +22,9 @@ from dataclasses import asdict, dataclass
 from itertools import count
 
 from model.runtime.preprocess import ResizeRule
-from service.batching.former import Limits, Place, note_overtaken, plan_batch
+from service.batching.former import QueuePlace, note_overtaken, plan_batch
 from service.batching.latency_line import UNMEASURED, LatencyLine
+from service.batching.limits import BatchLimits
 from service.bench.pictures import COCO_SIZES
 from service.settings import Settings
 
@@ -66,10 +67,10 @@ class Simulation:
         self._random = random.Random(seed)
         self._engine = engine
         self._line = UNMEASURED if former == FORMERS[0] else engine
-        self._limits = Limits(settings.max_batch_size, max_batch_pixels=2**31)
+        self._limits = BatchLimits(settings.max_batch_size, max_batch_pixels=2**31)
         self._room = settings.max_batch_size + settings.max_queue_size  # images
         self._timeout = settings.request_timeout_ms / 1000
-        self._queue: list[Place] = []
+        self._queue: list[QueuePlace] = []
         self.now = 0.0
         self.latencies: list[float] = []  # seconds, of every image answered
         self.batch_sizes: list[int] = []
@@ -96,7 +97,7 @@ class Simulation:
 
     def _arrive(self, at: float) -> None:
         (size,) = self._random.choices(list(COCO_SIZES), list(COCO_SIZES.values()))
-        self._queue.append(Place(*RULE.size(*size), arrived=at, deadline=at + self._timeout))
+        self._queue.append(QueuePlace(*RULE.size(*size), arrived=at, deadline=at + self._timeout))
 
     def _run_batch(self) -> None:
         plan = plan_batch(self._queue, self._line, self._limits, self.now)

@@ -29,8 +29,10 @@ from model.evaluate import Loaded, evaluate
 from model.exporting.float16 import to_float16
 from model.runtime.answers.detections import softmax
 from model.runtime.artifact.file import Artifact, read_artifact
-from model.runtime.engines.engine import DeviceError, Engine, open_engine
+from model.runtime.engines.device_errors import DeviceError
+from model.runtime.engines.engine import Engine
 from model.runtime.engines.golden_replay import replay_golden
+from model.runtime.engines.opening import open_engine
 from model.runtime.engines.raw_outputs import NO_MASKS, ImageOutputs
 from model.runtime.preprocess import make_batch
 from service.settings import DEMO_MODEL

@@ -25,7 +25,8 @@ from model.data.shapes.scene import draw_scene, sample_scene
 from model.runtime.answers.detections import scored_boxes, softmax
 from model.runtime.artifact.file import read_artifact
 from model.runtime.decode import ImageLimits, decode_reduced
-from model.runtime.engines.engine import Engine, open_engine
+from model.runtime.engines.engine import Engine
+from model.runtime.engines.opening import open_engine
 from model.runtime.engines.raw_outputs import NO_MASKS, ImageOutputs
 from model.runtime.preprocess import ResizeRule, make_batch
 from service.images.prepare import prepare

@@ -16,7 +16,7 @@ from model.network.nested_tensor import NestedTensor
 from model.runtime.answers.detections import best_real_class
 from model.runtime.artifact.file import read_artifact
 from model.runtime.decode import decode
-from model.runtime.engines.engine import open_engine
+from model.runtime.engines.opening import open_engine
 from model.runtime.engines.raw_outputs import NO_MASKS
 from model.runtime.preprocess import make_batch, resize
 from service.bench.bare_engine import Kind

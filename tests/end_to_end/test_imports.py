@@ -52,13 +52,13 @@ def import_all(packages: str, blocked: tuple[str, ...]) -> list[str]:
 
 def test_serving_imports_without_torch() -> None:
     modules = import_all("service,model.runtime", TRAINING)
-    some = {"service.app", "service.cli", "model.runtime.engines.engine", "model.runtime.answers.panoptic"}
+    some = {"service.app", "service.cli", "model.runtime.engines.opening", "model.runtime.answers.panoptic"}
     assert some <= set(modules)
 
 
 def test_the_model_imports_without_the_web_framework() -> None:
     modules = import_all("model", HTTP)
-    assert {"model.network.detr", "model.train", "model.export", "model.runtime.engines.engine"} <= set(modules)
+    assert {"model.network.detr", "model.train", "model.export", "model.runtime.engines.opening"} <= set(modules)
 
 
 def test_the_blocker_blocks() -> None:
@@ -71,6 +71,6 @@ def test_importing_the_runtime_starts_no_telemetry(tmp_path: Path) -> None:
     # identifier and a queue of events in the home folder; not in CI, so this test must not look like CI.
     hides = {"ORT_DISABLE_TELEMETRY", "CI"}
     env = {name: value for name, value in os.environ.items() if name not in hides and "PYTEST" not in name}
-    command = [sys.executable, "-c", "import model.runtime.engines.engine"]
+    command = [sys.executable, "-c", "import model.runtime.engines.opening"]
     subprocess.run(command, cwd=REPOSITORY, env=env | {"HOME": str(tmp_path)}, check=True)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

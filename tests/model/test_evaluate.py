@@ -23,7 +23,8 @@ from model.runtime.answers.detections import OutputError, scored_boxes
 from model.runtime.answers.panoptic import panoptic
 from model.runtime.artifact.file import Metadata, read_artifact
 from model.runtime.categories import Category
-from model.runtime.engines.engine import Engine, open_engine
+from model.runtime.engines.engine import Engine
+from model.runtime.engines.opening import open_engine
 from model.runtime.engines.raw_outputs import RawOutputs
 from model.runtime.preprocess import Batch, make_batch, resize
 from tests.model.evaluation.oracle import Oracle, metadata

@@ -39,8 +39,9 @@ from model.runtime.artifact.file import (
     Metadata,
     read_artifact,
 )
-from model.runtime.engines.engine import Engine, open_engine
+from model.runtime.engines.engine import Engine
 from model.runtime.engines.golden_replay import replay_golden
+from model.runtime.engines.opening import open_engine
 from model.runtime.engines.raw_outputs import ALL_MASKS, NO_MASKS, RawOutputs
 from model.runtime.preprocess import CANVAS_MULTIPLE, Batch, ResizeRule, make_batch
 from tests.model.networks import SMALL, filled

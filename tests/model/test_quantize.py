@@ -21,8 +21,9 @@ from model.quantization.pictures import choose_pictures
 from model.quantization.plan import PARTS
 from model.quantization.ranges import Observed, Range
 from model.runtime.artifact.file import read_artifact
-from model.runtime.engines.engine import Engine, open_engine
+from model.runtime.engines.engine import Engine
 from model.runtime.engines.golden_replay import replay_golden
+from model.runtime.engines.opening import open_engine
 from model.runtime.engines.openvino_engine import openvino_core
 from model.runtime.engines.openvino_int8 import zero_padding_in_int8
 from model.runtime.engines.raw_outputs import ALL_MASKS, NO_MASKS, ImageOutputs

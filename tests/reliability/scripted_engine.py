@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.runtime.engines import engine as runtime_engine
+from model.runtime.engines.device_errors import DeviceMemoryError
 from model.runtime.engines.raw_outputs import RawOutputs
 from model.runtime.preprocess import Batch
 
@@ -104,7 +104,7 @@ class ScriptedEngine:
             if number in script.raise_at:
                 raise RuntimeError("scripted fault at 0x7f0c12345678 in /usr/lib/engine.so")
             if number in script.out_of_memory_at or size > (script.largest_batch or size):
-                raise runtime_engine.DeviceMemoryError(f"scripted: failed to allocate memory for a batch of {size}")
+                raise DeviceMemoryError(f"scripted: failed to allocate memory for a batch of {size}")
             if script.leak_bytes:
                 # Not zeros, which the system would not have to keep.
                 self._leaked.append(b"x" * script.leak_bytes * size)

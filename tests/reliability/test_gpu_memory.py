@@ -11,7 +11,10 @@ import pytest
 
 from model.runtime.artifact.file import Artifact, read_artifact
 from model.runtime.engines.cuda import missing_for_cuda
-from model.runtime.engines.engine import NO_MASKS, DeviceError, DeviceMemoryError, GpuOptions, open_engine
+from model.runtime.engines.device_errors import DeviceError, DeviceMemoryError
+from model.runtime.engines.onnxruntime_engine import GpuOptions
+from model.runtime.engines.opening import open_engine
+from model.runtime.engines.raw_outputs import NO_MASKS
 from model.runtime.preprocess import make_batch
 from service.bench.pictures import synthetic_jpeg
 from service.settings import DEMO_MODEL

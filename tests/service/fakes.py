@@ -8,7 +8,7 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
-from model.runtime.engines.engine import DeviceMemoryError
+from model.runtime.engines.device_errors import DeviceMemoryError
 from model.runtime.engines.raw_outputs import RawOutputs
 from model.runtime.preprocess import Batch
 

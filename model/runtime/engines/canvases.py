@@ -15,7 +15,7 @@ from model.runtime.preprocess import ResizeRule, round_up
 # more pixels for a photo of 4 : 3.
 GPU_CANVAS_MULTIPLE = 128
 
-Canvas = tuple[int, int]  # pixels, (height, width)
+CanvasSize = tuple[int, int]  # pixels, (height, width)
 
 
 def canvas_multiple(asked: int | None, metadata: Metadata, on_gpu: bool) -> int:
@@ -42,7 +42,7 @@ def canvas_multiple(asked: int | None, metadata: Metadata, on_gpu: bool) -> int:
     return asked
 
 
-def canvases_of(rule: ResizeRule, multiple: int) -> list[Canvas]:
+def canvases_of(rule: ResizeRule, multiple: int) -> list[CanvasSize]:
     """Every canvas that an image alone can have after `rule`, largest first."""
     short, long = rule.shortest_edge, rule.longest_edge
     sides = {(short, side) for side in range(short, long + 1)}

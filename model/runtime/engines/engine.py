@@ -1,39 +1,14 @@
-"""Engines: an artifact on the device that was asked for, and on no other."""
+"""What an engine is: an artifact on the device that was asked for. Imports no runtime; `opening` does."""
 
 from __future__ import annotations
 
-import logging
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.runtime.artifact.file import Artifact
-from model.runtime.engines.cores import available_cores
-from model.runtime.engines.cuda import missing_for_cuda
-from model.runtime.engines.device_errors import DeviceError, DeviceMemoryError
-from model.runtime.engines.onnxruntime_engine import GpuOptions, open_onnxruntime
-from model.runtime.engines.openvino_engine import missing_for_openvino, open_openvino
-from model.runtime.engines.precision import PRECISIONS, precision_in_force
-from model.runtime.engines.raw_outputs import ALL_MASKS, NO_MASKS, ImageOutputs, RawOutputs
+from model.runtime.engines.raw_outputs import RawOutputs
 from model.runtime.preprocess import Batch
-
-logger = logging.getLogger(__name__)
-
-__all__ = [
-    "ALL_MASKS",
-    "DEVICES",
-    "GPUS",
-    "NO_MASKS",
-    "PRECISIONS",
-    "DeviceError",
-    "DeviceMemoryError",
-    "Engine",
-    "GpuOptions",
-    "ImageOutputs",
-    "RawOutputs",
-    "open_engine",
-]
 
 DEVICES = ("auto", "cpu", "cuda", "tensorrt", "openvino")
 GPUS = ("cuda", "tensorrt")
@@ -56,62 +31,3 @@ class Engine(Protocol):
         The outputs are the caller's own. Raises DeviceMemoryError where the device's memory ran out, and otherwise
         what the runtime raises.
         """
-
-
-def open_engine(
-    artifact: Artifact,
-    device: str = "auto",
-    *,
-    precision: str = "auto",
-    threads: int | None = None,
-    gpu: GpuOptions | None = None,
-) -> Engine:
-    """Open an artifact on a device.
-
-    Args:
-        artifact: what `read_artifact` returned.
-        device: one of `DEVICES`. "auto" is CUDA if it loads, otherwise OpenVINO if it is installed, otherwise ONNX
-            Runtime on the CPU. The log says which was taken, and why not another.
-        precision: one of `PRECISIONS`; see `precision_in_force`.
-        threads: CPU threads of one inference; by default every core the process may use.
-        gpu: for devices that are one.
-
-    Raises:
-        DeviceError: the device or the precision is unknown, or does not work here.
-        ArtifactError: the graph does not load, or is not the one its metadata promise.
-        ValueError: threads is less than 1.
-    """
-    if device not in DEVICES:
-        raise DeviceError(f"there is no device {device!r}; use one of {', '.join(DEVICES)}")
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads must be at least 1, not {threads}")
-    threads, gpu = threads or available_cores(), gpu or GpuOptions()
-    if device == "auto":
-        engine = _open_auto(artifact, precision, threads, gpu)
-    else:
-        engine = _open_on(device, artifact, precision, threads, gpu)
-    logger.info(
-        "%s runs on %s in %s (asked for %s in %s), %d threads",
-        artifact.path.name, engine.device, engine.precision, device, precision, threads,
-    )  # fmt: skip
-    return engine
-
-
-def _open_auto(artifact: Artifact, precision: str, threads: int, gpu: GpuOptions) -> Engine:
-    """The best device that works, and log lines with the reasons."""
-    for device in ("cuda", "openvino"):
-        if missing := missing_for_cuda() if device == "cuda" else missing_for_openvino():
-            logger.info("device %s is not used: %s", device, missing)
-            continue
-        try:
-            return _open_on(device, artifact, precision, threads, gpu)
-        except DeviceError as error:
-            logger.warning("device %s is there but cannot be used, so another is taken: %s", device, error)
-    return _open_on("cpu", artifact, precision, threads, gpu)
-
-
-def _open_on(device: str, artifact: Artifact, precision: str, threads: int, gpu: GpuOptions) -> Engine:
-    if device == "openvino":
-        return open_openvino(artifact, precision, threads)
-    in_force = precision_in_force(precision, artifact.metadata.precision, device, ("float32",))
-    return open_onnxruntime(artifact, device, in_force, threads, gpu)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from model.runtime.artifact.file import read_artifact
-from model.runtime.engines.engine import Engine, open_engine
+from model.runtime.engines.engine import Engine
+from model.runtime.engines.opening import open_engine
 from model.runtime.engines.raw_outputs import ALL_MASKS, NO_MASKS, ImageOutputs
 from model.runtime.preprocess import Batch, make_batch
 

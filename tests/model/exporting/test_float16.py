@@ -17,8 +17,8 @@ from model.cli import main
 from model.exporting.float16 import to_float16
 from model.exporting.parity_proof import scene
 from model.runtime.artifact.file import Artifact, ArtifactError, read_artifact
-from model.runtime.engines.engine import open_engine
 from model.runtime.engines.golden_replay import replay_golden
+from model.runtime.engines.opening import open_engine
 from model.runtime.engines.raw_outputs import ALL_MASKS
 from model.runtime.preprocess import make_batch
 

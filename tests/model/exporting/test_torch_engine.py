@@ -10,7 +10,7 @@ from model.exporting.parity_proof import run_torch, scene
 from model.exporting.served_network import ServedNetwork
 from model.exporting.torch_engine import TorchEngine, torch_device
 from model.network.segmentation import DETRsegm
-from model.runtime.engines.engine import DeviceError
+from model.runtime.engines.device_errors import DeviceError
 from model.runtime.preprocess import make_batch
 
 

@@ -16,9 +16,9 @@ from model.runtime.engines.raw_outputs import NO_MASKS
 from model.runtime.preprocess import Batch, make_batch
 from service.batching.batcher import Batcher
 from service.batching.engine_runner import Rescue
-from service.batching.former import Limits
 from service.batching.latency_line import UNMEASURED, LatencyLine
-from service.batching.waiting import Inference, Item
+from service.batching.limits import BatchLimits
+from service.batching.waiting import EngineInput, Inference
 from service.errors import DeadlineError, DrainingError
 from service.process.metrics import Metrics
 from tests.service.conftest import until
@@ -27,11 +27,11 @@ from tests.service.fakes import FakeEngine
 pytestmark = pytest.mark.anyio
 
 
-def item(red: int, size: tuple[int, int] | None = None) -> Item:
+def item(red: int, size: tuple[int, int] | None = None) -> EngineInput:
     height, width = size or (8 + red % 5, 8 + red % 7)
     image = np.zeros((height, width, 3), dtype=np.uint8)
     image[..., 0] = red
-    return Item(image, red / 255)
+    return EngineInput(image, red / 255)
 
 
 def red_of(inference: Inference) -> int:
@@ -47,7 +47,7 @@ async def batching(
     line: LatencyLine = UNMEASURED,
     rescue: Rescue | None = None,
 ) -> AsyncIterator[Batcher]:
-    limits = Limits(max_batch_size, 10**9, max_queue_delay_ms / 1000)
+    limits = BatchLimits(max_batch_size, 10**9, max_queue_delay_ms / 1000)
     batcher = Batcher(engine, metrics or Metrics(), limits, line, rescue or Rescue())
     try:
         yield batcher
@@ -100,7 +100,7 @@ async def test_each_image_keeps_its_own_mask_threshold(engine: FakeEngine) -> No
 
 async def test_images_with_and_without_masks_share_a_batch(engine: FakeEngine) -> None:
     detect, segment = item(1), item(2)
-    detect, segment = Item(detect.image, NO_MASKS), Item(segment.image, 0.5)
+    detect, segment = EngineInput(detect.image, NO_MASKS), EngineInput(segment.image, 0.5)
     async with batching(engine) as batcher:
         await asyncio.gather(*(batcher.submit(one, float("inf")) for one in (detect, segment, detect)))
     assert engine.thresholds == [[NO_MASKS, 0.5, NO_MASKS]]

@@ -14,13 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from model.runtime.engines.engine import DeviceMemoryError
+from model.runtime.engines.device_errors import DeviceMemoryError
 from model.runtime.preprocess import Batch, make_batch
 from service.batching.batcher import Batcher
-from service.batching.ceiling import GOOD_BATCHES
 from service.batching.engine_runner import REOPEN_AFTER, Rescue
-from service.batching.former import Limits
-from service.batching.waiting import Inference, Item
+from service.batching.limits import GOOD_BATCHES, BatchLimits
+from service.batching.waiting import EngineInput, Inference
 from service.errors import DeadlineError, DeviceFullError, DrainingError, EngineError
 from service.process.metrics import Metrics
 from tests.service.conftest import until
@@ -38,13 +37,13 @@ class Harness:
         self.successors: list[FakeEngine | Exception] = []  # what opening again leads to
         self.lost = 0
         rescue = Rescue(self._reopen, self._lose, patience)
-        self.batcher = Batcher(engine, self.metrics, Limits(max_batch_size, 10**9), rescue=rescue)
+        self.batcher = Batcher(engine, self.metrics, BatchLimits(max_batch_size, 10**9), rescue=rescue)
 
     def submit(self, red: int, seconds: float = 1000) -> asyncio.Task[Inference]:
         image = np.zeros((8 + red % 5, 8 + red % 7, 3), dtype=np.uint8)
         image[..., 0] = red
         deadline = asyncio.get_running_loop().time() + seconds
-        return asyncio.create_task(self.batcher.submit(Item(image, 0.5), deadline))
+        return asyncio.create_task(self.batcher.submit(EngineInput(image, 0.5), deadline))
 
     async def outcomes(self, reds: Sequence[int]) -> list[Inference | BaseException]:
         """What all of them get, who go together as far as the engine allows."""
@@ -294,7 +293,7 @@ async def test_a_canvas_without_memory_is_tried_smaller(engine: FakeEngine, monk
 
 async def test_an_engine_whose_thread_is_gone_fails_its_images(engine: FakeEngine) -> None:
     async with running(engine) as harness:
-        harness.batcher.engine._thread.shutdown()
+        harness.batcher.engine._thread.close()
         (outcome,) = await harness.outcomes([1])
         assert isinstance(outcome, EngineError)
 

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.batching.former import DEADLINE_MARGIN, LOOKAHEAD, Limits, Place, Plan, note_overtaken, plan_batch
+from service.batching.former import DEADLINE_MARGIN, LOOKAHEAD, BatchPlan, QueuePlace, note_overtaken, plan_batch
 from service.batching.latency_line import UNMEASURED, LatencyLine
+from service.batching.limits import BatchLimits
 from tests.benchmarks.batch_former import FIXED_SHARES, FORMERS, Simulation, engine_line, simulate
 
-LIMITS = Limits(max_batch_size=4, max_batch_pixels=10**9)
+LIMITS = BatchLimits(max_batch_size=4, max_batch_pixels=10**9)
 GPU = LatencyLine(0.02, 2e-8)  # one image of a megapixel: 20 ms fixed and 20 ms for its pixels
 BUSY_GPU = LatencyLine(0.01, 2e-8)  # half of that fixed
 CPU = LatencyLine(0.0, 1e-6)  # one second, and nothing saved by company
@@ -21,13 +22,15 @@ NEVER = 1e9
 WIDE, TALL, SQUARE = (800, 1088), (1088, 800), (800, 800)
 
 
-def place(size: tuple[int, int] = WIDE, arrived: float = 0.0, deadline: float = NEVER, overtaken: int = 0) -> Place:
-    return Place(*size, arrived=arrived, deadline=deadline, overtaken=overtaken)
+def place(
+    size: tuple[int, int] = WIDE, arrived: float = 0.0, deadline: float = NEVER, overtaken: int = 0
+) -> QueuePlace:
+    return QueuePlace(*size, arrived=arrived, deadline=deadline, overtaken=overtaken)
 
 
 def plan(
-    *queue: Place, line: LatencyLine = GPU, limits: Limits = LIMITS, start: float = 0.0, hurry: bool = False
-) -> Plan:
+    *queue: QueuePlace, line: LatencyLine = GPU, limits: BatchLimits = LIMITS, start: float = 0.0, hurry: bool = False
+) -> BatchPlan:
     return plan_batch(queue, line, limits, start, hurry)
 
 
@@ -49,7 +52,7 @@ def test_wide_and_tall_share_a_canvas_only_where_that_is_cheaper() -> None:
 
 
 def test_the_image_that_wastes_least_joins_first() -> None:
-    two = Limits(2, 10**9)
+    two = BatchLimits(2, 10**9)
     assert members(WIDE, (800, 1216), (800, 1120), limits=two) == (0, 2)
     assert members(WIDE, SQUARE, (800, 1056), limits=two) == (0, 2), "a small image on a large canvas is padding too"
 
@@ -60,7 +63,7 @@ def test_an_engine_with_a_high_fixed_cost_takes_them_all_together() -> None:
 
 @pytest.mark.parametrize("delay", [0.0, 10.0])
 def test_where_batching_gains_nothing_images_go_one_by_one_and_wait_for_nobody(delay: float) -> None:
-    limits = Limits(8, 10**9, max_queue_delay=delay)
+    limits = BatchLimits(8, 10**9, max_queue_delay=delay)
     for line in (CPU, LatencyLine(0.05, 1e-6)):
         one = plan(place(), line=line, limits=limits, start=5.0)
         assert (one.members, one.reason, one.go_at, one.is_complete) == ((0,), "idle", 5.0, True)
@@ -73,13 +76,13 @@ def test_an_engine_that_nobody_measured_fills_its_batches_first_come_first_serve
 
 
 def test_a_batch_keeps_within_its_pixels() -> None:
-    limits = Limits(8, max_batch_pixels=3 * 800 * 1088)
+    limits = BatchLimits(8, max_batch_pixels=3 * 800 * 1088)
     three = plan(*[place()] * 5, limits=limits)
     assert (three.members, three.reason, three.is_complete) == ((0, 1, 2), "full", True)
 
 
 def test_an_image_of_more_pixels_than_a_batch_may_have_goes_alone() -> None:
-    assert plan(place(), place(), limits=Limits(8, 1)).members == (0,)
+    assert plan(place(), place(), limits=BatchLimits(8, 1)).members == (0,)
 
 
 def test_nobody_joins_a_batch_that_would_make_somebody_late() -> None:
@@ -102,7 +105,7 @@ def test_the_oldest_goes_even_if_it_is_late_and_holds_nobody_back() -> None:
     assert plan(place(deadline=0.001), place(), place()).members == (0, 1, 2)
 
 
-WAITING = Limits(4, 10**9, max_queue_delay=1.0)
+WAITING = BatchLimits(4, 10**9, max_queue_delay=1.0)
 
 
 def test_an_incomplete_batch_waits_for_company_as_long_as_it_may() -> None:
@@ -160,12 +163,14 @@ def test_of_a_very_long_queue_only_the_oldest_are_looked_at() -> None:
 
 SIZES = st.sampled_from([WIDE, TALL, SQUARE, (800, 1216), (1216, 800), (416, 1344), (64, 64), (33, 1000)])
 LINES = st.builds(LatencyLine, st.floats(0.0, 0.1), st.floats(1e-10, 1e-6)) | st.just(UNMEASURED)
-ALL_LIMITS = st.builds(Limits, st.integers(1, 9), st.integers(1, 10**7), st.sampled_from([0.0, 0.5]))
+ALL_LIMITS = st.builds(BatchLimits, st.integers(1, 9), st.integers(1, 10**7), st.sampled_from([0.0, 0.5]))
 PLACES = st.builds(place, SIZES, st.just(0.0), st.floats(0.0, 5.0) | st.just(NEVER), st.integers(0, 40))
 
 
 @given(queue=st.lists(PLACES, min_size=1, max_size=30), line=LINES, limits=ALL_LIMITS, start=st.floats(0.0, 2.0))
-def test_every_batch_keeps_its_promises(queue: list[Place], line: LatencyLine, limits: Limits, start: float) -> None:
+def test_every_batch_keeps_its_promises(
+    queue: list[QueuePlace], line: LatencyLine, limits: BatchLimits, start: float
+) -> None:
     found = plan_batch(queue, line, limits, start)
     batch = [queue[position] for position in found.members]
     assert found.members[0] == 0, "the oldest goes first"
@@ -190,10 +195,10 @@ def test_every_batch_keeps_its_promises(queue: list[Place], line: LatencyLine, l
     line=LINES,
     limits=ALL_LIMITS,
 )
-def test_nobody_starves(arrivals: list[list[tuple[int, int]]], line: LatencyLine, limits: Limits) -> None:
+def test_nobody_starves(arrivals: list[list[tuple[int, int]]], line: LatencyLine, limits: BatchLimits) -> None:
     """Whatever comes after it, an image leaves within as many batches as there were images before it, and one."""
-    queue: list[Place] = []
-    batches_left: dict[Place, int] = {}
+    queue: list[QueuePlace] = []
+    batches_left: dict[QueuePlace, int] = {}
     arrivals = arrivals.copy()
     while arrivals or queue:
         for size in arrivals.pop(0) if arrivals else ():
@@ -212,7 +217,9 @@ def test_nobody_starves(arrivals: list[list[tuple[int, int]]], line: LatencyLine
 
 
 @given(queue=st.lists(st.builds(place, SIZES), min_size=1, max_size=30), line=LINES, limits=ALL_LIMITS)
-def test_of_one_canvas_the_older_always_goes_first(queue: list[Place], line: LatencyLine, limits: Limits) -> None:
+def test_of_one_canvas_the_older_always_goes_first(
+    queue: list[QueuePlace], line: LatencyLine, limits: BatchLimits
+) -> None:
     found = plan_batch(queue, line, limits, 0.0)
     for position in found.members:
         older = [i for i in range(position) if queue[i].canvas == queue[position].canvas]

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from model.runtime.engines.engine import DeviceError
+from model.runtime.engines.device_errors import DeviceError
 from model.runtime.engines.raw_outputs import RawOutputs
 from model.runtime.preprocess import Batch, ResizeRule
 from service.batching.latency_line import UNMEASURED, CorrectedLine, LatencyLine, fit_line

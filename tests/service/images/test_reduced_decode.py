@@ -13,7 +13,7 @@ from PIL import Image
 
 from model.runtime.artifact.file import read_artifact
 from model.runtime.decode import LEAST_MARGIN, BrokenImageError, ImageLimits, ImageTooLargeError, decode, decode_reduced
-from model.runtime.engines.engine import open_engine
+from model.runtime.engines.opening import open_engine
 from model.runtime.preprocess import ResizeRule, resize
 from service.images.prepare import prepare
 from service.process.trace import Trace

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from model.runtime.engines.canvases import canvases_of
-from model.runtime.engines.engine import DeviceError, DeviceMemoryError
+from model.runtime.engines.device_errors import DeviceError, DeviceMemoryError
 from model.runtime.engines.raw_outputs import ALL_MASKS, NO_MASKS, RawOutputs
 from model.runtime.preprocess import Batch, ResizeRule
 from service.lifecycle.canvas_warm_up import warm_canvases, warm_up_order

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.runtime.preprocess import ResizeRule
-from service.batching.former import Limits, Place, plan_batch
+from service.batching.former import QueuePlace, plan_batch
 from service.batching.latency_line import UNMEASURED, LatencyLine
+from service.batching.limits import BatchLimits
 from service.lifecycle import warm_up
 from service.lifecycle.loading import load_model
 from service.lifecycle.warm_up import largest_batch, load_and_warm_up
@@ -151,8 +152,8 @@ def test_no_batch_is_larger_than_the_largest_that_is_counted_on(
     line: LatencyLine, sizes: list[tuple[int, int]], max_batch_size: int, max_batch_pixels: int
 ) -> None:
     canvas = largest_canvas(tiny_metadata())
-    queue = [Place(height, width, arrived=0, deadline=1e9) for height, width in sizes]
-    plan = plan_batch(queue, line, Limits(max_batch_size, max_batch_pixels), start=0)
+    queue = [QueuePlace(height, width, arrived=0, deadline=1e9) for height, width in sizes]
+    plan = plan_batch(queue, line, BatchLimits(max_batch_size, max_batch_pixels), start=0)
     settings = Settings(max_batch_size=max_batch_size, max_batch_pixels=max_batch_pixels)
     assert plan.pixels <= largest_batch(line, canvas, settings)
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from model.runtime.artifact.file import read_artifact
 from model.runtime.engines.canvases import GPU_CANVAS_MULTIPLE, canvas_multiple, canvases_of
 from model.runtime.engines.device_errors import DeviceError
-from model.runtime.engines.engine import Engine, open_engine
+from model.runtime.engines.engine import Engine
+from model.runtime.engines.opening import open_engine
 from model.runtime.engines.raw_outputs import ALL_MASKS
 from model.runtime.preprocess import ResizeRule, make_batch
 from tests.tiny_artifact import tiny_metadata

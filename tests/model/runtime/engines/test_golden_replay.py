@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from model.runtime.artifact.file import Artifact, ArtifactError, read_artifact
-from model.runtime.engines.engine import Engine, RawOutputs, open_engine
+from model.runtime.engines.engine import Engine
 from model.runtime.engines.golden_replay import GOLDEN_MEAN, GOLDEN_SPREAD, GOLDEN_TOLERANCE, replay_golden
+from model.runtime.engines.opening import open_engine
+from model.runtime.engines.raw_outputs import RawOutputs
 from model.runtime.preprocess import Batch
 
 DEMO = Path(__file__).parents[4] / "model" / "demo" / "detr-demo.onnx"

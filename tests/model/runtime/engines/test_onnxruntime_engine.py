@@ -16,12 +16,13 @@ from onnx import ModelProto, TensorProto
 from model.runtime.artifact.file import Artifact, ArtifactError
 from model.runtime.engines import onnxruntime_engine
 from model.runtime.engines.cuda import missing_for_cuda
-from model.runtime.engines.engine import DeviceError, DeviceMemoryError, GpuOptions, open_engine
+from model.runtime.engines.device_errors import DeviceError, DeviceMemoryError
 from model.runtime.engines.golden_replay import replay_golden
-from model.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
+from model.runtime.engines.onnxruntime_engine import GpuOptions, OnnxRuntimeEngine
+from model.runtime.engines.opening import open_engine
 from model.runtime.engines.raw_outputs import NO_MASKS
 from model.runtime.preprocess import make_batch
-from tests.model.runtime.engines.test_engine import CpuOnlySession
+from tests.model.runtime.engines.test_opening import CpuOnlySession
 from tests.tiny_artifact import CATEGORIES, tiny_model
 
 

@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 
 from model.runtime.artifact.file import Artifact, read_artifact
 from model.runtime.engines import openvino_engine
-from model.runtime.engines.engine import DeviceError, DeviceMemoryError, Engine, open_engine
+from model.runtime.engines.device_errors import DeviceError, DeviceMemoryError
+from model.runtime.engines.engine import Engine
 from model.runtime.engines.golden_replay import replay_golden
+from model.runtime.engines.opening import open_engine
 from model.runtime.engines.openvino_bfloat16 import convolve_in_bfloat16
 from model.runtime.engines.openvino_engine import OpenVinoEngine, missing_for_openvino, openvino_core
 from model.runtime.engines.raw_outputs import ALL_MASKS, NO_MASKS
@@ -171,10 +173,10 @@ import sys, threading, urllib.request
 def refuse(*_, **__):
     raise AssertionError("something wants the network")
 urllib.request.urlopen = refuse
-import service.app, model.runtime.engines.engine
+import service.app, model.runtime.engines.opening
 assert "openvino" not in sys.modules, "it is imported before anybody asks for it"
 from model.runtime.artifact.file import read_artifact
-model.runtime.engines.engine.open_engine(read_artifact(sys.argv[1]), "openvino", threads=1)
+model.runtime.engines.opening.open_engine(read_artifact(sys.argv[1]), "openvino", threads=1)
 assert sys.modules["openvino_telemetry"] is None
 """
 
@@ -192,7 +194,7 @@ SIGNALS = """
 import gc, signal, sys
 import os
 from model.runtime.artifact.file import read_artifact
-from model.runtime.engines.engine import open_engine
+from model.runtime.engines.opening import open_engine
 signals = []
 signal.signal(signal.SIGUSR1, lambda number, frame: signals.append(number))
 artifact = read_artifact(sys.argv[1])

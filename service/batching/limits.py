@@ -1,20 +1,35 @@
-"""The largest batch that is tried: as configured, or less for a while since the device's memory ran out."""
+"""What a batch must not exceed: as configured, or less for a while since the device's memory ran out."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from service.batching.former import Limits
+from model.runtime.preprocess import CANVAS_MULTIPLE
 
 # Good batches in a row after which twice as much is tried again. What ran out may have been somebody else's doing, and
 # to try once in a hundred batches costs next to nothing.
 GOOD_BATCHES = 100
 
 
+@dataclass(frozen=True)
+class BatchLimits:
+    """What a batch must not exceed."""
+
+    max_batch_size: int  # images
+    max_batch_pixels: int  # padded pixels; an image that alone has more goes alone
+    max_queue_delay: float = 0.0  # seconds that an incomplete batch waits for company while the engine is free
+    canvas_multiple: int = CANVAS_MULTIPLE  # pixels; what the sides of a batch divide by
+
+    @property
+    def max_overtakes(self) -> int:
+        """Younger images that may go before one, until none may any more."""
+        return 4 * self.max_batch_size
+
+
 class BatchCeiling:
     """Starts at the configured limits, and never falls below one image."""
 
-    def __init__(self, configured: Limits) -> None:
+    def __init__(self, configured: BatchLimits) -> None:
         self.limits = configured
         self._configured = configured
         self._good = 0  # batches since it last changed

@@ -5,8 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.batching.ceiling import GOOD_BATCHES, BatchCeiling
-from service.batching.former import Limits
+from service.batching.limits import GOOD_BATCHES, BatchCeiling, BatchLimits
 
 
 def good(ceiling: BatchCeiling, batches: int) -> None:
@@ -15,11 +14,11 @@ def good(ceiling: BatchCeiling, batches: int) -> None:
 
 
 def test_it_falls_to_half_of_what_did_not_fit_and_comes_back_by_doubling() -> None:
-    ceiling = BatchCeiling(Limits(12, 1200, 0.5))
+    ceiling = BatchCeiling(BatchLimits(12, 1200, 0.5))
     ceiling.lower(12, 1000)
-    assert ceiling.limits == Limits(6, 500, 0.5)
+    assert ceiling.limits == BatchLimits(6, 500, 0.5)
     ceiling.lower(3, 300)
-    assert ceiling.limits == Limits(1, 150, 0.5)
+    assert ceiling.limits == BatchLimits(1, 150, 0.5)
     sizes = []
     for _ in range(4):
         good(ceiling, GOOD_BATCHES)
@@ -28,7 +27,7 @@ def test_it_falls_to_half_of_what_did_not_fit_and_comes_back_by_doubling() -> No
 
 
 def test_it_rises_only_after_so_many_good_batches_in_a_row() -> None:
-    ceiling = BatchCeiling(Limits(8, 800))
+    ceiling = BatchCeiling(BatchLimits(8, 800))
     ceiling.lower(8, 800)
     good(ceiling, GOOD_BATCHES - 1)
     assert ceiling.limits.max_batch_size == 4
@@ -40,10 +39,10 @@ def test_it_rises_only_after_so_many_good_batches_in_a_row() -> None:
 
 
 def test_a_smaller_batch_that_fails_never_raises_it() -> None:
-    ceiling = BatchCeiling(Limits(8, 800))
+    ceiling = BatchCeiling(BatchLimits(8, 800))
     ceiling.lower(2, 800)
     ceiling.lower(8, 800)
-    assert ceiling.limits == Limits(1, 400)
+    assert ceiling.limits == BatchLimits(1, 400)
 
 
 events = st.lists(st.none() | st.tuples(st.integers(1, 100), st.integers(1, 10**6)), max_size=50)
@@ -53,7 +52,7 @@ events = st.lists(st.none() | st.tuples(st.integers(1, 100), st.integers(1, 10**
 def test_it_is_never_below_one_and_never_above_what_was_configured(
     images: int, pixels: int, events: list[tuple[int, int] | None]
 ) -> None:
-    configured = Limits(images, pixels)
+    configured = BatchLimits(images, pixels)
     ceiling = BatchCeiling(configured)
     for event in events:
         if event is None:

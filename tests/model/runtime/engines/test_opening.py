@@ -16,10 +16,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from model.runtime.artifact.file import Artifact, ArtifactError
-from model.runtime.engines import engine, onnxruntime_engine
+from model.runtime.engines import onnxruntime_engine, opening
 from model.runtime.engines.cores import available_cores
-from model.runtime.engines.engine import ALL_MASKS, NO_MASKS, DeviceError, Engine, RawOutputs, open_engine
+from model.runtime.engines.device_errors import DeviceError
+from model.runtime.engines.engine import Engine
 from model.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
+from model.runtime.engines.opening import open_engine
+from model.runtime.engines.raw_outputs import ALL_MASKS, NO_MASKS, RawOutputs
 from model.runtime.preprocess import make_batch
 from tests.tiny_artifact import CATEGORIES, MASK_STRIDE, QUERIES
 
@@ -142,15 +145,15 @@ def test_several_threads_at_once_get_their_own_answers(panoptic_engine: Engine) 
 
 
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "missing_for_cuda", lambda: "there is no GPU")
+    monkeypatch.setattr(opening, "missing_for_cuda", lambda: "there is no GPU")
 
 
 def no_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "missing_for_openvino", lambda: "OpenVINO is not installed")
+    monkeypatch.setattr(opening, "missing_for_openvino", lambda: "OpenVINO is not installed")
 
 
 def a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (engine, onnxruntime_engine):
+    for module in (opening, onnxruntime_engine):
         monkeypatch.setattr(module, "missing_for_cuda", lambda: None)
 
 
@@ -216,7 +219,7 @@ def test_auto_leaves_openvino_out_where_it_cannot_load_the_model(
         raise DeviceError("device openvino: it cannot load tiny.onnx: no such operation")
 
     no_gpu(monkeypatch)
-    monkeypatch.setattr(engine, "open_openvino", fail)
+    monkeypatch.setattr(opening, "open_openvino", fail)
     with caplog.at_level(logging.WARNING):
         assert open_engine(panoptic_artifact, "auto").device == "cpu"
     assert "no such operation" in caplog.text

@@ -1,0 +1,141 @@
+"""One upload and its answer: received within bounds, answered while its client is there, counted until it is sent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from service.errors import EmptyUploadError, MediaTypeError, UploadTooLargeError
+from service.images.answers import Content
+from service.lifecycle.uploads import Upload, UploadMemory
+from service.process.trace import trace_of
+from service.settings import Settings
+
+T = TypeVar("T")
+
+
+def check_headers(request: Request, max_body_bytes: int) -> str:
+    """Refuse what the headers alone give away, and return the content type.
+
+    Raises:
+        MediaTypeError: neither a multipart form nor an image, or compressed in transit.
+        UploadTooLargeError: the announced length is more than is accepted.
+    """
+    content_type = request.headers.get("content-type", "")
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind != "multipart/form-data" and not kind.startswith("image/"):
+        raise MediaTypeError(
+            "the body has to be multipart/form-data with a field `image`, or an image itself (image/*)"
+        )
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise MediaTypeError("a compressed body is not accepted")
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > max_body_bytes:
+        raise _too_large(max_body_bytes)
+    return content_type
+
+
+def prefers_png(accept: str) -> bool:
+    """True if an Accept header (RFC 9110, section 12.5.1) prefers a PNG to JSON; JSON wins a tie, and is the answer
+    where neither is asked for.
+    """
+    return _quality(accept, "image/png") > _quality(accept, "application/json")
+
+
+async def receive(request: Request, upload: Upload, settings: Settings) -> None:
+    """Read the whole body into `upload`; a body without an announced length is cut off where it passes the
+    bound.
+
+    Raises:
+        UploadTooLargeError, UploadTimeoutError, UploadMemoryError, EmptyUploadError: what they say.
+        DrainingError: the service ends before the upload does.
+        ClientDisconnect: the client closed the connection.
+    """
+    trace = trace_of(request.scope)
+    async with upload.deadline(settings.body_timeout_ms / 1000), aclosing(request.stream()) as stream:
+        async for chunk in stream:
+            trace.received_bytes += len(chunk)
+            if trace.received_bytes > settings.max_body_bytes:
+                raise _too_large(settings.max_body_bytes)
+            upload.append(chunk)
+    if not upload.body:
+        raise EmptyUploadError("the body is empty")
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Await `work` for as long as the client keeps its connection; the request's body has to be read by then.
+
+    Raises:
+        ClientDisconnect: the client has gone, and the work was cancelled.
+        Exception: whatever the work raises.
+    """
+    working = asyncio.create_task(work)
+    watching = asyncio.create_task(_disconnected(request))
+    try:
+        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        working.cancel()
+        watching.cancel()
+        await asyncio.gather(working, watching, return_exceptions=True)
+
+
+class CountedResponse(Response):
+    """An answer whose bytes count as memory until they are sent, however slowly its client reads.
+
+    It takes its part of the memory that uploads and answers share, and gives it back when it has gone out. Sending
+    raises UploadMemoryError if there is not enough.
+    """
+
+    def __init__(self, content: Content, memory: UploadMemory) -> None:
+        super().__init__(content.body, media_type=content.media_type)
+        self._memory = memory
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        size = len(self.body)
+        self._memory.take(size)
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._memory.give_back(size)
+
+
+def _too_large(max_body_bytes: int) -> UploadTooLargeError:
+    return UploadTooLargeError(f"the upload has more than {max_body_bytes} bytes")
+
+
+def _quality(accept: str, media_type: str) -> float:
+    """Quality of a media type, 0 to 1, by the most specific range that covers it."""
+    ranges = [media_type, media_type.partition("/")[0] + "/*", "*/*"]
+    best = (len(ranges), 0.0)
+    for entry in accept.lower().split(","):
+        name, *parameters = (part.strip() for part in entry.split(";"))
+        if name in ranges:
+            best = min(best, (ranges.index(name), _q_of(parameters)))
+    return best[1]
+
+
+def _q_of(parameters: list[str]) -> float:
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip() == "q":
+            try:
+                return min(max(float(value), 0.0), 1.0)
+            except ValueError:
+                return 0.0
+    return 1.0
+
+
+async def _disconnected(request: Request) -> None:
+    # After the body the server has only one thing left to say.
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
