@@ -20,6 +20,7 @@ from service.http.error_answers import TABLE, error_response
 from service.http.gate import Gate
 from service.http.middleware import CrossOrigin, HeadAsGet, RequestObserver
 from service.http.openapi import describe_access
+from service.http.paths import OPENAPI
 from service.http.routes import metrics_router, pages_router, router
 from service.lifecycle.service import Service
 from service.process.metrics import Metrics
@@ -53,7 +54,7 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
         title="DETR",
         summary="Object detection and panoptic segmentation",
         version=_version(),
-        openapi_url="/openapi.json" if settings.docs else None,
+        openapi_url=OPENAPI if settings.docs else None,
         docs_url=None,  # it would load its scripts from another site
         redoc_url=None,
         redirect_slashes=False,

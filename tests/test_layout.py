@@ -23,7 +23,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "service.server": ("service.app", "service.wire"),
     "service.app": ("service.http",),
     "service.predict": ("service.lifecycle",),
-    "service.bench": ("service.lifecycle",),
+    "service.bench": ("service.http",),
     "service.http": ("service.lifecycle",),
     "service.wire": ("service.process", "service.schemas"),
     "service.lifecycle": ("service.batching", "service.images"),

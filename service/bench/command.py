@@ -31,11 +31,13 @@ from service.bench.report import (
 )
 from service.bench.running_service import BenchError, check_service, metrics_text
 from service.bench.server_process import ServerError, detr_service
+from service.http.paths import DETECT, SEGMENT
 from service.settings import Settings, SettingsError
 
 # Settings of the service that can be given for a model file, and their options.
 _PASSED_ON = ("device", "precision", "engine_threads", "max_batch_size")
 _SYNTHETIC = 64  # different pictures
+_PATHS = {"detect": DETECT, "segment": SEGMENT}
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,7 @@ def _pictures(args: argparse.Namespace) -> list[bytes]:
 
 
 def _load(args: argparse.Namespace, pictures: Sequence[bytes]) -> Load:
-    path = f"/{args.task}" + ("" if args.threshold is None else f"?threshold={args.threshold:g}")
+    path = _PATHS[args.task] + ("" if args.threshold is None else f"?threshold={args.threshold:g}")
     requests = [Request(path, picture, headers=dict(args.header)) for picture in pictures]
     return Load(requests, args.clients, args.rate, args.seconds, args.warmup)
 

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from service.http.paths import DETECT
+
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _CLOSE = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding:", re.IGNORECASE)
@@ -47,7 +49,7 @@ class Target:
 class Request:
     """What is sent; a query stands in the path."""
 
-    path: str = "/detect"
+    path: str = DETECT
     body: bytes = field(default=b"", repr=False)
     content_type: str = "image/jpeg"
     method: str = "POST"

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from service.bench.bare_engine import Kind
 from service.bench.connection import Answer, Connection, Request, Target, UnreadableError
+from service.http.paths import METRICS, MODEL
 
 _PATIENCE_S = 30.0
 
@@ -18,7 +19,7 @@ class BenchError(Exception):
 
 async def check_service(target: Target, task: Kind, headers: Mapping[str, str]) -> None:
     """Raise BenchError unless a DETR service answers there whose model can do this."""
-    answer = await _get(target, "/model", headers)
+    answer = await _get(target, MODEL, headers)
     try:
         described = json.loads(answer.body)
         if answer.status != 200:
@@ -32,7 +33,7 @@ async def check_service(target: Target, task: Kind, headers: Mapping[str, str]) 
 
 async def metrics_text(target: Target, headers: Mapping[str, str]) -> str:
     """GET /metrics; empty where they are off, or on a port of their own. Raises BenchError if nobody answers."""
-    answer = await _get(target, "/metrics", headers)
+    answer = await _get(target, METRICS, headers)
     return answer.body.decode() if answer.status == 200 else ""
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.bench.connection import Target
+from service.http.paths import READY
 
 _LOOPBACK = "127.0.0.1"
 _POLL_S = 0.2
@@ -84,7 +85,7 @@ def detr_service(settings: Mapping[str, str]) -> Iterator[ServerProcess]:
     port = free_port()
     values = {**settings, "host": _LOOPBACK, "port": str(port)}
     options = [word for name, value in values.items() for word in (f"--{name.replace('_', '-')}", value)]
-    with server_process([sys.executable, "-m", "service.cli", "serve", *options], port, "/health/ready") as server:
+    with server_process([sys.executable, "-m", "service.cli", "serve", *options], port, READY) as server:
         yield server
 
 

@@ -1,21 +1,34 @@
-"""The paths that are answered, and what each is called in metrics."""
+"""The paths that are answered, each written here and nowhere else, and what each is called in metrics."""
 
 from __future__ import annotations
 
-# Labels are bounded: any other path is "other", whatever it says.
+DETECT = "/detect"
+SEGMENT = "/segment"
+MODEL = "/model"
+RELOAD = "/model/reload"
+METRICS = "/metrics"
+LIVE = "/health/live"
+LIVE_V2 = "/v2/health/live"
+READY = "/health/ready"
+READY_V2 = "/v2/health/ready"
+PAGE = "/"
+DOCS = "/docs"
+OPENAPI = "/openapi.json"
+
+# The values are labels of metrics, which are bounded: any other path is "other", whatever it says.
 ENDPOINTS = {
-    "/detect": "detect",
-    "/segment": "segment",
-    "/model": "model",
-    "/model/reload": "reload",
-    "/metrics": "metrics",
-    "/health/live": "live",
-    "/v2/health/live": "live",
-    "/health/ready": "ready",
-    "/v2/health/ready": "ready",
-    "/": "page",
-    "/docs": "docs",
-    "/openapi.json": "openapi",
+    DETECT: "detect",
+    SEGMENT: "segment",
+    MODEL: "model",
+    RELOAD: "reload",
+    METRICS: "metrics",
+    LIVE: "live",
+    LIVE_V2: "live",
+    READY: "ready",
+    READY_V2: "ready",
+    PAGE: "page",
+    DOCS: "docs",
+    OPENAPI: "openapi",
 }
-HEALTH = frozenset(path for path, name in ENDPOINTS.items() if name in ("live", "ready"))
-PAGES = frozenset(path for path, name in ENDPOINTS.items() if name in ("page", "docs", "openapi"))
+HEALTH = frozenset({LIVE, LIVE_V2, READY, READY_V2})
+PAGES = frozenset({PAGE, DOCS, OPENAPI})

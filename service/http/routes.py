@@ -13,6 +13,7 @@ from starlette.responses import HTMLResponse, Response
 
 from model.runtime.artifact.metadata import Metadata
 from service.errors import ParameterError
+from service.http import paths
 from service.http.access import require_admin
 from service.http.exchange import CountedResponse, check_headers, prefers_png, receive, while_connected
 from service.http.openapi import ADMIN_KEY, IMAGE_BODY, PNG_ANSWER, errors
@@ -55,7 +56,7 @@ def service_of(request: Request) -> Service:
 
 
 @router.post(
-    "/detect",
+    paths.DETECT,
     summary="Find objects",
     response_model=DetectResponse,
     responses=errors(408, 413, 415, 503, 504),
@@ -71,7 +72,7 @@ async def detect(request: Request, parameters: Annotated[DetectParameters, Query
 
 
 @router.post(
-    "/segment",
+    paths.SEGMENT,
     summary="Segment the whole picture",
     response_model=SegmentResponse,
     responses=PNG_ANSWER | errors(408, 413, 415, 503, 504),
@@ -90,14 +91,14 @@ async def segment(request: Request, parameters: Annotated[SegmentParameters, Que
     return await _answer(request, task)
 
 
-@router.get("/model", summary="Describe the model", response_model=ModelResponse, responses=errors(503))
+@router.get(paths.MODEL, summary="Describe the model", response_model=ModelResponse, responses=errors(503))
 async def model(request: Request) -> Response:
     """The metadata of the artifact that is served, and the device it runs on."""
     return Response(service_of(request).pipeline().description, media_type="application/json")
 
 
 @router.post(
-    "/model/reload",
+    paths.RELOAD,
     summary="Load the model's file again",
     response_model=ModelResponse,
     responses=errors(401, 403, 409, 503),
@@ -110,15 +111,15 @@ async def reload(request: Request) -> Response:
     return await model(request)
 
 
-@router.get("/health/live", summary="Is the process alive?", responses=errors())
-@router.get("/v2/health/live", include_in_schema=False)
+@router.get(paths.LIVE, summary="Is the process alive?", responses=errors())
+@router.get(paths.LIVE_V2, include_in_schema=False)
 async def live() -> HealthResponse:
     """200 for as long as the process answers at all."""
     return HealthResponse(status="live")
 
 
-@router.get("/health/ready", summary="Can it take requests?", responses=errors(503))
-@router.get("/v2/health/ready", include_in_schema=False)
+@router.get(paths.READY, summary="Can it take requests?", responses=errors(503))
+@router.get(paths.READY_V2, include_in_schema=False)
 async def ready(request: Request) -> HealthResponse:
     """200 once the model has proved itself on its device; 503 before, while draining, and when stalled."""
     service_of(request).check_ready()
@@ -126,19 +127,19 @@ async def ready(request: Request) -> HealthResponse:
 
 
 # Not async: the text is made in a thread of the framework's own, which no decode can occupy.
-@metrics_router.get("/metrics", summary="Prometheus metrics", response_class=Response, responses=errors(503))
+@metrics_router.get(paths.METRICS, summary="Prometheus metrics", response_class=Response, responses=errors(503))
 def metrics(request: Request) -> Response:
     """Metrics in Prometheus's text format."""
     return Response(service_of(request).metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
-@pages_router.get("/", include_in_schema=False)
+@pages_router.get(paths.PAGE, include_in_schema=False)
 async def page() -> Response:
     """The web page."""
     return HTMLResponse(_PAGE, headers=_PAGE_HEADERS)
 
 
-@pages_router.get("/docs", include_in_schema=False)
+@pages_router.get(paths.DOCS, include_in_schema=False)
 async def docs() -> Response:
     """The OpenAPI description for people."""
     return HTMLResponse(_DOCS, headers=_PAGE_HEADERS)
