@@ -15,7 +15,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from model.checkpoint import CheckpointError, read_checkpoint
 from model.data.evaluation_set import EvaluationBatch, EvaluationSet, collate_evaluation
-from model.data.folders import KINDS, open_dataset
+from model.data.folders import KINDS, KINDS_IN_WORDS, open_dataset
 from model.evaluation.evaluator import Evaluator, Result
 from model.evaluation.report import write_report
 from model.evaluation.table import table
@@ -41,17 +41,61 @@ class Loaded(NamedTuple):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `detr evaluate`."""
-    parser.add_argument("--model", type=Path, required=True, help="an artifact (.onnx) or a checkpoint")
-    parser.add_argument("--data", choices=KINDS, required=True, help="what --root holds")
-    parser.add_argument("--root", type=Path, required=True, help="folder of the data set")
-    parser.add_argument("--split", default="val", help="(default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=1, help="does not change the result (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=1, help="processes that read pictures (default: %(default)s)")
-    parser.add_argument("--device", choices=DEVICES, default="auto", help="(default: %(default)s)")
-    parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="(default: %(default)s)")
-    parser.add_argument("--per-class", action="store_true", help="figures of every class, in the table and --json")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures here as well")
-    parser.add_argument("--report", type=Path, metavar="DIR", help="write a page with figures and pictures here")
+    parser.add_argument(
+        "--model",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="Evaluate this artifact (.onnx) or checkpoint, of any kind that `detr export` reads.",
+    )
+    parser.add_argument(
+        "--data",
+        choices=KINDS,
+        required=True,
+        help=f"Read this kind of data set: {KINDS_IN_WORDS}.",
+    )
+    parser.add_argument("--root", type=Path, required=True, metavar="DIR", help="Read the data set in this folder.")
+    parser.add_argument(
+        "--split",
+        default="val",
+        metavar="NAME",
+        help="Evaluate on this split, whose pictures are in the folder NAME2017. The default is %(default)s.",
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        default=1,
+        metavar="COUNT",
+        help="Run this many pictures at once; with exact padding this changes no figure. The default is %(default)s.",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        metavar="COUNT",
+        help="Read pictures in this many processes of their own; 0 is the main one. The default is %(default)s.",
+    )
+    parser.add_argument(
+        "--device",
+        choices=DEVICES,
+        default="auto",
+        help="Run the model on this device; auto is CUDA if it loads, else OpenVINO if it is installed and the model "
+        "is an artifact, else the CPU. The default is %(default)s.",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="auto",
+        help="Compute an artifact in this precision, as `detr serve` does; a checkpoint is computed in float32. The "
+        "default is %(default)s.",
+    )
+    parser.add_argument(
+        "--per-class", action="store_true", help="Add the figures of every class to the table and to --json."
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="Write the figures to this file as well.")
+    parser.add_argument(
+        "--report", type=Path, metavar="DIR", help="Write a page with figures and pictures to this folder."
+    )
 
 
 def run(args: argparse.Namespace) -> None:

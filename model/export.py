@@ -31,22 +31,43 @@ from model.runtime.preprocess import CANVAS_MULTIPLE, ResizeRule
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `detr export`."""
-    parser.add_argument("checkpoint", type=Path, help="a published .pth, a Hugging Face folder, or our .safetensors")
-    parser.add_argument("--out", type=Path, required=True, help="the artifact to write")
     parser.add_argument(
-        "--preset", choices=sorted(PRESETS), help="says what leaves no trace in the weights, such as DC5"
+        "checkpoint",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="Export this checkpoint: one of `detr train` (.safetensors), a published .pth, or a Hugging Face folder.",
     )
-    parser.add_argument("--padding", choices=("exact", "published"), default="exact", help="(default: %(default)s)")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="Write the artifact to this file.")
+    parser.add_argument(
+        "--preset",
+        choices=sorted(PRESETS),
+        help="Take the checkpoint for this network, where its weights leave open which one it is, as they do for DC5.",
+    )
+    parser.add_argument(
+        "--padding",
+        choices=("exact", "published"),
+        default="exact",
+        help="Keep padding out of every answer (exact), or let it leak into the picture as the published code does "
+        "(published), for comparison. The default is %(default)s.",
+    )
     parser.add_argument(
         "--precision",
         choices=tuple(TOLERANCES),
         default="float32",
-        help="of the convolutions and matrix products; float16 is for GPUs (default: %(default)s)",
+        help="Compute convolutions and matrix products in this precision; float16 is for GPUs. The default is "
+        "%(default)s.",
     )
     parser.add_argument(
-        "--names", type=Path, help="names of the classes, a line each or JSON, where they are not COCO's"
+        "--names",
+        type=Path,
+        metavar="FILE",
+        help="Read the names of the classes in this file, one a line or JSON, where they are not COCO's.",
     )
-    parser.add_argument("--name", help="what the model calls itself (default: the artifact's file name)")
+    parser.add_argument(
+        "--name",
+        metavar="TEXT",
+        help="Call the model by this name in its answers. The default is the artifact's file name without its ending.",
+    )
 
 
 def run(args: argparse.Namespace) -> None:

@@ -15,13 +15,26 @@ Export = Callable[[Path, str, Path], object]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `detr fetch`."""
-    parser.add_argument("name", choices=published.FILES, metavar="NAME", help=", ".join(published.FILES))
     parser.add_argument(
-        "--directory", type=Path, default=Path("checkpoints"), help="where to put it (default: %(default)s)"
+        "name", choices=published.FILES, metavar="NAME", help=f"Fetch this model: {', '.join(published.FILES)}."
     )
-    parser.add_argument("--out", type=Path, help="the artifact to write (default: NAME.onnx in the directory)")
-    parser.add_argument("--base-url", default=BASE_URL, help="a mirror of the published files")
-    parser.add_argument("--no-export", action="store_true", help="download and check only")
+    parser.add_argument(
+        "--directory",
+        type=Path,
+        default=Path("checkpoints"),
+        metavar="DIR",
+        help="Download to this folder. The default is %(default)s.",
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="Write the artifact to this file. The default is DIR/NAME.onnx."
+    )
+    parser.add_argument(
+        "--base-url",
+        default=BASE_URL,
+        metavar="URL",
+        help="Download from this address or a mirror of it. The default is %(default)s.",
+    )
+    parser.add_argument("--no-export", action="store_true", help="Download and check the model, and export nothing.")
 
 
 def run(args: argparse.Namespace, export: Export | None = None) -> None:

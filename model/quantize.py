@@ -11,7 +11,7 @@ from typing import Any
 
 import onnxruntime
 
-from model.data.folders import KINDS
+from model.data.folders import KINDS, KINDS_IN_WORDS
 from model.exporting.proved_artifact import write_proved
 from model.quantization.int8_graph import golden_of, int8_graph
 from model.quantization.judge import JUDGED, AccuracyError, Judge
@@ -28,31 +28,71 @@ from model.runtime.engines.openvino_engine import missing_for_openvino
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `detr quantize`."""
-    parser.add_argument("artifact", type=Path, help="a float32 artifact, as `detr export` writes it")
-    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="pictures like those to be served")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the artifact to write")
-    parser.add_argument("--pictures", type=int, default=300, help="how many of DIR to use (default: %(default)s)")
+    parser.add_argument(
+        "artifact", type=Path, metavar="FILE", help="Quantise this artifact, a float32 one as `detr export` writes it."
+    )
+    parser.add_argument(
+        "--images",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="Calibrate on the pictures in this folder, which have to be like those to be served.",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="Write the artifact to this file.")
+    parser.add_argument(
+        "--pictures",
+        type=int,
+        default=300,
+        metavar="COUNT",
+        help="Calibrate on at most this many pictures, drawn at random. The default is %(default)s.",
+    )
     parser.add_argument(
         "--parts",
         nargs="+",
         choices=PARTS,
         default=PARTS[:1],
-        help="what becomes int8; with more than the backbone, an answer depends on the batch by int8's rounding "
-        "(default: backbone)",
+        metavar="PART",
+        help=f"Compute these parts of the network in int8: {', '.join(PARTS)}. With more than the backbone, an answer "
+        "depends on its batch by int8's rounding. The default is backbone.",
     )
-    parser.add_argument("--data", choices=KINDS, help="what --root holds: the accuracy is measured on it")
-    parser.add_argument("--root", type=Path, help="folder of the data set; not of the pictures in DIR")
-    parser.add_argument("--split", default="val", help="(default: %(default)s)")
+    _add_accuracy_arguments(parser)
+
+
+def _add_accuracy_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data",
+        choices=KINDS,
+        help=f"Measure the accuracy on this kind of data set: {KINDS_IN_WORDS}.",
+    )
+    parser.add_argument(
+        "--root",
+        type=Path,
+        metavar="DIR",
+        help="Read that data set in this folder; its pictures should not be those of --images.",
+    )
+    parser.add_argument(
+        "--split",
+        default="val",
+        metavar="NAME",
+        help="Measure on this split, whose pictures are in the folder NAME2017. The default is %(default)s.",
+    )
     for name in JUDGED:
         parser.add_argument(
             f"--max-{name.lower()}-drop",
             type=float,
             default=0.003,
-            metavar="DROP",
-            help=f"the file is written if {name} falls by no more; 0.003 is 0.3 points (default: %(default)s)",
+            metavar="FRACTION",
+            help=f"Write the file only if {name}, from 0 to 1, falls by no more than this. The default is %(default)s, "
+            "0.3 points.",
         )
-    parser.add_argument("--device", choices=DEVICES, default="auto", help="to measure on (default: %(default)s)")
-    parser.add_argument("--unchecked", action="store_true", help="write the file without measuring its accuracy")
+    parser.add_argument(
+        "--device",
+        choices=DEVICES,
+        default="auto",
+        help="Measure on this device; auto is CUDA if it loads, else OpenVINO if it is installed, else the CPU. The "
+        "default is %(default)s.",
+    )
+    parser.add_argument("--unchecked", action="store_true", help="Write the file without measuring its accuracy.")
 
 
 def run(args: argparse.Namespace) -> None:

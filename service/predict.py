@@ -23,21 +23,37 @@ from model.runtime.preprocess import make_batch, resize
 from service.errors import NoMasksError
 from service.images.answers import Prepared, check_has_masks, detect_response, segment_response, segments_of
 from service.lifecycle.loading import LoadedModel, load_model
-from service.settings import Device, Precision, Settings, SettingsError, read_settings
+from service.settings import Settings, SettingsError, add_option, given_settings, read_settings
 
 Kind = Literal["detect", "segment"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `detr predict`."""
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="JPEG, PNG or WebP file")
-    parser.add_argument("--model", help="artifact; the bundled demo model if not given")
-    parser.add_argument("--task", choices=get_args(Kind), default="detect", help="what to find (default: detect)")
-    parser.add_argument("--threshold", type=_score, help="score to pass; the model's own default if not given")
-    parser.add_argument("--device", choices=get_args(Device), default="auto", help="where the model runs")
-    parser.add_argument("--precision", choices=get_args(Precision), default="auto", help="what it is computed in")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write the answers here instead of printing them")
-    parser.add_argument("--overlay", type=Path, metavar="DIR", help="write each picture with its answer drawn on it")
+    parser.add_argument(
+        "images", nargs="+", type=Path, metavar="IMAGE", help="Look for objects in these JPEG, PNG or WebP files."
+    )
+    parser.add_argument(
+        "--task",
+        choices=get_args(Kind),
+        default="detect",
+        help="Find objects and their boxes (detect), or segment the whole picture (segment). The default is "
+        "%(default)s.",
+    )
+    parser.add_argument(
+        "--threshold",
+        type=_score,
+        metavar="SCORE",
+        help="Answer what scores above this, from 0 to 1. The default is the model's own.",
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="Write the answers to this file instead of printing them."
+    )
+    parser.add_argument(
+        "--overlay", type=Path, metavar="DIR", help="Write each picture with its answer drawn on it to this folder."
+    )
+    for name in ("model", "device", "precision"):
+        add_option(parser, name)
     parser.set_defaults(run=run)
 
 
@@ -50,9 +66,8 @@ def _score(text: str) -> float:
 
 def run(args: argparse.Namespace) -> int:
     """Predict; 0 if every image got its answer, else 1. Each failure is one line on standard error."""
-    given = {"model": args.model, "device": args.device, "precision": args.precision}
     try:
-        settings = read_settings({name: value for name, value in given.items() if value is not None})
+        settings = read_settings(given_settings(args))
         model = load_model(settings)
         if args.task == "segment":
             check_has_masks(model.metadata)

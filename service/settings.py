@@ -6,8 +6,11 @@ name with dashes). Flags win over the environment. Units are in the names.
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -31,14 +34,26 @@ class SettingsError(Exception):
     """A setting has a value that cannot be used; the message is one line that names the setting."""
 
 
-Milliseconds = Annotated[float, Field(gt=0, le=3_600_000)]
-Seconds = Annotated[int, Field(ge=1, le=3_600)]
-Count = Annotated[int, Field(ge=1, le=100_000)]
-Connections = Annotated[int, Field(ge=4, le=100_000)]
-Threads = Annotated[int, Field(ge=1, le=1_024)]
-Bytes = Annotated[int, Field(ge=1_024, le=2**40)]
-Pixels = Annotated[int, Field(ge=1, le=PILLOW_MAX_PIXELS)]
-Canvas = Annotated[int, Field(ge=32, le=8_192, multiple_of=32)]
+@dataclass(frozen=True)
+class Metavar:
+    """What a value is called in the help of the command line."""
+
+    name: str
+
+
+Milliseconds = Annotated[float, Field(gt=0, le=3_600_000), Metavar("MS")]
+Seconds = Annotated[int, Field(ge=1, le=3_600), Metavar("S")]
+Count = Annotated[int, Field(ge=1, le=100_000), Metavar("COUNT")]
+ConnectionCount = Annotated[int, Field(ge=4, le=100_000), Metavar("COUNT")]
+Threads = Annotated[int, Field(ge=1, le=1_024), Metavar("COUNT")]
+Bytes = Annotated[int, Field(ge=1_024, le=2**40), Metavar("BYTES")]
+PixelCount = Annotated[int, Field(ge=1, le=PILLOW_MAX_PIXELS), Metavar("PIXELS")]
+CanvasMultiple = Annotated[int, Field(ge=32, le=8_192, multiple_of=32), Metavar("PIXELS")]
+Address = Annotated[str, Field(min_length=1), Metavar("ADDRESS")]
+Port = Annotated[int, Field(ge=0, le=65_535), Metavar("NUMBER")]
+Switch = Annotated[bool, Metavar("true|false")]
+File = Annotated[Path, Metavar("FILE")]
+Folder = Annotated[Path, Metavar("DIR")]
 Origin = Annotated[str, Field(pattern=r"^(\*|https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?)$")]
 
 
@@ -47,105 +62,123 @@ def _split(value: object) -> object:
 
 
 # NoDecode: what the environment gives is split at its commas, and is not JSON.
-Origins = Annotated[tuple[Origin, ...], NoDecode, BeforeValidator(_split)]
+Origins = Annotated[tuple[Origin, ...], NoDecode, BeforeValidator(_split), Metavar("ORIGIN,...")]
 
 
 class Settings(BaseSettings):
-    """What the service is told from outside; frozen once read."""
+    """What the service is told from outside; frozen once read.
 
-    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
+    The text under a field is its description, and what `--help` says of it, with its default behind it.
+    """
 
-    model: Path | None = Field(default=None, description="artifact to serve; the demo model if not given")
-    device: Device = Field(
-        default="auto",
-        description="where the model runs; auto is CUDA if it loads, else OpenVINO if it is installed, else the CPU",
-    )
-    precision: Precision = Field(
-        default="auto",
-        description=(
-            "what it is computed in; auto is what the file was exported as, except that OpenVINO computes a float32 "
-            "file's convolutions in bfloat16 where the processor has instructions for it: nearly twice as fast, but "
-            "scores move by up to 0.05; float32 is exact; float16 takes a file that was exported so"
-        ),
-    )
-    host: str = Field(default="127.0.0.1", min_length=1, description="address to listen on")
-    port: int = Field(default=8000, ge=0, le=65_535, description="port to listen on; 0 takes a free one")
-    metrics_host: str = Field(default="127.0.0.1", min_length=1, description="address of the port for metrics")
-    metrics_port: int = Field(
-        default=0,
-        ge=0,
-        le=65_535,
-        description="for /metrics alone, which needs no key there; 0 keeps it on the main port",
-    )
-    docs: bool = Field(default=True, description="serve the web page, /docs and /openapi.json")
-    log_level: LogLevel = Field(default="info", description="least severe log line that is written")
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    max_batch_size: Count = Field(default=8, description="images in one batch")
-    max_batch_pixels: Pixels = Field(default=12_000_000, description="of a batch, padding included; bounds memory")
-    max_queue_delay_ms: float = Field(
-        default=0,
-        ge=0,
-        le=10_000,
-        description="for company, if it would pay, while the engine is idle; 0 is not at all",
-    )
-    batch_timing_ms: float = Field(
-        default=3_000, ge=0, le=600_000, description="at the start, for timing batches; 0 fills all in order of arrival"
-    )
-    max_queue_size: Count = Field(default=64, description="requests taken beyond one full batch; others get 503")
-    retry_after_s: Seconds = Field(default=1, description="what Retry-After says on a 503")
+    model: File | None = None
+    """Run the model of this artifact. The default is the bundled demo model."""
+    device: Device = "auto"
+    """Run the model on this device; auto is CUDA if it loads, else OpenVINO if it is installed, else the CPU."""
+    precision: Precision = "auto"
+    """Compute the model in this precision; auto is the one that the file was exported in, except that OpenVINO computes
+    the convolutions of a float32 file in bfloat16 where the processor has instructions for it, which is nearly twice as
+    fast and moves scores by up to 0.05; float32 is exact; float16 takes a file that was exported in it.
+    """
+    host: Address = "127.0.0.1"
+    """Listen on this address."""
+    port: Port = 8000
+    """Listen on this port; 0 takes a free one."""
+    metrics_host: Address = "127.0.0.1"
+    """Listen on this address for metrics, if they have a port of their own."""
+    metrics_port: Port = 0
+    """Serve /metrics on this port, where it needs no key, and not on the main one; 0 leaves it there."""
+    docs: Switch = True
+    """Serve the web page, /docs and /openapi.json."""
+    log_level: LogLevel = "info"
+    """Write log lines of this severity and above."""
 
-    api_keys: SecretStr | None = Field(default=None, description="keys that let clients in, separated by commas")
-    api_keys_file: Path | None = Field(
-        default=None, description="file with one such key a line, read again when it changes"
-    )
-    admin_keys_file: Path | None = Field(
-        default=None, description="file with keys for POST /model/reload; without it the route is closed"
-    )
-    cors_origins: Origins = Field(
-        default=(), description="origins whose pages may use the service, separated by commas; * is any"
-    )
+    max_batch_size: Count = 8
+    """Run at most this many images in one batch."""
+    max_batch_pixels: PixelCount = 12_000_000
+    """Run at most this many pixels in one batch, padding included, which bounds its memory; an image that alone has
+    more runs alone.
+    """
+    max_queue_delay_ms: Annotated[float, Field(ge=0, le=10_000), Metavar("MS")] = 0
+    """Let a batch wait this many milliseconds for more images while the engine is free, if they would make it cheaper;
+    with 0 it never waits.
+    """
+    batch_timing_ms: Annotated[float, Field(ge=0, le=600_000), Metavar("MS")] = 3_000
+    """Spend about this many milliseconds at the start on timing batches, which tells what is worth batching; with 0
+    nothing is timed, and every batch is filled in order of arrival.
+    """
+    max_queue_size: Count = 64
+    """Accept this many requests beyond one full batch, and answer 503 to any more."""
+    retry_after_s: Seconds = 1
+    """Ask clients that get a 503 to come back after this many seconds (Retry-After)."""
 
-    max_connections: Connections = Field(
-        default=512, description="open at once; beyond, those that wait for a request are closed to make room"
-    )
-    header_timeout_ms: Milliseconds = Field(default=5_000, description="for headers to arrive; then closed")
-    body_timeout_ms: Milliseconds = Field(default=15_000, description="for an upload to arrive; then 408")
-    write_timeout_ms: Milliseconds = Field(default=30_000, description="for an answer to be read; then cut off")
-    request_timeout_ms: Milliseconds = Field(default=10_000, description="from upload to answer; then 504")
-    engine_stall_ms: Milliseconds = Field(
-        default=60_000, description="one batch; after that no longer ready, and requests get 503 at once"
-    )
-    engine_hang_exit_ms: float = Field(
-        default=300_000, ge=0, le=86_400_000, description="one batch; after that exit with code 4; 0 is never"
-    )
-    drain_timeout_ms: Milliseconds = Field(default=30_000, description="for accepted requests at shutdown")
-    keep_alive_timeout_s: Seconds = Field(default=5, description="how long an idle connection stays open")
+    api_keys: SecretStr | None = None
+    """Let only clients with one of these keys in; they are separated by commas."""
+    api_keys_file: File | None = None
+    """Let only clients with a key of this file in; it has one key a line and is read again when it changes."""
+    admin_keys_file: File | None = None
+    """Let clients with a key of this file use POST /model/reload, which is closed without it."""
+    cors_origins: Origins = ()
+    """Let pages of these origins use the service; they are separated by commas, and * is any origin. The default is
+    none.
+    """
 
-    max_header_bytes: Bytes = Field(default=32 * 2**10, description="a request's headers; more gets 431")
-    max_body_bytes: Bytes = Field(default=16 * 2**20, description="an upload; more gets 413")
-    max_buffered_bytes: Bytes = Field(default=256 * 2**20, description="uploads and answers in memory; more gets 503")
-    max_pixels: Pixels = Field(default=50_000_000, description="width x height of an image; more gets 413")
-    max_side: Pixels = Field(default=16_384, description="longer side of an image, in pixels; more gets 413")
+    max_connections: ConnectionCount = 512
+    """Keep at most this many connections open; for one more, the connection that has waited longest for its client is
+    closed.
+    """
+    header_timeout_ms: Milliseconds = 5_000
+    """Close a connection on which a request's headers take more milliseconds than this."""
+    body_timeout_ms: Milliseconds = 15_000
+    """Answer 408 to an upload that takes more milliseconds than this."""
+    write_timeout_ms: Milliseconds = 30_000
+    """Cut off a client that takes more milliseconds than this to read its answer."""
+    request_timeout_ms: Milliseconds = 10_000
+    """Answer 504 to a request that takes more milliseconds than this after its upload."""
+    engine_stall_ms: Milliseconds = 60_000
+    """Answer 503 to images and /health/ready while a batch has been in the engine for more milliseconds than this."""
+    engine_hang_exit_ms: Annotated[float, Field(ge=0, le=86_400_000), Metavar("MS")] = 300_000
+    """End the process with exit code 4 once one batch has been in the engine for this many milliseconds; with 0 it
+    never ends for that.
+    """
+    drain_timeout_ms: Milliseconds = 30_000
+    """Wait at most this many milliseconds at shutdown for the requests that were accepted."""
+    keep_alive_timeout_s: Seconds = 5
+    """Close a connection on which no request has come for this many seconds."""
 
-    reduced_decode: bool = Field(
-        default=False, description="decode large JPEGs at a fraction of their size; faster, and answers differ slightly"
-    )
+    max_header_bytes: Bytes = 32 * 2**10
+    """Answer 431 to a request whose headers have more bytes than this."""
+    max_body_bytes: Bytes = 16 * 2**20
+    """Answer 413 to an upload of more bytes than this."""
+    max_buffered_bytes: Bytes = 256 * 2**20
+    """Answer 503 where all uploads and answers in memory would have more bytes than this."""
+    max_pixels: PixelCount = 50_000_000
+    """Refuse an image of more pixels than this, width x height, with a 413."""
+    max_side: PixelCount = 16_384
+    """Refuse an image whose longer side has more pixels than this, with a 413."""
 
-    canvas_multiple: Canvas | None = Field(
-        default=None, description="pixels that the sides of a batch divide by; by default 32 on a CPU, 128 on a GPU"
-    )
-    gpu_memory_bytes: Bytes | None = Field(
-        default=None, description="the most that the model takes on a GPU; all there is by default"
-    )
-    tensorrt_cache: Path | None = Field(
-        default=None, description="folder that keeps what TensorRT builds, which takes minutes at each start without"
-    )
-    warm_up_ms: float = Field(
-        default=60_000, ge=0, le=3_600_000, description="at the start, for running every canvas once on a GPU"
-    )
+    reduced_decode: Switch = False
+    """Decode large JPEGs at a half, a quarter or an eighth of their size: faster, but answers change slightly."""
 
-    cpu_threads: Threads = Field(default_factory=available_cores, description="that decode and encode images")
-    engine_threads: Threads | None = Field(default=None, description="of the model on a CPU; all cores by default")
+    canvas_multiple: CanvasMultiple | None = None
+    """Make the sides of every batch multiples of this many pixels. The default is what the model needs, and on a GPU
+    128 if its padding is exact.
+    """
+    gpu_memory_bytes: Bytes | None = None
+    """Let the model take at most this many bytes of a GPU's memory. The default is all there are."""
+    tensorrt_cache: Folder | None = None
+    """Keep what TensorRT builds in this folder; without one it is built at each start, for minutes."""
+    warm_up_ms: Annotated[float, Field(ge=0, le=3_600_000), Metavar("MS")] = 60_000
+    """Spend about this many milliseconds at the start on running every size of canvas once on a GPU, which is slow the
+    first time; with 0 none is run.
+    """
+
+    cpu_threads: Threads = Field(default_factory=available_cores)
+    """Decode images and make answers in this many threads. The default is one for each core."""
+    engine_threads: Threads | None = None
+    """Run the model on a CPU in this many threads. The default is one for each core."""
 
     @model_validator(mode="after")
     def _one_upload_fits(self) -> Self:
@@ -193,4 +226,39 @@ def _first_problem(error: ValidationError) -> str:
 def name_of(field: str) -> str:
     """What a setting is called outside: its environment variable, and its flag where it has one."""
     variable = f"{ENV_PREFIX}{field.upper()}"
-    return variable if field in SECRETS else f"{variable} (--{field.replace('_', '-')})"
+    return variable if field in SECRETS else f"{variable} ({_flag(field)})"
+
+
+def add_option(options: argparse._ActionsContainer, field: str) -> None:
+    """Add the flag of a setting to a parser or to a group of one; `given_settings` finds what was given by it."""
+    hint, info = get_type_hints(Settings, include_extras=True)[field], Settings.model_fields[field]
+    is_default_told = info.default not in (None, ()) and info.default_factory is None
+    default = f" The default is {_text(info.default)}." if is_default_told else ""
+    options.add_argument(
+        _flag(field),
+        default=argparse.SUPPRESS,
+        choices=get_args(hint) if get_origin(hint) is Literal else None,
+        metavar=next(_metavars(hint), None),
+        help=" ".join(f"{info.description}{default}".split()),
+    )
+
+
+def given_settings(args: argparse.Namespace) -> dict[str, str]:
+    """The settings among parsed arguments, as `read_settings` takes them."""
+    return {name: value for name, value in vars(args).items() if name in Settings.model_fields}
+
+
+def _flag(field: str) -> str:
+    return f"--{field.replace('_', '-')}"
+
+
+def _text(default: object) -> str:
+    return str(default).lower() if isinstance(default, bool) else str(default)
+
+
+def _metavars(hint: Any) -> Iterator[str]:
+    for part in get_args(hint):
+        if isinstance(part, Metavar):
+            yield part.name
+        else:
+            yield from _metavars(part)

@@ -11,6 +11,7 @@ from model.data.coco_panoptic import CocoPanoptic
 from model.runtime.categories import Category
 
 KINDS = ("shapes", "coco", "coco-panoptic")
+KINDS_IN_WORDS = "things (coco), or things and stuff (coco-panoptic, and shapes, which `detr shapes` writes)"
 
 
 def instances_file(root: Path, split: str) -> Path:

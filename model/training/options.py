@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from model.data.folders import KINDS
+from model.data.folders import KINDS, KINDS_IN_WORDS
 from model.network.config import PRESETS
 from model.training.config import RECIPES, Precision, Recipe, Schedule, Stage, TrainConfig, default_recipe
 from model.training.freezing import PARTS
@@ -98,13 +98,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data",
         choices=KINDS,
         required=True,
-        help="Read this kind of data set: things (coco), or things and stuff (coco-panoptic, and shapes, which "
-        "`detr shapes` writes).",
+        help=f"Read this kind of data set: {KINDS_IN_WORDS}.",
     )
     parser.add_argument("--root", type=Path, required=True, metavar="DIR", help="Read the data set in this folder.")
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="Write checkpoints, log and samples to this folder."
     )
+    _add_start_arguments(parser)
+    for name, (meaning, options) in _SETTINGS.items():
+        option = f"--{name.replace('_', '-')}"
+        help_text = f"{meaning} The default is the recipe's."
+        parser.add_argument(option, default=argparse.SUPPRESS, help=help_text, **options)
+    _add_run_arguments(parser)
+
+
+def _add_start_arguments(parser: argparse.ArgumentParser) -> None:
     recipes = ", ".join(f"{name} ({recipe.summary})" for name, recipe in RECIPES.items())
     parser.add_argument(
         "--recipe",
@@ -148,10 +156,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PIXELS",
         help="Keep the longer side of resized pictures to this. The default is the network's.",
     )
-    for name, (meaning, options) in _SETTINGS.items():
-        option = f"--{name.replace('_', '-')}"
-        help_text = f"{meaning} The default is the recipe's."
-        parser.add_argument(option, default=argparse.SUPPRESS, help=help_text, **options)
+
+
+def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--samples",
         type=int,

@@ -32,7 +32,7 @@ from service.bench.report import (
 from service.bench.running_service import BenchError, check_service, metrics_text
 from service.bench.server_process import ServerError, detr_service
 from service.http.paths import DETECT, SEGMENT
-from service.settings import Settings, SettingsError
+from service.settings import SettingsError, add_option, given_settings
 
 # Settings of the service that can be given for a model file, and their options.
 _PASSED_ON = ("device", "precision", "engine_threads", "max_batch_size")
@@ -64,32 +64,89 @@ class Load:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `detr bench`."""
-    parser.add_argument("what", metavar="URL|FILE", help="a running service, or an artifact to start one with")
-    parser.add_argument("--task", choices=get_args(Kind), default="detect", help="(default: %(default)s)")
-    parser.add_argument("--threshold", type=float, help="score to pass; the model's own default if not given")
-    parser.add_argument("--images", type=Path, metavar="DIR", help="pictures to send; synthetic ones if not given")
     parser.add_argument(
-        "--scale", type=_positive, default=1.0, help="of synthetic pictures: 1 is COCO's sizes (default: %(default)s)"
+        "what",
+        metavar="URL|FILE",
+        help="Measure the service at this URL, http://HOST:PORT, or one that is started with this artifact.",
+    )
+    parser.add_argument(
+        "--task",
+        choices=get_args(Kind),
+        default="detect",
+        help="Ask for detections or for segments. The default is %(default)s.",
+    )
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        metavar="SCORE",
+        help="Ask for what scores above this, from 0 to 1. The default is the model's own.",
+    )
+    _add_load_arguments(parser)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="Write the figures to this file as well.")
+    service = parser.add_argument_group("settings of the service that is started with a FILE")
+    for name in _PASSED_ON:
+        add_option(service, name)
+    parser.set_defaults(run=run)
+
+
+def _add_load_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--images",
+        type=Path,
+        metavar="DIR",
+        help="Send the pictures in this folder. The default is to send synthetic ones, of the sizes that COCO has.",
+    )
+    parser.add_argument(
+        "--scale",
+        type=_positive,
+        default=1.0,
+        metavar="FACTOR",
+        help="Multiply the sides of synthetic pictures by this. The default is %(default)s.",
     )
     load = parser.add_mutually_exclusive_group()
-    load.add_argument("--clients", type=_count, default=8, help="requests always in flight (default: %(default)s)")
-    load.add_argument("--rate", type=_positive, help="requests a second instead, whether or not they are answered")
-    parser.add_argument("--seconds", type=_positive, default=10.0, help="to measure (default: %(default)s)")
-    parser.add_argument("--warmup", type=float, default=2.0, help="seconds before that (default: %(default)s)")
-    parser.add_argument(
-        "--deadline-ms", type=_positive, default=math.inf, help="latency of a good answer; any if not given"
+    load.add_argument(
+        "--clients",
+        type=_count,
+        default=8,
+        metavar="COUNT",
+        help="Keep this many requests in flight. The default is %(default)s.",
+    )
+    load.add_argument(
+        "--rate",
+        type=_positive,
+        metavar="COUNT",
+        help="Send this many requests a second instead, whether or not earlier ones are answered.",
     )
     parser.add_argument(
-        "--header", action="append", default=[], type=_header, metavar="'NAME: VALUE'", help="to send too"
+        "--seconds",
+        type=_positive,
+        default=10.0,
+        metavar="S",
+        help="Measure for this many seconds. The default is %(default)s.",
     )
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures here as well")
-    for name in _PASSED_ON:
-        if name in Settings.model_fields:
-            described = Settings.model_fields[name].description
-            parser.add_argument(
-                f"--{name.replace('_', '-')}", metavar="VALUE", help=f"of a FILE's service: {described}"
-            )
-    parser.set_defaults(run=run)
+    parser.add_argument(
+        "--warmup",
+        type=float,
+        default=2.0,
+        metavar="S",
+        help="Send requests for this many seconds before the measurement. The default is %(default)s.",
+    )
+    parser.add_argument(
+        "--deadline-ms",
+        type=_positive,
+        default=math.inf,
+        metavar="MS",
+        help="Count an answer as good (goodput) if it takes at most this many milliseconds. The default is "
+        "%(default)s, with which every answer is good.",
+    )
+    parser.add_argument(
+        "--header",
+        action="append",
+        default=[],
+        type=_header,
+        metavar="'NAME: VALUE'",
+        help="Send this header with every request; the option may be given several times.",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -108,9 +165,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _bench_url(args: argparse.Namespace) -> dict[str, Any]:
-    given = [name for name in _PASSED_ON if getattr(args, name, None) is not None]
-    if given:
-        raise BenchError(f"--{given[0].replace('_', '-')} needs a model file, not a URL; a running service has its own")
+    for name in given_settings(args):
+        option = f"--{name.replace('_', '-')}"
+        raise BenchError(f"{option} needs a model file, not a URL; a running service has its own")
     try:
         target = Target.of(args.what)
     except ValueError as error:
@@ -123,8 +180,7 @@ def _bench_url(args: argparse.Namespace) -> dict[str, Any]:
 
 def _bench_file(args: argparse.Namespace) -> dict[str, Any]:
     pictures = _pictures(args)
-    settings = {name: str(value) for name in _PASSED_ON if (value := getattr(args, name, None)) is not None}
-    settings["model"] = args.what
+    settings = given_settings(args) | {"model": args.what}
     with bare_engine(settings, pictures, args.task, args.threshold) as engine:
         times, batch_size = engine.seconds(seconds=args.seconds), engine.batch_size
     limit = batch_size * len(times) / sum(times)

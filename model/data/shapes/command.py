@@ -205,16 +205,18 @@ def write_shapes(root: Path, images: Mapping[str, int], size: int, seed: int, wo
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `detr shapes`."""
-    parser.add_argument("root", type=Path, metavar="DIR", help="folder to write the data set to")
+    parser.add_argument("root", type=Path, metavar="DIR", help="Write the data set to this folder.")
     options = {
-        "--train": (10_000, "training scenes"),
-        "--val": (500, "validation scenes"),
-        "--size": (128, "pixels on the short side"),
-        "--seed": (0, "family of scenes"),
-        "--workers": (2, "processes that draw"),
+        "--train": (10_000, "COUNT", "Draw this many training scenes."),
+        "--val": (500, "COUNT", "Draw this many validation scenes."),
+        "--size": (128, "PIXELS", "Make the short side of every picture this long."),
+        "--seed": (0, "NUMBER", "Choose the family of scenes; the same number draws the same scenes."),
+        "--workers": (2, "COUNT", "Draw in this many processes."),
     }
-    for option, (default, meaning) in options.items():
-        parser.add_argument(option, type=int, default=default, help=f"{meaning} (default: {default})")
+    for option, (default, metavar, meaning) in options.items():
+        parser.add_argument(
+            option, type=int, default=default, metavar=metavar, help=f"{meaning} The default is {default}."
+        )
 
 
 def run(args: argparse.Namespace) -> None:
