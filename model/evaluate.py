@@ -15,11 +15,11 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from model.checkpoint import CheckpointError, read_checkpoint
 from model.data.evaluation_set import EvaluationBatch, EvaluationSet, collate_evaluation
-from model.data.folders import KINDS, KINDS_IN_WORDS, open_dataset
-from model.evaluation.evaluator import Evaluator, Result
+from model.data.folders import DATASET_KINDS, DATASET_KINDS_IN_WORDS, open_dataset
+from model.evaluation.evaluator import EvaluationResult, Evaluator
 from model.evaluation.report import write_report
-from model.evaluation.table import table
-from model.export import describe
+from model.evaluation.table import figures_table
+from model.export import metadata_of
 from model.exporting.served_network import ServedNetwork
 from model.exporting.torch_engine import TorchEngine, torch_device
 from model.network.build import build_model
@@ -32,7 +32,7 @@ from model.runtime.engines.opening import open_engine
 from model.runtime.engines.precision import PRECISIONS
 
 
-class Loaded(NamedTuple):
+class LoadedModel(NamedTuple):
     """What is evaluated."""
 
     engine: Engine
@@ -50,9 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--data",
-        choices=KINDS,
+        choices=DATASET_KINDS,
         required=True,
-        help=f"Read this kind of data set: {KINDS_IN_WORDS}.",
+        help=f"Read this kind of data set: {DATASET_KINDS_IN_WORDS}.",
     )
     parser.add_argument("--root", type=Path, required=True, metavar="DIR", help="Read the data set in this folder.")
     parser.add_argument(
@@ -113,12 +113,12 @@ def evaluate_as_told(args: argparse.Namespace) -> None:
     for out in (args.json and args.json.parent, args.report and args.report.parent):
         if out and not out.is_dir():  # said before the pictures are seen, not after
             raise FileNotFoundError(f"there is no folder {out}")
-    loaded = load(args.model, args.device, args.precision)
+    loaded = load_model(args.model, args.device, args.precision)
     evaluator = evaluate(
         loaded, args.data, args.root, args.split, batch_size=args.batch_size, workers=args.workers, notes=sys.stderr
     )
     result = evaluator.result()
-    print(table(result, per_class=args.per_class))
+    print(figures_table(result, per_class=args.per_class))
     if args.json:
         record = to_record(result, per_class=args.per_class)
         args.json.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
@@ -126,23 +126,23 @@ def evaluate_as_told(args: argparse.Namespace) -> None:
         print(f"\nwrote {write_report(args.report, loaded.engine, loaded.metadata, evaluator, args.split)}")
 
 
-def load(path: Path, device: str = "auto", precision: str = "auto") -> Loaded:
+def load_model(path: Path, device: str = "auto", precision: str = "auto") -> LoadedModel:
     """An artifact, or a checkpoint in torch, on a device. Raises what reading either raises, and DeviceError."""
     if path.suffix == ".onnx":
         artifact = read_artifact(path)
-        return Loaded(open_engine(artifact, device, precision=precision), artifact.metadata)
+        return LoadedModel(open_engine(artifact, device, precision=precision), artifact.metadata)
     device = torch_device(device)
     if precision not in ("auto", "float32"):
         raise DeviceError(f"a checkpoint is evaluated in float32; export it to evaluate it in {precision}")
     checkpoint = read_checkpoint(path)
     network = build_model(checkpoint.config)
     network.load_state_dict(checkpoint.state_dict)
-    metadata = describe(checkpoint, checkpoint.config, network, path.resolve().stem)
-    return Loaded(TorchEngine(ServedNetwork(network), device), metadata)
+    metadata = metadata_of(checkpoint, checkpoint.config, network, path.resolve().stem)
+    return LoadedModel(TorchEngine(ServedNetwork(network), device), metadata)
 
 
 def evaluate(
-    loaded: Loaded,
+    loaded: LoadedModel,
     kind: str,
     root: Path,
     split: str,
@@ -174,7 +174,7 @@ def evaluate(
         mask_stride=metadata.mask_stride,
     )
     if notes:
-        for line in renamed(metadata.categories, data.categories):
+        for line in renamed_classes(metadata.categories, data.categories):
             print(line, file=notes)
     batches = DataLoader(
         EvaluationSet(data, metadata.resize),
@@ -197,7 +197,7 @@ def by_aspect_ratio(sizes: Sequence[tuple[int, int]]) -> list[int]:
     return sorted(range(len(sizes)), key=lambda index: sizes[index][1] / sizes[index][0])
 
 
-def renamed(of_model: Sequence[Category], of_data: Sequence[Category]) -> list[str]:
+def renamed_classes(of_model: Sequence[Category], of_data: Sequence[Category]) -> list[str]:
     """A line for people where ids that model and data share have other names: they may be other classes."""
     names = {category.id: category.name for category in of_data}
     odd = [c for c in of_model if c.id in names and c.name.casefold() != names[c.id].casefold()]
@@ -208,7 +208,7 @@ def renamed(of_model: Sequence[Category], of_data: Sequence[Category]) -> list[s
     return [f"classes are matched by id, but {first}{others}"]
 
 
-def to_record(result: Result, *, per_class: bool) -> dict[str, Any]:
+def to_record(result: EvaluationResult, *, per_class: bool) -> dict[str, Any]:
     """The figures as JSON: by name and, if asked for, `per_class`, a list by category id."""
     record: dict[str, Any] = dict(result.figures)
     if per_class:

@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> None:
     except (CheckpointError, NamesError, ParityError, ArtifactError, ValueError, OSError) as error:
         raise SystemExit(f"detr export: {error}") from error
     for name, worst in report.worst.items():
-        print(f"{name}: torch and ONNX Runtime, alone and in company, differ by at most {worst:.1e} of the spread")
+        print(f"{name}: torch and ONNX Runtime, alone and in a batch, differ by at most {worst:.1e} of the spread")
     print(f"wrote {args.out} ({args.out.stat().st_size / 1e6:.1f} MB)")
 
 
@@ -102,7 +102,7 @@ def export(
     config = replace(checkpoint.config, padding=padding)  # type: ignore[arg-type]
     network = build_model(config)
     metadata = replace(
-        describe(checkpoint, config, network, name or out.stem),
+        metadata_of(checkpoint, config, network, name or out.stem),
         precision=precision,  # type: ignore[arg-type]  # the metadata check it
     )
     network.load_state_dict(checkpoint.state_dict)
@@ -120,7 +120,7 @@ def export(
     return write_proved(out, proto, metadata, golden_sample(served), proof)
 
 
-def describe(checkpoint: Checkpoint, config: ModelConfig, network: DETR | DETRsegm, name: str) -> Metadata:
+def metadata_of(checkpoint: Checkpoint, config: ModelConfig, network: DETR | DETRsegm, name: str) -> Metadata:
     """What the artifact will say of itself; `network` is what `config` builds."""
     provenance: dict[str, Any] = {
         **checkpoint.provenance,

@@ -11,12 +11,12 @@ from typing import Any
 
 import onnxruntime
 
-from model.data.folders import KINDS, KINDS_IN_WORDS
+from model.data.folders import DATASET_KINDS, DATASET_KINDS_IN_WORDS
 from model.exporting.proved_artifact import write_proved
 from model.quantization.int8_graph import golden_of, int8_graph
 from model.quantization.judge import JUDGED, AccuracyError, Judge
 from model.quantization.pictures import choose_pictures
-from model.quantization.plan import PARTS, Part
+from model.quantization.plan import QUANTIZABLE_PARTS, NetworkPart
 from model.runtime.answers.detections import OutputError
 from model.runtime.artifact.file import Artifact, ArtifactError, read_artifact
 from model.runtime.engines.device_errors import DeviceError
@@ -49,11 +49,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--parts",
         nargs="+",
-        choices=PARTS,
-        default=PARTS[:1],
+        choices=QUANTIZABLE_PARTS,
+        default=QUANTIZABLE_PARTS[:1],
         metavar="PART",
-        help=f"Compute these parts of the network in int8: {', '.join(PARTS)}. With more than the backbone, an answer "
-        "depends on its batch by int8's rounding. The default is backbone.",
+        help=f"Compute these parts of the network in int8: {', '.join(QUANTIZABLE_PARTS)}. With more than the backbone, an "
+        "answer depends on its batch by int8's rounding. The default is backbone.",
     )
     _add_accuracy_arguments(parser)
 
@@ -61,8 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_accuracy_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data",
-        choices=KINDS,
-        help=f"Measure the accuracy on this kind of data set: {KINDS_IN_WORDS}.",
+        choices=DATASET_KINDS,
+        help=f"Measure the accuracy on this kind of data set: {DATASET_KINDS_IN_WORDS}.",
     )
     parser.add_argument(
         "--root",
@@ -124,7 +124,7 @@ def quantize(
     images: Path,
     out: Path,
     pictures: int = 300,
-    parts: Collection[Part] = PARTS[:1],
+    parts: Collection[NetworkPart] = QUANTIZABLE_PARTS[:1],
     judge: Judge | None = None,
 ) -> None:
     """Write the int8 artifact of a float32 one, calibrated on pictures of a folder, if the judge lets it pass.
@@ -160,7 +160,7 @@ def quantize(
     print(f"wrote {out} ({sizes[1]:.1f} MB; {source.name} has {sizes[0]:.1f} MB)")
 
 
-def _how(artifact: Artifact, pictures: int, counts: dict[Part, int]) -> dict[str, Any]:
+def _how(artifact: Artifact, pictures: int, counts: dict[NetworkPart, int]) -> dict[str, Any]:
     """For the metadata: what was quantised, from what and with what."""
     return {
         "float32_sha256": artifact.digest,

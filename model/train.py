@@ -26,7 +26,7 @@ from model.runtime.preprocess import ResizeRule
 from model.training.config import Recipe, TrainConfig
 from model.training.data import TrainingData
 from model.training.fitting import Hardware, fit
-from model.training.initial import Start, start
+from model.training.initial import StartingNetwork, starting_network
 from model.training.log import read_log
 from model.training.module import TrainingModule
 from model.training.options import add_arguments, read_recipe
@@ -56,7 +56,7 @@ def say(line: str) -> None:
 
 
 @dataclass(frozen=True)
-class Data:
+class DataSplits:
     """What is learnt from and, where there are annotations for it, what is validated with."""
 
     train: CocoDataset
@@ -100,25 +100,25 @@ def train(args: argparse.Namespace) -> Path:
     return path
 
 
-def open_data(args: argparse.Namespace, config: TrainConfig) -> Data:
+def open_data(args: argparse.Namespace, config: TrainConfig) -> DataSplits:
     """The pictures of the folder. Raises what data sets raise, and ValueError where the splits differ in classes."""
     masks = config.stage != "detection"
     train_data = open_dataset(args.data, args.root, "train", masks=masks)
     file = (instances_file if args.data == "coco" else panoptic_file)(args.root, "val")
     if not config.evaluate_every:
-        return Data(train_data, None)
+        return DataSplits(train_data, None)
     if not file.is_file():
         say(f"there is no {file}: nothing is validated on the way")
-        return Data(train_data, None)
+        return DataSplits(train_data, None)
     val_data = open_dataset(args.data, args.root, "val", masks=masks)
     check_categories(train_data, val_data)
-    return Data(train_data, val_data)
+    return DataSplits(train_data, val_data)
 
 
-def begin(args: argparse.Namespace, recipe: Recipe, data: CocoDataset) -> Start:
+def begin(args: argparse.Namespace, recipe: Recipe, data: CocoDataset) -> StartingNetwork:
     """The network that the options and the recipe start from, for the classes of the data."""
     weights = args.backbone_weights or (None if args.init else recipe.backbone_weights)
-    return start(
+    return starting_network(
         categories=data.categories,
         stage=recipe.config.stage,
         preset=args.preset or (None if args.init else recipe.preset),
@@ -140,7 +140,7 @@ def check(loaders: TrainingData, queries: int) -> None:
     say(str(loaders.padding()))
 
 
-def open_evaluator(args: argparse.Namespace, data: Data, begun: Start) -> Evaluator | None:
+def open_evaluator(args: argparse.Namespace, data: DataSplits, begun: StartingNetwork) -> Evaluator | None:
     """What judges the validation pictures, if there are any."""
     if data.val is None:
         return None
@@ -156,7 +156,7 @@ def open_evaluator(args: argparse.Namespace, data: Data, begun: Start) -> Evalua
 
 
 def describe_run(
-    args: argparse.Namespace, recipe: str, module: TrainingModule, begun: Start, figures: dict[str, float]
+    args: argparse.Namespace, recipe: str, module: TrainingModule, begun: StartingNetwork, figures: dict[str, float]
 ) -> dict[str, Any]:
     """The provenance of weights: how to make them again, from what, how long it took, and how good they are."""
     return {

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.runtime.answers.detections import OutputError, detect
+from model.runtime.answers.detections import OutputError, detections_of
 from model.runtime.answers.overlay import draw_detections, draw_panoptic
 from model.runtime.artifact.file import ArtifactError
 from model.runtime.decode import ImageError, ImageLimits, decode
@@ -127,7 +127,7 @@ def predict(
     if task == "detect":
         threshold = metadata.detect_threshold if threshold is None else threshold
         outputs = _infer(model, prepared, NO_MASKS)
-        found = detect(outputs.pred_logits, outputs.pred_boxes, prepared.orig_size, threshold)
+        found = detections_of(outputs.pred_logits, outputs.pred_boxes, prepared.orig_size, threshold)
         answer = detect_response(metadata, prepared.orig_size, found).model_dump(mode="json")
         return answer, draw_detections(image, found, metadata.categories) if draw else None
     threshold = metadata.segment_threshold if threshold is None else threshold

@@ -2,6 +2,6 @@
 
 from model.checkpoint.own import save_checkpoint
 from model.checkpoint.reading import read_checkpoint
-from model.checkpoint.strict import Checkpoint, CheckpointError, check_state, describe
+from model.checkpoint.strict import Checkpoint, CheckpointError, check_state, describe_network
 
-__all__ = ["Checkpoint", "CheckpointError", "check_state", "describe", "read_checkpoint", "save_checkpoint"]
+__all__ = ["Checkpoint", "CheckpointError", "check_state", "describe_network", "read_checkpoint", "save_checkpoint"]

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from model.checkpoint.strict import CheckpointError
 
-Replacement = str | Callable[[re.Match[str]], str]
+_Replacement = str | Callable[[re.Match[str]], str]
 
 # Applied to every key in this order. `(detr\.)?` is the prefix that both sides give the detector inside a
 # segmentation model.
-_RULES: tuple[tuple[str, Replacement], ...] = (
+_RULES: tuple[tuple[str, _Replacement], ...] = (
     (r"^(detr\.)?class_labels_classifier\.", r"\1class_embed."),
     (r"^(detr\.)?bbox_predictor\.", r"\1bbox_embed."),
     (r"^(detr\.)?model\.", r"\1"),

@@ -13,12 +13,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from model.checkpoint.files import sha256_of
-from model.checkpoint.strict import Checkpoint, CheckpointError, check_count, check_state, describe
+from model.checkpoint.strict import Checkpoint, CheckpointError, check_count, check_state, describe_network
 from model.network.config import ModelConfig
 from model.runtime.categories import Category
 
-METADATA_KEY = "detr"
-FORMAT_VERSION = 1
+CHECKPOINT_METADATA_KEY = "detr"
+CHECKPOINT_FORMAT_VERSION = 1
 
 
 def save_checkpoint(
@@ -36,7 +36,7 @@ def save_checkpoint(
     if categories is not None:
         check_count(categories, config)
     header = {
-        "format_version": FORMAT_VERSION,
+        "format_version": CHECKPOINT_FORMAT_VERSION,
         "config": dataclasses.asdict(config),
         "categories": categories and [dataclasses.asdict(category) for category in categories],
         "provenance": dict(provenance),
@@ -45,7 +45,7 @@ def save_checkpoint(
     tensors = {key: tensor.detach().cpu().clone().contiguous() for key, tensor in model_state.items()}
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
-        save_file(tensors, partial, {METADATA_KEY: json.dumps(header)})
+        save_file(tensors, partial, {CHECKPOINT_METADATA_KEY: json.dumps(header)})
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -55,9 +55,9 @@ def own_checkpoint(path: Path, header: str, weights: dict[str, Tensor]) -> Check
     """The checkpoint with this header, a JSON text; CheckpointError naming what is wrong with it."""
     try:
         content = json.loads(header)
-        if content["format_version"] != FORMAT_VERSION:
+        if content["format_version"] != CHECKPOINT_FORMAT_VERSION:
             version = content["format_version"]
-            raise CheckpointError(f"its format version is {version}; this program reads {FORMAT_VERSION}")
+            raise CheckpointError(f"its format version is {version}; this program reads {CHECKPOINT_FORMAT_VERSION}")
         config = _config(content["config"])
         named = content["categories"]
         categories = None if named is None else tuple(_category(fields) for fields in named)
@@ -66,7 +66,7 @@ def own_checkpoint(path: Path, header: str, weights: dict[str, Tensor]) -> Check
         raise CheckpointError(f"its header is broken: {error}") from error
     if categories is not None:
         check_count(categories, config)
-    notes = ("a checkpoint of this project", f"its header says: {describe(config)}")
+    notes = ("a checkpoint of this project", f"its header says: {describe_network(config)}")
     return Checkpoint(weights, config, categories, path.name, sha256_of(path), provenance, notes)
 
 

@@ -17,8 +17,8 @@ from model.checkpoint import published
 from model.checkpoint.files import as_weights, load_pickle, load_safetensors, sha256_of
 from model.checkpoint.hugging_face import has_native_backbone, published_state
 from model.checkpoint.hugging_face_config import categories_of, check_against, read_config
-from model.checkpoint.own import METADATA_KEY, own_checkpoint
-from model.checkpoint.strict import Checkpoint, CheckpointError, check_count, check_state, describe
+from model.checkpoint.own import CHECKPOINT_METADATA_KEY, own_checkpoint
+from model.checkpoint.strict import Checkpoint, CheckpointError, check_count, check_state, describe_network
 from model.checkpoint.structure import disagreements, infer_config
 from model.network.config import PRESETS, ModelConfig
 from model.runtime.categories import Category
@@ -67,8 +67,8 @@ def _read(path: Path, preset: str | None) -> Checkpoint:
         is_published = path.suffix != ".bin" or not hugging_face
         return _published(path, preset) if is_published else _hugging_face(path, load_pickle(path))
     header, tensors = load_safetensors(path)
-    if METADATA_KEY in header:
-        return own_checkpoint(path, header[METADATA_KEY], as_weights(tensors)[0])
+    if CHECKPOINT_METADATA_KEY in header:
+        return own_checkpoint(path, header[CHECKPOINT_METADATA_KEY], as_weights(tensors)[0])
     if hugging_face:
         return _hugging_face(path, tensors)
     raise CheckpointError("it has neither this project's header nor transformers' config.json beside it")
@@ -83,7 +83,7 @@ def _hugging_face(file: Path, loaded: Mapping[str, Any]) -> Checkpoint:
     check_against(config_json, config)
     categories, category_note = categories_of(config_json, config.num_classes, config.masks)
     first = f"a Hugging Face model with {'transformers' if native else 'timm'} names for its backbone"
-    said = f"config.json and the shapes say: {describe(config)}"
+    said = f"config.json and the shapes say: {describe_network(config)}"
     all_notes = (first, said, *config_notes, *notes, category_note)
     return Checkpoint(weights, config, categories, file.resolve().parent.name, sha256_of(file), {}, all_notes)
 
@@ -103,7 +103,7 @@ def _published(path: Path, preset: str | None) -> Checkpoint:
     notes = [
         "a checkpoint with the published names",
         base_note,
-        f"keys and shapes say: {describe(config)}",
+        f"keys and shapes say: {describe_network(config)}",
         *notes,
         f"categories: {who}, by the class count {config.num_classes}",
     ]

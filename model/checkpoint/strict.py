@@ -53,7 +53,7 @@ def check_state(state: Mapping[str, Tensor], config: ModelConfig) -> None:
     except ValueError as error:
         raise CheckpointError(f"its network cannot be built: {error}") from error
     if report := faults(state, expected):
-        raise CheckpointError(f"it does not fit {describe(config)}: {report}")
+        raise CheckpointError(f"it does not fit {describe_network(config)}: {report}")
 
 
 def faults(
@@ -80,7 +80,7 @@ def check_count(categories: tuple[Category, ...], config: ModelConfig) -> None:
         raise CheckpointError(f"there are {len(categories)} category names for {config.num_classes} classes")
 
 
-def describe(config: ModelConfig) -> str:
+def describe_network(config: ModelConfig) -> str:
     """The structure in a line, for people."""
     task = "panoptic segmentation" if config.masks else "detection"
     backbone = f"{config.backbone} with dilation (DC5)" if config.dilation else config.backbone

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from model.data.coco_dataset import CocoDataset
-from model.data.coco_files import ImageRecord, Target, class_index, class_indices, field, read_annotations
-from model.data.instance_masks import Segmentation, decode_mask, read_segmentation
+from model.data.coco_files import ImageRecord, Target, class_index, class_indices, field_of, read_annotations
+from model.data.instance_masks import MaskAnnotation, decode_mask, read_segmentation
 from model.data.mask_layers import MaskLayers, layers_of
 from model.data.objects import BoxXywh, Objects, boxes_xywh_to_xyxy, read_box
 from model.data.targets import make_target
@@ -20,7 +20,7 @@ class _Instance(NamedTuple):
 
     label: int
     box_xywh: BoxXywh
-    segmentation: Segmentation | None  # None where masks are not asked for
+    segmentation: MaskAnnotation | None  # None where masks are not asked for
 
 
 class CocoDetection(CocoDataset):
@@ -65,9 +65,9 @@ class CocoDetection(CocoDataset):
         found: list[list[_Instance]] = [[] for _ in self.records]
         crowds = 0
         for entry in entries:
-            where = f"{self.annotations}: annotation {field(entry, 'id', f'{self.annotations}: an annotation')}"
-            label = class_index(indices, field(entry, "category_id", where), where)
-            image_id = field(entry, "image_id", where)
+            where = f"{self.annotations}: annotation {field_of(entry, 'id', f'{self.annotations}: an annotation')}"
+            label = class_index(indices, field_of(entry, "category_id", where), where)
+            image_id = field_of(entry, "image_id", where)
             if image_id not in positions:
                 raise ValueError(f"{where} belongs to image {image_id}, which is not in the file")
             box = read_box(entry, where)

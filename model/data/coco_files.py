@@ -62,12 +62,12 @@ def read_annotations(path: Path) -> dict[str, Any]:
 
 
 def _refuse_odd_ids(entries: list[dict[str, Any]], where: str) -> None:
-    for id_, count in Counter(field(entry, "id", where) for entry in entries).items():
+    for id_, count in Counter(field_of(entry, "id", where) for entry in entries).items():
         if type(id_) is not int or count > 1:
             raise ValueError(f"{where} {id_!r} " + ("is listed twice" if count > 1 else "must have a number as its id"))
 
 
-def field(entry: Any, name: str, where: str) -> Any:
+def field_of(entry: Any, name: str, where: str) -> Any:
     """A field of an entry; ValueError naming the place if there is none."""
     if not isinstance(entry, dict) or name not in entry:
         raise ValueError(f"{where} has no {name}")
@@ -80,7 +80,7 @@ def read_categories(content: dict[str, Any]) -> tuple[Category, ...]:
     return tuple(
         Category(
             id=int(category["id"]),
-            name=str(field(category, "name", f"category {category['id']}")),
+            name=str(field_of(category, "name", f"category {category['id']}")),
             isthing=bool(category.get("isthing", True)),  # instance annotations are of things only
             color=_color(category.get("color"), index),
         )
@@ -102,10 +102,10 @@ def read_records(content: dict[str, Any], path: Path) -> tuple[ImageRecord, ...]
 
 def _record(image: dict[str, Any], path: Path) -> ImageRecord:
     where = f"{path}: image {image['id']}"
-    height, width = field(image, "height", where), field(image, "width", where)
+    height, width = field_of(image, "height", where), field_of(image, "width", where)
     if not all(type(side) is int and side > 0 for side in (height, width)):
         raise ValueError(f"{where} has height {height!r} and width {width!r}: they must be whole pixels, 1 or more")
-    return ImageRecord(int(image["id"]), str(field(image, "file_name", where)), height, width)
+    return ImageRecord(int(image["id"]), str(field_of(image, "file_name", where)), height, width)
 
 
 def class_indices(categories: Sequence[Category]) -> dict[int, int]:

@@ -16,7 +16,7 @@ from model.data.coco_files import (
     Target,
     class_index,
     class_indices,
-    field,
+    field_of,
     read_annotations,
     read_image,
 )
@@ -61,7 +61,7 @@ class CocoPanoptic(CocoDataset):
         self.segments = segments if segments is not None else annotations.with_suffix("")
         self._isthing = torch.tensor([category.isthing for category in self.categories])
         entries = self._entries(content["annotations"])
-        self._png_names = [str(field(entry, "file_name", self._where(entry))) for entry in entries]
+        self._png_names = [str(field_of(entry, "file_name", self._where(entry))) for entry in entries]
         indices = class_indices(self.categories)
         found = [self._read_segments(entry, indices) for entry in entries]
         crowds = sum(len(entry["segments_info"]) for entry in entries) - sum(len(segments) for segments in found)
@@ -70,7 +70,7 @@ class CocoPanoptic(CocoDataset):
 
     def _entries(self, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The entry of every picture, in the order of `records`."""
-        by_image = {field(entry, "image_id", f"{self.annotations}: an annotation"): entry for entry in entries}
+        by_image = {field_of(entry, "image_id", f"{self.annotations}: an annotation"): entry for entry in entries}
         for record in self.records:
             if record.id not in by_image:
                 raise ValueError(f"{self.annotations}: image {record.id} has no annotation")
@@ -82,9 +82,9 @@ class CocoPanoptic(CocoDataset):
     def _read_segments(self, entry: dict[str, Any], indices: dict[int, int]) -> list[tuple[int, int, BoxXywh]]:
         """Id, class index and box of the segments of a picture that are not crowds."""
         segments = []
-        for info in field(entry, "segments_info", self._where(entry)):
-            where = f"{self._where(entry)}, segment {field(info, 'id', f'{self._where(entry)}, a segment')}"
-            label = class_index(indices, field(info, "category_id", where), where)
+        for info in field_of(entry, "segments_info", self._where(entry)):
+            where = f"{self._where(entry)}, segment {field_of(info, 'id', f'{self._where(entry)}, a segment')}"
+            label = class_index(indices, field_of(info, "category_id", where), where)
             box = read_box(info, where)
             if not info.get("iscrowd", 0):
                 segments.append((int(info["id"]), label, box))

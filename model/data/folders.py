@@ -10,8 +10,8 @@ from model.data.coco_dataset import CocoDataset
 from model.data.coco_panoptic import CocoPanoptic
 from model.runtime.categories import Category
 
-KINDS = ("shapes", "coco", "coco-panoptic")
-KINDS_IN_WORDS = "things (coco), or things and stuff (coco-panoptic, and shapes, which `detr shapes` writes)"
+DATASET_KINDS = ("shapes", "coco", "coco-panoptic")
+DATASET_KINDS_IN_WORDS = "things (coco), or things and stuff (coco-panoptic, and shapes, which `detr shapes` writes)"
 
 
 def instances_file(root: Path, split: str) -> Path:
@@ -37,8 +37,8 @@ def open_dataset(
     Kind `coco` reads instances (things), `coco-panoptic` and `shapes` (what `detr shapes` writes) things and stuff.
     Raises ValueError for another kind, and what the data sets raise.
     """
-    if kind not in KINDS:
-        raise ValueError(f"data is {kind!r}; it must be one of {', '.join(KINDS)}")
+    if kind not in DATASET_KINDS:
+        raise ValueError(f"data is {kind!r}; it must be one of {', '.join(DATASET_KINDS)}")
     images = root / f"{split}2017"
     if kind == "coco":
         file = instances_file(root, split)

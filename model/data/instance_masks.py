@@ -8,21 +8,21 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from model.data.coco_files import ImageRecord, field
+from model.data.coco_files import ImageRecord, field_of
 
 # Polygons of at least three corners, each float64 [2 * corners] as x, y, x, y, ...; or COCO's run lengths.
-Segmentation = tuple[NDArray[np.float64], ...] | dict[str, Any]
+MaskAnnotation = tuple[NDArray[np.float64], ...] | dict[str, Any]
 
 # The rasterizer takes memory in proportion to an outline's length, so one mistyped coordinate could take all of it.
-FARTHEST_PIXEL = 1e5
+_FARTHEST_PIXEL = 1e5
 
 
-def read_segmentation(entry: dict[str, Any], record: ImageRecord, where: str) -> Segmentation:
+def read_segmentation(entry: dict[str, Any], record: ImageRecord, where: str) -> MaskAnnotation:
     """What an annotation says of its mask. Polygons of fewer than three corners enclose nothing and are left out.
 
     Raises ValueError, which begins with `where`, if it says nothing or what cannot be decoded for this picture.
     """
-    segmentation = field(entry, "segmentation", where)
+    segmentation = field_of(entry, "segmentation", where)
     if isinstance(segmentation, dict):
         return _checked_run_lengths(segmentation, record, where)
     if not isinstance(segmentation, list) or not segmentation:
@@ -37,13 +37,13 @@ def _polygon(points: Any, where: str) -> NDArray[np.float64]:
     except (TypeError, ValueError):
         corners = np.full(2, np.nan)
     # A comparison with NaN is false.
-    if corners.ndim != 1 or len(corners) % 2 or not bool((np.abs(corners) < FARTHEST_PIXEL).all()):
+    if corners.ndim != 1 or len(corners) % 2 or not bool((np.abs(corners) < _FARTHEST_PIXEL).all()):
         raise ValueError(f"{where} has a polygon that is not a list of pixel coordinates x, y, x, y, ...")
     return corners
 
 
 def _checked_run_lengths(rle: dict[str, Any], record: ImageRecord, where: str) -> dict[str, Any]:
-    size, counts = list(field(rle, "size", where)), field(rle, "counts", where)
+    size, counts = list(field_of(rle, "size", where)), field_of(rle, "counts", where)
     if size != [record.height, record.width]:
         wanted = [record.height, record.width]
         raise ValueError(f"{where} has run lengths for size {size}, but its picture is {wanted} (height, width)")
@@ -56,7 +56,7 @@ def _checked_run_lengths(rle: dict[str, Any], record: ImageRecord, where: str) -
     return rle
 
 
-def decode_mask(segmentation: Segmentation, record: ImageRecord) -> NDArray[np.uint8]:
+def decode_mask(segmentation: MaskAnnotation, record: ImageRecord) -> NDArray[np.uint8]:
     """A mask, uint8 [height, width] of 0 and 1. Raises ValueError for compressed run lengths that are broken."""
     if not segmentation:
         return np.zeros((record.height, record.width), np.uint8)

@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.data.coco_files import field
+from model.data.coco_files import field_of
 
 BoxXywh = tuple[float, float, float, float]
 
 # No picture is this large; a box beyond it is a mistake, and so are infinity and NaN, which compare like it.
-FARTHEST_PIXEL = 1e7
+_FARTHEST_PIXEL = 1e7
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Objects:
 
 def read_box(entry: dict[str, Any], where: str) -> BoxXywh:
     """An annotation's box; ValueError, which begins with `where`, unless it is four pixel numbers of size 0 or more."""
-    box = field(entry, "bbox", where)
+    box = field_of(entry, "bbox", where)
     if not isinstance(box, list) or len(box) != 4 or not all(_is_coordinate(value) for value in box):
         raise ValueError(f"{where} has bbox {box}: it must be four numbers of pixels, left, top, width and height")
     left, top, width, height = box
@@ -65,7 +65,7 @@ def read_box(entry: dict[str, Any], where: str) -> BoxXywh:
 
 
 def _is_coordinate(value: Any) -> bool:
-    return type(value) in (int, float) and -FARTHEST_PIXEL < value < FARTHEST_PIXEL
+    return type(value) in (int, float) and -_FARTHEST_PIXEL < value < _FARTHEST_PIXEL
 
 
 def boxes_xywh_to_xyxy(boxes: NDArray[np.float64]) -> Tensor:

@@ -20,7 +20,7 @@ from model.data.coco_files import Target
 from model.data.mask_layers import visible
 from model.runtime.preprocess import ResizeRule
 
-Item = tuple[Tensor, Target]
+_Item = tuple[Tensor, Target]
 
 # DETR (arXiv:2005.12872), appendix A.4, relative to its shortest edge of 800: train at 480 to 800 in steps of
 # 32, and crop 384 to 600 pixels from a picture whose shorter side is 400, 500 or 600.
@@ -57,7 +57,7 @@ class TrainTransform:
         self.crop = crop
         self.flip = flip
 
-    def __call__(self, image: Tensor, target: Target, generator: torch.Generator) -> Item:
+    def __call__(self, image: Tensor, target: Target, generator: torch.Generator) -> _Item:
         """Augment an item of a data set with random numbers of the generator only.
 
         Objects that lie outside a crop are gone. Raises TypeError if the item was transformed already.
@@ -107,14 +107,14 @@ def _boxes(target: Target) -> tv_tensors.BoundingBoxes:
     return boxes
 
 
-def _flipped(image: Tensor, target: Target) -> Item:
+def _flipped(image: Tensor, target: Target) -> _Item:
     target = dict(target, boxes=F.horizontal_flip(_boxes(target)))
     if "mask_ids" in target:
         target["mask_ids"] = F.horizontal_flip(target["mask_ids"])
     return F.horizontal_flip(image), target
 
 
-def _resized(image: Tensor, target: Target, size: tuple[int, int]) -> Item:
+def _resized(image: Tensor, target: Target, size: tuple[int, int]) -> _Item:
     """Resize everything to (height, width)."""
     if size == _size(image):
         return image, target
@@ -124,7 +124,7 @@ def _resized(image: Tensor, target: Target, size: tuple[int, int]) -> Item:
     return F.resize(image, list(size), antialias=True), target
 
 
-def _cropped(image: Tensor, target: Target, crop: Crop, generator: torch.Generator) -> Item:
+def _cropped(image: Tensor, target: Target, crop: Crop, generator: torch.Generator) -> _Item:
     """Resize to one of the crop's sizes, cut out a rectangle, and clip the boxes to it."""
     edge = crop.shortest_edges[_integer(0, len(crop.shortest_edges) - 1, generator)]
     unbounded = ResizeRule(edge, max(_size(image)) * edge)
@@ -138,7 +138,7 @@ def _cropped(image: Tensor, target: Target, crop: Crop, generator: torch.Generat
     return F.crop(image, *where), target
 
 
-def _finished(image: Tensor, target: Target) -> Item:
+def _finished(image: Tensor, target: Target) -> _Item:
     """Plain tensors: boxes as cxcywh normalized by the picture's size, and only objects of which something is left."""
     height, width = _size(image)
     x1, y1, x2, y2 = _boxes(target).as_subclass(Tensor).to(torch.float32).unbind(dim=1)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from model.data.coco_files import field, read_annotations
+from model.data.coco_files import field_of, read_annotations
 from model.data.objects import read_box
 
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -41,9 +41,9 @@ def read_boxes(path: Path) -> COCO:
     """
     content = read_annotations(path)
     for entry in content["annotations"]:
-        where = f"{path}: annotation {field(entry, 'id', f'{path}: an annotation')}"
+        where = f"{path}: annotation {field_of(entry, 'id', f'{path}: an annotation')}"
         for name in ("image_id", "category_id"):
-            field(entry, name, where)
+            field_of(entry, name, where)
         _, _, width, height = read_box(entry, where)
         entry.setdefault("iscrowd", 0)
         entry.setdefault("area", width * height)

@@ -9,12 +9,12 @@ import numpy as np
 import pycocotools.mask
 from numpy.typing import NDArray
 
-from model.evaluation.panoptic_quality import Counts
+from model.evaluation.panoptic_quality import MatchCounts
 
 MATCH_IOU = 0.5  # at least; the same as for segments, which need more than it
 
 
-def count_boxes(found: NDArray[np.float64], annotated: Sequence[dict[str, Any]]) -> Counts:
+def count_boxes(found: NDArray[np.float64], annotated: Sequence[dict[str, Any]]) -> MatchCounts:
     """Matched, missed and wrong boxes of one picture, counted as panoptic quality counts segments.
 
     The best detection first, each takes the annotated box of its category that it covers best, if that is free and
@@ -24,7 +24,7 @@ def count_boxes(found: NDArray[np.float64], annotated: Sequence[dict[str, Any]])
         found: float64 [n, 6]: left, top, width, height (pixels), score, category id, all of which count.
         annotated: COCO's annotations of the picture: bbox, category_id, iscrowd.
     """
-    counts = Counts()
+    counts = MatchCounts()
     for category in {*found[:, 5].astype(int).tolist(), *(entry["category_id"] for entry in annotated)}:
         own = found[found[:, 5] == category]
         own = own[np.argsort(-own[:, 4], kind="stable"), :4]
@@ -33,7 +33,7 @@ def count_boxes(found: NDArray[np.float64], annotated: Sequence[dict[str, Any]])
     return counts
 
 
-def _count_category(found_xywh: NDArray[np.float64], annotated: Sequence[dict[str, Any]]) -> Counts:
+def _count_category(found_xywh: NDArray[np.float64], annotated: Sequence[dict[str, Any]]) -> MatchCounts:
     crowd = [int(entry["iscrowd"]) for entry in annotated]
     boxes = np.array([entry["bbox"] for entry in annotated], dtype=np.float64).reshape(-1, 4)
     free = ~np.array(crowd, dtype=bool)
@@ -49,4 +49,4 @@ def _count_category(found_xywh: NDArray[np.float64], annotated: Sequence[dict[st
             iou, matched = iou + float(overlaps[best]), matched + 1
         elif not (overlaps[np.array(crowd, dtype=bool)] >= MATCH_IOU).any():
             wrong += 1
-    return Counts(iou, matched, objects - matched, wrong)
+    return MatchCounts(iou, matched, objects - matched, wrong)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 WIDTH, HEIGHT = 460, 280  # of the drawing's own units
 LEFT, RIGHT, TOP, BOTTOM = 40, 16, 14, 40  # margins
-CURVES = ((0, "IoU 0.50"), (5, "IoU 0.75"), (8, "IoU 0.90"))  # rows of `Result.precision`
+CURVES = ((0, "IoU 0.50"), (5, "IoU 0.75"), (8, "IoU 0.90"))  # rows of `EvaluationResult.precision`
 BINS = 20
 
 

@@ -14,7 +14,7 @@ from model.data.coco_dataset import CocoDataset
 from model.data.folders import instances_file, panoptic_file
 from model.evaluation.average_precision import average_precision, read_boxes
 from model.evaluation.box_quality import count_boxes
-from model.evaluation.panoptic_quality import Counts, Segmentation, count_segments, panoptic_quality
+from model.evaluation.panoptic_quality import MatchCounts, PanopticMap, count_segments, panoptic_quality
 from model.evaluation.segment_annotations import SegmentAnnotations
 from model.runtime.answers.detections import scored_boxes
 from model.runtime.answers.panoptic import PanopticResult, panoptic
@@ -22,11 +22,11 @@ from model.runtime.categories import Category
 from model.runtime.engines.raw_outputs import NO_MASKS, ImageOutputs, RawOutputs
 
 
-class Answer(NamedTuple):
+class PictureAnswer(NamedTuple):
     """What is kept of the network's answer for a picture."""
 
     boxes: NDArray[np.float64]  # [queries, 6]: left, top, width, height (pixels), score, category id
-    segments: dict[int, Counts]  # by category id; empty where only boxes are judged
+    segments: dict[int, MatchCounts]  # by category id; empty where only boxes are judged
 
 
 class ClassFigures(NamedTuple):
@@ -37,7 +37,7 @@ class ClassFigures(NamedTuple):
     figures: dict[str, float]  # AP, AP50, AP75, AR100 and PQ, SQ, RQ; -1 where there is nothing to judge by
 
 
-class Result(NamedTuple):
+class EvaluationResult(NamedTuple):
     """Everything that is known of how good the answers are."""
 
     figures: dict[str, float]
@@ -67,7 +67,7 @@ class Evaluator:
         """Read the annotations of a folder laid out as COCO's.
 
         Args:
-            kind: one of `folders.KINDS`; "coco" has boxes only.
+            kind: one of `folders.DATASET_KINDS`; "coco" has boxes only.
             root: the folder.
             split: such as "val".
             data: the same split, opened; it says which picture an index is.
@@ -83,7 +83,7 @@ class Evaluator:
         self.categories = tuple(categories)
         self.segment_threshold = segment_threshold
         self.mask_stride = None if kind == "coco" else mask_stride
-        self.answers: dict[int, Answer] = {}  # by index into data
+        self.answers: dict[int, PictureAnswer] = {}  # by index into data
         if not {c.id for c in categories} & {c.id for c in data.categories}:
             raise ValueError("the model and the data have no category id in common: are they of the same classes?")
         file = instances_file(root, split)
@@ -120,7 +120,7 @@ class Evaluator:
         """Give every process the answers of all. In a single process there is nothing to do."""
         if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
             return
-        parts: list[dict[int, Answer]] = [{}] * torch.distributed.get_world_size()
+        parts: list[dict[int, PictureAnswer]] = [{}] * torch.distributed.get_world_size()
         torch.distributed.all_gather_object(parts, self.answers)
         for part in parts:
             self.answers |= part
@@ -133,7 +133,7 @@ class Evaluator:
         """Every figure by its name, in [0, 1], or -1 where nothing of that kind is annotated (for PQ: or found)."""
         return self.result().figures
 
-    def result(self) -> Result:
+    def result(self) -> EvaluationResult:
         """The figures of all and of every category. Raises ValueError where no picture was answered."""
         if not self.answers:
             raise ValueError("no picture was answered, so there are no figures")
@@ -150,16 +150,16 @@ class Evaluator:
         classes = tuple(
             ClassFigures(c, annotated.get(c.id, 0), per_category.get(c.id, {})) for c in self.data.categories
         )
-        return Result(figures, classes, of_boxes.precision, len(answers))
+        return EvaluationResult(figures, classes, of_boxes.precision, len(answers))
 
-    def picture_counts(self, index: int, detect_threshold: float) -> Counts:
+    def picture_counts(self, index: int, detect_threshold: float) -> MatchCounts:
         """What is matched, missed and wrong in one answered picture: segments or, where there are none, boxes.
 
         Of the boxes those count that score above `detect_threshold`, as in the service.
         """
         answer = self.answers[index]
         if self.with_masks:
-            return sum(answer.segments.values(), Counts())
+            return sum(answer.segments.values(), MatchCounts())
         known = np.isin(answer.boxes[:, 5], [category.id for category in self.data.categories])
         kept = answer.boxes[known & (answer.boxes[:, 4] > detect_threshold)]
         return count_boxes(kept, self.boxes.imgToAnns.get(self.data.records[index].id, []))
@@ -170,18 +170,18 @@ class Evaluator:
         orig_size = self.data.sizes[index]
         return panoptic(output, size, orig_size, self.categories, self.segment_threshold, self.mask_stride)
 
-    def _answer(self, index: int, size: tuple[int, int], output: ImageOutputs) -> Answer:
+    def _answer(self, index: int, size: tuple[int, int], output: ImageOutputs) -> PictureAnswer:
         boxes = self._scored(output, self.data.sizes[index])
         if self.segments is None:
-            return Answer(boxes, {})
+            return PictureAnswer(boxes, {})
         found = self.panoptic(index, size, output)
         category_of = {segment.id: self.categories[segment.label].id for segment in found.segments}
         truth = self.segments.of(self.data.records[index])
         known = {category.id for category in self.data.categories}
-        return Answer(boxes, count_segments(truth, Segmentation(found.id_map, category_of), known))
+        return PictureAnswer(boxes, count_segments(truth, PanopticMap(found.id_map, category_of), known))
 
     def _scored(self, output: ImageOutputs, orig_size: tuple[int, int]) -> NDArray[np.float64]:
-        """Every query as a row of `Answer.boxes`, as the published evaluation has it: no threshold, no clipping."""
+        """Every query as a row of `PictureAnswer.boxes`, no threshold, no clipping: as published."""
         found = scored_boxes(output.pred_logits, output.pred_boxes, orig_size)
         ids = np.array([category.id for category in self.categories])[found.labels]
         corner, opposite = found.boxes_xyxy[:, :2], found.boxes_xyxy[:, 2:]

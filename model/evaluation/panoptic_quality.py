@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from model.runtime.categories import Category
 
 NOTHING = -1.0  # in place of a figure, as in COCO's figures of boxes
-KINDS = (("", (True, False)), ("_th", (True,)), ("_st", (False,)))  # suffix of a figure, and the isthing it is of
+# Suffix of a figure, and the values of isthing of the categories that it is the mean of.
+FIGURE_SUFFIXES = (("", (True, False)), ("_th", (True,)), ("_st", (False,)))
 
 
 @dataclass(frozen=True)
-class Segmentation:
+class PanopticMap:
     """Every pixel's segment. A pixel whose id is not among the segments is void."""
 
     id_map: NDArray[np.int32]  # [H, W]
@@ -26,7 +27,7 @@ class Segmentation:
 
 
 @dataclass(frozen=True)
-class Counts:
+class MatchCounts:
     """What is summed, over pictures or categories, to give a quality."""
 
     iou: float = 0.0  # of the matched pairs
@@ -34,8 +35,8 @@ class Counts:
     missed: int = 0  # annotated, not found
     wrong: int = 0  # found, not annotated
 
-    def __add__(self, other: Counts) -> Counts:
-        return Counts(
+    def __add__(self, other: MatchCounts) -> MatchCounts:
+        return MatchCounts(
             self.iou + other.iou,
             self.matched + other.matched,
             self.missed + other.missed,
@@ -71,17 +72,17 @@ class PanopticFigures(NamedTuple):
     """Every figure is in [0, 1], or -1 where nothing of that kind is annotated or found."""
 
     total: dict[str, float]  # PQ, SQ, RQ of all categories, of things (`_th`) and of stuff (`_st`)
-    per_category: dict[int, Counts]  # of every category id
+    per_category: dict[int, MatchCounts]  # of every category id
 
 
-def panoptic_quality(pictures: Iterable[Mapping[int, Counts]], categories: Sequence[Category]) -> PanopticFigures:
+def panoptic_quality(pictures: Iterable[Mapping[int, MatchCounts]], categories: Sequence[Category]) -> PanopticFigures:
     """Sum the counts of pictures, then average over the categories that were annotated or found."""
-    sums = {category.id: Counts() for category in categories}
+    sums = {category.id: MatchCounts() for category in categories}
     for picture in pictures:
         for category_id, counts in picture.items():
             sums[category_id] += counts
     total: dict[str, float] = {}
-    for suffix, kinds in KINDS:
+    for suffix, kinds in FIGURE_SUFFIXES:
         rows = [sums[category.id].figures() for category in categories if category.isthing in kinds]
         for name in ("PQ", "SQ", "RQ"):
             seen = [row[name] for row in rows if row[name] > NOTHING]
@@ -89,7 +90,7 @@ def panoptic_quality(pictures: Iterable[Mapping[int, Counts]], categories: Seque
     return PanopticFigures(total, sums)
 
 
-def count_segments(truth: Segmentation, found: Segmentation, categories: Collection[int]) -> dict[int, Counts]:
+def count_segments(truth: PanopticMap, found: PanopticMap, categories: Collection[int]) -> dict[int, MatchCounts]:
     """The counts of one picture, by category id; `categories` are the ids that the data set annotates.
 
     An annotated and a found segment of one category match where their intersection is more than half of their union,
@@ -101,13 +102,13 @@ def count_segments(truth: Segmentation, found: Segmentation, categories: Collect
     """
     overlap = _Overlap(truth.id_map, found.id_map)
     matches = _matches(truth, found, overlap)
-    counts: dict[int, Counts] = defaultdict(Counts)
+    counts: dict[int, MatchCounts] = defaultdict(MatchCounts)
     for true_id, _, iou in matches:
-        counts[truth.category_of[true_id]] += Counts(iou=iou, matched=1)
+        counts[truth.category_of[true_id]] += MatchCounts(iou=iou, matched=1)
     matched_true, matched_found = {m[0] for m in matches}, {m[1] for m in matches}
     for true_id, category in truth.category_of.items():
         if true_id not in matched_true and true_id not in truth.crowds:
-            counts[category] += Counts(missed=1)
+            counts[category] += MatchCounts(missed=1)
     crowd_of = {category: i for i, category in truth.category_of.items() if i in truth.crowds}
     void = overlap.void(truth)
     for column, found_id in enumerate(overlap.columns):
@@ -116,7 +117,7 @@ def count_segments(truth: Segmentation, found: Segmentation, categories: Collect
             continue
         excused = void[column] + overlap.shared(crowd_of.get(found_category), column)
         if 2 * excused <= overlap.pixels[:, column].sum():
-            counts[found_category] += Counts(wrong=1)
+            counts[found_category] += MatchCounts(wrong=1)
     return dict(counts)
 
 
@@ -132,7 +133,7 @@ class _Overlap:
         self.columns: list[int] = columns.tolist()  # m ids of the second
         self.pixels: NDArray[np.int64] = counts.reshape(len(rows), len(columns))  # [n, m]
 
-    def void(self, truth: Segmentation) -> NDArray[np.int64]:
+    def void(self, truth: PanopticMap) -> NDArray[np.int64]:
         """How many pixels of each segment of the second map, [m], the first leaves void."""
         return self.pixels[[row for row, i in enumerate(self.rows) if i not in truth.category_of]].sum(axis=0)
 
@@ -141,7 +142,7 @@ class _Overlap:
         return int(self.pixels[self.rows.index(first_id), column]) if first_id in self.rows else 0
 
 
-def _matches(truth: Segmentation, found: Segmentation, overlap: _Overlap) -> list[tuple[int, int, float]]:
+def _matches(truth: PanopticMap, found: PanopticMap, overlap: _Overlap) -> list[tuple[int, int, float]]:
     """The annotated id, the found id and the IoU of every pair that matches."""
     void = overlap.void(truth)
     matches = []

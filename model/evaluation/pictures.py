@@ -13,7 +13,7 @@ from PIL import Image
 
 from model.data.coco_files import ImageRecord, class_indices, read_pixels
 from model.evaluation.evaluator import Evaluator
-from model.evaluation.panoptic_quality import NOTHING, Counts, Segmentation
+from model.evaluation.panoptic_quality import NOTHING, MatchCounts, PanopticMap
 from model.runtime.answers.detections import Detections
 from model.runtime.answers.id_map import IdMap
 from model.runtime.answers.overlay import draw_detections, draw_panoptic
@@ -26,27 +26,27 @@ from model.runtime.preprocess import make_batch, resize
 SHOWN = 6  # of the best and of the worst
 LONGEST_EDGE = 800  # pixels of a drawing on the page
 READABLE_EDGE = 480  # smaller pictures are enlarged before labels are drawn over them
-JPEG_QUALITY = 85
+_JPEG_QUALITY = 85
 
 
-class Shown(NamedTuple):
+class ShownPicture(NamedTuple):
     """A picture on the page."""
 
     record: ImageRecord
-    counts: Counts
+    counts: MatchCounts
     annotated: str  # data URL of a JPEG
     found: str
 
 
 class Ranking(NamedTuple):
-    """How good the pictures are, each by `Counts.quality`; those with nothing annotated and nothing found are out."""
+    """How good the pictures are, each by `MatchCounts.quality`; without those that have nothing annotated or found."""
 
     qualities: list[float]  # from the worst on
     best: list[int]  # indices into the data, the best first
     worst: list[int]  # the worst first; none of the best is among them
 
 
-def rank(evaluator: Evaluator, detect_threshold: float) -> tuple[Ranking, dict[int, Counts]]:
+def rank_pictures(evaluator: Evaluator, detect_threshold: float) -> tuple[Ranking, dict[int, MatchCounts]]:
     """Order the answered pictures, and return the counts of each."""
     counts = {index: evaluator.picture_counts(index, detect_threshold) for index in sorted(evaluator.answers)}
     judged = [index for index in counts if counts[index].quality > NOTHING]
@@ -56,13 +56,15 @@ def rank(evaluator: Evaluator, detect_threshold: float) -> tuple[Ranking, dict[i
     return Ranking([counts[index].quality for index in judged], best, worst), counts
 
 
-def show(index: int, counts: Counts, engine: Engine, metadata: Metadata, evaluator: Evaluator) -> Shown:
+def draw_pair(
+    index: int, counts: MatchCounts, engine: Engine, metadata: Metadata, evaluator: Evaluator
+) -> ShownPicture:
     """Draw one picture twice. The network answers it again, as answers are not kept; raises what reading it does."""
     record = evaluator.data.records[index]
     picture = read_pixels(evaluator.data.images, record)
     draw = _draw_segments if evaluator.with_masks else _draw_boxes
     annotated, found = draw(picture, index, engine, metadata, evaluator)
-    return Shown(record, counts, _data_url(annotated), _data_url(found))
+    return ShownPicture(record, counts, _data_url(annotated), _data_url(found))
 
 
 def _draw_segments(
@@ -117,7 +119,7 @@ def _enlarged_result(result: PanopticResult, factor: int) -> PanopticResult:
 
 
 def _detections(rows: NDArray[np.float64], categories: Sequence[Category], factor: int) -> Detections:
-    """Rows of `Answer.boxes`, on a picture that was enlarged."""
+    """Rows of `PictureAnswer.boxes`, on a picture that was enlarged."""
     labels = class_indices(categories)
     return Detections(
         rows[:, 4].astype(np.float32),
@@ -126,7 +128,7 @@ def _detections(rows: NDArray[np.float64], categories: Sequence[Category], facto
     )
 
 
-def annotated_result(truth: Segmentation, categories: Sequence[Category]) -> PanopticResult:
+def annotated_result(truth: PanopticMap, categories: Sequence[Category]) -> PanopticResult:
     """An annotation as if it had been found, each segment with a score of 1; crowds are segments like any other."""
     labels = class_indices(categories)
     present = [i for i in truth.category_of if (truth.id_map == i).any()]
@@ -147,5 +149,5 @@ def _data_url(drawing: NDArray[np.uint8]) -> str:
     image = Image.fromarray(drawing)
     image.thumbnail((LONGEST_EDGE, LONGEST_EDGE))
     buffer = io.BytesIO()
-    image.save(buffer, format="JPEG", quality=JPEG_QUALITY)
+    image.save(buffer, format="JPEG", quality=_JPEG_QUALITY)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

@@ -10,8 +10,8 @@ from string import Template
 from model.evaluation.average_precision import NAMES
 from model.evaluation.charts import histogram, precision_recall
 from model.evaluation.evaluator import ClassFigures, Evaluator
-from model.evaluation.pictures import Shown, rank, show
-from model.evaluation.table import MEANINGS, PANOPTIC, class_columns, number
+from model.evaluation.pictures import ShownPicture, draw_pair, rank_pictures
+from model.evaluation.table import MEANINGS, PANOPTIC, class_columns, format_figure
 from model.runtime.artifact.metadata import Metadata
 from model.runtime.engines.engine import Engine
 
@@ -24,17 +24,17 @@ CARDS = {
     "PQ_th": "PQ of things",
     "PQ_st": "PQ of stuff",
 }
-QUALITY = (
+_QUALITY = (
     "A picture's quality is the IoU of all matched {kind}, added up, divided by matched + missed / 2 + wrong / 2. "
 )
 EXPLANATIONS = {
     "segments": (
-        QUALITY + "It is panoptic quality, with all segments of the picture alike whatever their class: a segment is "
+        _QUALITY + "It is panoptic quality, with all segments of the picture alike whatever their class: a segment is "
         "matched if it shares its class and more than half of the union with an annotated one. Annotated is on the "
         "left, found on the right; a segment counts from a score of {segment:g}."
     ),
     "boxes": (
-        QUALITY + "Boxes count that score above {detect:g}, as in the service; from the best on, each is matched "
+        _QUALITY + "Boxes count that score above {detect:g}, as in the service; from the best on, each is matched "
         "with the annotated box of its class that it fits best, with an IoU of at least 0.5. Annotated is on the left, "
         "found on the right."
     ),
@@ -48,9 +48,9 @@ def write_report(folder: Path, engine: Engine, metadata: Metadata, evaluator: Ev
     pictures raises, and ValueError where no picture was answered.
     """
     result = evaluator.result()
-    ranking, counts = rank(evaluator, metadata.detect_threshold)
+    ranking, counts = rank_pictures(evaluator, metadata.detect_threshold)
     best, worst = (
-        [show(index, counts[index], engine, metadata, evaluator) for index in indices]
+        [draw_pair(index, counts[index], engine, metadata, evaluator) for index in indices]
         for indices in (ranking.best, ranking.worst)
     )
     kind = "segments" if evaluator.with_masks else "boxes"
@@ -78,13 +78,13 @@ def write_report(folder: Path, engine: Engine, metadata: Metadata, evaluator: Ev
 
 
 def _cards(figures: dict[str, float]) -> str:
-    shown = ((number(figures[name])[:6], words) for name, words in CARDS.items() if name in figures)
+    shown = ((format_figure(figures[name])[:6], words) for name, words in CARDS.items() if name in figures)
     return "".join(f'<div class="card"><b>{value}</b><span>{words}</span></div>' for value, words in shown)
 
 
 def _box_table(figures: dict[str, float]) -> str:
     rows = (
-        f'<tr><td>{name}</td><td>{number(figures[name])}</td><td class="text">{escape(MEANINGS[name])}</td></tr>'
+        f'<tr><td>{name}</td><td>{format_figure(figures[name])}</td><td class="text">{escape(MEANINGS[name])}</td></tr>'
         for name in NAMES
     )
     return f'<section class="panel scroll"><h3>Boxes</h3><table>{"".join(rows)}</table></section>'
@@ -96,7 +96,7 @@ def _segment_table(figures: dict[str, float]) -> str:
     names = ("PQ", "SQ", "RQ")
     head = "".join(f"<th>{name}</th>" for name in names)
     rows = (
-        f"<tr><td>{word}</td>{''.join(f'<td>{number(figures[name + suffix])}</td>' for name in names)}</tr>"
+        f"<tr><td>{word}</td>{''.join(f'<td>{format_figure(figures[name + suffix])}</td>' for name in names)}</tr>"
         for word, suffix in PANOPTIC
     )
     note = '<p class="note">PQ is the mean over classes of SQ (IoU of what was matched) by RQ (how much was).</p>'
@@ -118,14 +118,14 @@ def _class_table(classes: Sequence[ClassFigures]) -> str:
 
 def _share_cell(figure: float | None) -> str:
     share = f"{100 * max(0.0, figure or 0.0):.1f}%"
-    return f'<td class="share" style="--share:{share}">{number(figure)}</td>'
+    return f'<td class="share" style="--share:{share}">{format_figure(figure)}</td>'
 
 
-def _figures(pictures: Sequence[Shown]) -> str:
+def _figures(pictures: Sequence[ShownPicture]) -> str:
     return "".join(map(_figure, pictures)) or '<p class="note">None.</p>'
 
 
-def _figure(shown: Shown) -> str:
+def _figure(shown: ShownPicture) -> str:
     name, counts = escape(shown.record.file_name), shown.counts
     pair = "".join(
         f'<div>{word}<img src="{url}" alt="{name}, {word}"></div>'

@@ -9,7 +9,7 @@ import torch
 
 from model.data.coco_files import ImageRecord, class_index, class_indices, read_annotations, read_image
 from model.data.coco_panoptic import decode_ids
-from model.evaluation.panoptic_quality import Segmentation
+from model.evaluation.panoptic_quality import PanopticMap
 from model.runtime.categories import Category
 
 
@@ -28,11 +28,11 @@ class SegmentAnnotations:
             for info in entry["segments_info"]:
                 class_index(indices, info["category_id"], f"{path.name}: segment {info['id']}")
 
-    def of(self, record: ImageRecord) -> Segmentation:
+    def of(self, record: ImageRecord) -> PanopticMap:
         """The segments of one picture. Raises what `read_image` does, for the PNG."""
         entry = self._entries[record.id]
         png = ImageRecord(record.id, entry["file_name"], record.height, record.width)
         id_map = decode_ids(torch.as_tensor(read_image(self._folder, png))).numpy()
         infos = entry["segments_info"]
         crowds = frozenset(info["id"] for info in infos if info.get("iscrowd", 0))
-        return Segmentation(id_map, {info["id"]: info["category_id"] for info in infos}, crowds)
+        return PanopticMap(id_map, {info["id"]: info["category_id"] for info in infos}, crowds)

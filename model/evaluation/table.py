@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from model.evaluation.average_precision import NAMES
-from model.evaluation.evaluator import ClassFigures, Result
+from model.evaluation.evaluator import ClassFigures, EvaluationResult
 
 MEANINGS = {
     "AP": "IoU 0.50 to 0.95",
@@ -26,20 +26,20 @@ CLASS_COLUMNS = ("AP", "AP50", "AP75", "AR100", "PQ", "SQ", "RQ")
 LONGEST_NAME = 28
 
 
-def table(result: Result, *, per_class: bool = False) -> str:
+def figures_table(result: EvaluationResult, *, per_class: bool = False) -> str:
     """Lines for people, without a line break at the end; a dash is where there is nothing to judge by."""
     figures = result.figures
     lines = [f"{'boxes':<10}{'':>8}  {result.pictures} pictures"]
-    lines += [f"{name:<10}{number(figures[name]):>8}  {MEANINGS[name]}" for name in NAMES]
+    lines += [f"{name:<10}{format_figure(figures[name]):>8}  {MEANINGS[name]}" for name in NAMES]
     if "PQ" in figures:
         lines += ["", f"{'segments':<10}{'PQ':>8}{'SQ':>8}{'RQ':>8}"]
         for word, suffix in PANOPTIC:
-            row = "".join(f"{number(figures[name + suffix]):>8}" for name in ("PQ", "SQ", "RQ"))
+            row = "".join(f"{format_figure(figures[name + suffix]):>8}" for name in ("PQ", "SQ", "RQ"))
             lines.append(f"{word:<10}{row}")
     return "\n".join([*lines, *(["", *_class_lines(result.classes)] if per_class else [])])
 
 
-def number(figure: float | None) -> str:
+def format_figure(figure: float | None) -> str:
     """Four decimals, or a dash for what is not there."""
     return "–" if figure is None or figure < 0 else f"{figure:.4f}"
 
@@ -55,7 +55,7 @@ def _class_lines(classes: Sequence[ClassFigures]) -> list[str]:
     width = max(map(len, ["class", *names])) + 2
     lines = [f"{'class':<{width}}{'objects':>8}" + "".join(f"{name:>8}" for name in columns)]
     for name, row in zip(names, classes, strict=True):
-        cells = "".join(f"{number(row.figures.get(column)):>8}" for column in columns)
+        cells = "".join(f"{format_figure(row.figures.get(column)):>8}" for column in columns)
         lines.append(f"{name:<{width}}{row.annotated:>8}{cells}")
     return lines
 

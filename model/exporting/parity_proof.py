@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model.exporting.served_network import ServedNetwork
+from model.exporting.torch_engine import run_torch
 from model.runtime.artifact.golden import GoldenSample
 from model.runtime.engines.raw_outputs import ALL_MASKS, NO_MASKS, RawOutputs
 from model.runtime.preprocess import Batch, make_batch
@@ -20,7 +21,7 @@ from model.runtime.preprocess import Batch, make_batch
 # masks. An overflow or a norm in float16 is off by far more.
 TOLERANCES = {"float32": 1e-4, "float16": 2e-2}
 
-# (height, width) of the images of each batch: alone and in company, wide, tall and smaller than a cell.
+# (height, width) of the images of each batch: one alone, several together, wide, tall and smaller than a cell.
 BATCHES = (
     ((96, 128),),
     ((97, 141), (150, 101)),
@@ -28,7 +29,7 @@ BATCHES = (
 )
 GOLDEN_SIZES = ((96, 120), (70, 101))
 
-Infer = Callable[[Batch, NDArray[np.float32]], RawOutputs]
+_Infer = Callable[[Batch, NDArray[np.float32]], RawOutputs]
 
 
 class ParityError(Exception):
@@ -61,16 +62,16 @@ class ParityReport:
             self.worst[name] = max(self.worst.get(name, 0.0), difference)
 
 
-def prove(network: ServedNetwork, infer: Infer, exact: bool, precision: str = "float32") -> ParityReport:
+def prove(network: ServedNetwork, infer: _Infer, exact: bool, precision: str = "float32") -> ParityReport:
     """Hold a graph against the network it was exported from.
 
     Every batch is run with masks of some queries, of all and of none; of some only in float32, because elsewhere a
-    score may round past the threshold. With exact padding each image is also run alone and must answer as in company.
-    Raises ParityError.
+    score may round past the threshold. With exact padding each image is also run alone, and must answer as it does in
+    the batch. Raises ParityError.
     """
     report = ParityReport(TOLERANCES[precision])
     for sizes in BATCHES:
-        batch = make_batch([scene(*size) for size in sizes])
+        batch = make_batch([fixed_picture(*size) for size in sizes])
         name = f"batch of {len(sizes)}"
         chosen = [ALL_MASKS, _some(network, batch), NO_MASKS] if network.has_masks else [NO_MASKS]
         for threshold in chosen if precision == "float32" else chosen[::2]:
@@ -78,13 +79,13 @@ def prove(network: ServedNetwork, infer: Infer, exact: bool, precision: str = "f
             found = infer(batch, thresholds)
             report.compare(f"{name}, mask threshold {threshold:.3g}", found, run_torch(network, batch, thresholds))
         if exact and len(sizes) > 1:
-            _prove_company(report, name, infer, batch)
+            _prove_alone(report, name, infer, batch)
     return report
 
 
 def golden_sample(network: ServedNetwork) -> GoldenSample:
     """A padded batch of two and what torch answers in float32, with masks of a few queries."""
-    batch = make_batch([scene(*size) for size in GOLDEN_SIZES])
+    batch = make_batch([fixed_picture(*size) for size in GOLDEN_SIZES])
     thresholds = np.full(len(GOLDEN_SIZES), _some(network, batch), np.float32)
     expected = run_torch(network, batch, thresholds)
     return GoldenSample(
@@ -98,17 +99,7 @@ def golden_sample(network: ServedNetwork) -> GoldenSample:
     )
 
 
-def run_torch(network: ServedNetwork, batch: Batch, mask_threshold: NDArray[np.float32]) -> RawOutputs:
-    """The network's own answer, in the form an engine gives, whatever device its weights are on."""
-    device = next(network.parameters()).device
-    inputs = (batch.images, batch.padding_mask, mask_threshold)[: len(network.inputs)]
-    with torch.no_grad():
-        outputs = [x.cpu().numpy() for x in network(*(torch.from_numpy(x).to(device) for x in inputs))]
-    masks, index = outputs[2:] if network.has_masks else (None, None)
-    return RawOutputs(outputs[0], outputs[1], masks, index)
-
-
-def scene(height: int, width: int) -> NDArray[np.uint8]:
+def fixed_picture(height: int, width: int) -> NDArray[np.uint8]:
     """A fixed picture, RGB uint8 [height, width, 3], with structure at several scales and no file behind it."""
     rng = np.random.default_rng([height, width])
     layers = []
@@ -118,21 +109,21 @@ def scene(height: int, width: int) -> NDArray[np.uint8]:
     return np.clip(sum(layers) / len(layers), 0, 255).astype(np.uint8)
 
 
-def _prove_company(report: ParityReport, name: str, infer: Infer, batch: Batch) -> None:
+def _prove_alone(report: ParityReport, name: str, infer: _Infer, batch: Batch) -> None:
     """Each image alone, on its own canvas, against the same image in the batch."""
     together = infer(batch, np.full(len(batch.sizes), ALL_MASKS, np.float32))
     for i, (h, w) in enumerate(batch.sizes):
         single = make_batch([batch.images[i, :h, :w]])
         alone = infer(single, np.full(1, ALL_MASKS, np.float32)).image(0)
-        company = together.image(i)
+        batched = together.image(i)
         masks: tuple[NDArray[np.float32], NDArray[np.float32]] | tuple[None, None] = (None, None)
-        if alone.mask_logits is not None and company.mask_logits is not None:
+        if alone.mask_logits is not None and batched.mask_logits is not None:
             stride = single.images.shape[1] // alone.mask_logits.shape[1]
             rows, cols = -(-h // stride), -(-w // stride)
-            masks = (company.mask_logits[:, :rows, :cols], alone.mask_logits[:, :rows, :cols])
+            masks = (batched.mask_logits[:, :rows, :cols], alone.mask_logits[:, :rows, :cols])
         report.compare(
-            f"{name}, image {i} in company against alone",
-            RawOutputs(company.pred_logits, company.pred_boxes, masks[0], None),
+            f"{name}, image {i} in a batch against alone",
+            RawOutputs(batched.pred_logits, batched.pred_boxes, masks[0], None),
             RawOutputs(alone.pred_logits, alone.pred_boxes, masks[1], None),
         )
 

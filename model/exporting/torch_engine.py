@@ -1,4 +1,4 @@
-"""A checkpoint's network where an engine is expected."""
+"""Running a network in torch where an engine is expected: batches and outputs are those of the runtime."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.exporting.parity_proof import run_torch
 from model.exporting.served_network import ServedNetwork
 from model.runtime.engines.device_errors import DeviceError
 from model.runtime.engines.raw_outputs import RawOutputs
@@ -28,6 +27,16 @@ class TorchEngine:
         # By default cuDNN's convolutions round to TF32, of 10 bits; what is served is float32.
         with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False):
             return run_torch(self.network, batch, mask_threshold)
+
+
+def run_torch(network: ServedNetwork, batch: Batch, mask_threshold: NDArray[np.float32]) -> RawOutputs:
+    """The network's own answer, in the form an engine gives, whatever device its weights are on."""
+    device = next(network.parameters()).device
+    inputs = (batch.images, batch.padding_mask, mask_threshold)[: len(network.inputs)]
+    with torch.no_grad():
+        outputs = [x.cpu().numpy() for x in network(*(torch.from_numpy(x).to(device) for x in inputs))]
+    masks, index = outputs[2:] if network.has_masks else (None, None)
+    return RawOutputs(outputs[0], outputs[1], masks, index)
 
 
 def torch_device(asked: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Padding = Literal["exact", "published"]
+from model.runtime.artifact.metadata import Padding
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ class Predictions(TypedDict, total=False):
     mask_index: Tensor
 
 
-class Decoded(NamedTuple):
+class DecoderOutputs(NamedTuple):
     """The network before its heads: all that boxes and masks are read from."""
 
     levels: list[NestedTensor]  # backbone features, finest first
@@ -94,14 +94,14 @@ class DETR(nn.Module):
         """Normalised images [B, 3, H, W] with their padding mask to predictions."""
         return self.predict(self.decode(inputs).hs)
 
-    def decode(self, inputs: NestedTensor) -> Decoded:
+    def decode(self, inputs: NestedTensor) -> DecoderOutputs:
         """Run backbone and transformer."""
         levels = self.body(inputs)
         features, padding_mask = levels[-1]
         projected = self.input_proj(features)
         pos = self.backbone[1](padding_mask)
         hs, memory = self.transformer(projected, padding_mask, pos, self.query_embed.weight)
-        return Decoded(levels, projected, memory, hs)
+        return DecoderOutputs(levels, projected, memory, hs)
 
     def predict(self, hs: Tensor) -> Predictions:
         """Decoder outputs [layers, B, Q, C] through the shared heads; the last layer's is the answer."""

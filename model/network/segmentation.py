@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.network.config import ModelConfig
-from model.network.detr import DETR, Decoded, Predictions, masks_above
+from model.network.detr import DETR, DecoderOutputs, Predictions, masks_above
 from model.network.nested_tensor import NestedTensor
 
 
@@ -36,7 +36,7 @@ class DETRsegm(nn.Module):
         mask_index = masks_above(logits, mask_threshold)
         return {**predictions, "pred_masks": self.masks(decoded, mask_index), "mask_index": mask_index}
 
-    def masks(self, decoded: Decoded, mask_index: Tensor) -> Tensor:
+    def masks(self, decoded: DecoderOutputs, mask_index: Tensor) -> Tensor:
         """Mask logits [K, h, w] at the finest level's stride, of the pairs `mask_index`, int64 [K, 2]."""
         image = mask_index[:, 0]
         queries = decoded.hs[-1][image, mask_index[:, 1]]  # (K, C)

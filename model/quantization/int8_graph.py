@@ -14,7 +14,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from model.quantization.graph_index import GraphIndex, fold_weights
 from model.quantization.pictures import resized_pictures
-from model.quantization.plan import PARTS, Part, make_plan
+from model.quantization.plan import QUANTIZABLE_PARTS, NetworkPart, make_plan
 from model.quantization.ranges import observe
 from model.quantization.rewrite import QuantizedGraph
 from model.runtime.artifact.file import Artifact
@@ -23,8 +23,8 @@ from model.runtime.engines.raw_outputs import ALL_MASKS
 
 
 def int8_graph(
-    artifact: Artifact, pictures: Sequence[Path], parts: Collection[Part]
-) -> tuple[onnx.ModelProto, dict[Part, int]]:
+    artifact: Artifact, pictures: Sequence[Path], parts: Collection[NetworkPart]
+) -> tuple[onnx.ModelProto, dict[NetworkPart, int]]:
     """A float32 artifact's graph with parts of it in int8, without metadata, and the number of int8 layers in each.
 
     Raises ValueError where nothing can be quantised or a picture cannot be read.
@@ -48,7 +48,7 @@ def int8_graph(
             progress=bar.update,
         )
     QuantizedGraph(index, plan, {name: observed[name].best_range() for name in names}).write()
-    return model, {part: plan.count(part) for part in PARTS}
+    return model, {part: plan.count(part) for part in QUANTIZABLE_PARTS}
 
 
 def golden_of(model: onnx.ModelProto, sample: GoldenSample) -> GoldenSample:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from model.evaluate import Loaded, evaluate
+from model.evaluate import LoadedModel, evaluate
 from model.runtime.artifact.file import Artifact
 from model.runtime.engines.opening import open_engine
 
@@ -32,7 +32,7 @@ class Judge:
         """AP, and PQ where model and data have it. Raises what opening and evaluating raise."""
         # What is promised is a distance to float32, not to the bfloat16 that an engine may choose for such a file.
         precision = "float32" if artifact.metadata.precision == "float32" else "auto"
-        loaded = Loaded(open_engine(artifact, self.device, precision=precision), artifact.metadata)
+        loaded = LoadedModel(open_engine(artifact, self.device, precision=precision), artifact.metadata)
         figures = evaluate(loaded, self.kind, self.root, self.split, notes=sys.stderr).figures()
         return {name: figures[name] for name in JUDGED if name in figures}
 

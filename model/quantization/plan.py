@@ -8,7 +8,7 @@ Batching never changes an answer where the backbone alone is int8: its arithmeti
 padding is set to, is one of them. A step that zeroes padding or takes a maximum stands between equal quantisations,
 where it loses nothing. Attention and norms add up floats, in an order that depends on the canvas; the last digit of
 such a sum may lift a value over the edge between two quantised ones. So the layers behind them, which are the other
-parts, answer in company as alone only to int8's rounding.
+parts, answer in a batch as alone only to int8's rounding.
 
 Between two convolutions of the backbone values stay in int8, residual sums included: only then do ONNX Runtime and
 OpenVINO keep one byte a value in memory.
@@ -24,28 +24,28 @@ import onnx
 
 from model.quantization.graph_index import GraphIndex
 
-Part = Literal["backbone", "transformer", "masks"]
-PARTS: tuple[Part, ...] = ("backbone", "transformer", "masks")
+NetworkPart = Literal["backbone", "transformer", "masks"]
+QUANTIZABLE_PARTS: tuple[NetworkPart, ...] = ("backbone", "transformer", "masks")
 
 
 @dataclass
-class Plan:
+class QuantizationPlan:
     """Layers to compute in int8, and activations to quantise."""
 
-    layers: list[tuple[Part, onnx.NodeProto]] = field(default_factory=list)
+    layers: list[tuple[NetworkPart, onnx.NodeProto]] = field(default_factory=list)
     # Activation to the one whose range it has: itself, or one before a step that keeps quantised values as they are.
     range_of: dict[str, str] = field(default_factory=dict)
     # Activations that every reader takes quantised, not only the layers above.
     shared: set[str] = field(default_factory=set)
 
-    def count(self, part: Part) -> int:
+    def count(self, part: NetworkPart) -> int:
         """Number of int8 layers in a part of the network."""
         return sum(own == part for own, _ in self.layers)
 
 
-def make_plan(index: GraphIndex, parts: Collection[Part]) -> Plan:
+def make_plan(index: GraphIndex, parts: Collection[NetworkPart]) -> QuantizationPlan:
     """Choose layers and activations of a graph whose weights are folded, in these parts of it."""
-    plan = Plan()
+    plan = QuantizationPlan()
     of_logits = {node.output[0] for node in index.before(index.producer["pred_logits"])}
     for node in index.nodes:
         part = _part(index, node, of_logits, plan.shared)
@@ -64,7 +64,7 @@ def make_plan(index: GraphIndex, parts: Collection[Part]) -> Plan:
     return plan
 
 
-def _part(index: GraphIndex, node: onnx.NodeProto, of_logits: set[str], quantized: set[str]) -> Part | None:
+def _part(index: GraphIndex, node: onnx.NodeProto, of_logits: set[str], quantized: set[str]) -> NetworkPart | None:
     """The part of the network that a layer belongs to; None for what is no layer or always stays float."""
     if node.op_type not in ("Conv", "MatMul", "Gemm") or node.input[1] not in index.weights:
         return None
@@ -101,7 +101,7 @@ def _is_validity(index: GraphIndex, name: str) -> bool:
     return negation is not None and negation.op_type == "Not"
 
 
-def _residual_inputs(index: GraphIndex, plan: Plan) -> list[str]:
+def _residual_inputs(index: GraphIndex, plan: QuantizationPlan) -> list[str]:
     """Results of the backbone's int8 convolutions that are added to another one or to a quantised activation."""
     results = {node.output[0] for part, node in plan.layers if part == "backbone" and node.op_type == "Conv"}
     return sorted(

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from model.quantization.graph_index import GraphIndex, replace_nodes
-from model.quantization.plan import Plan
+from model.quantization.plan import QuantizationPlan
 from model.quantization.ranges import Range
 
 _WEIGHT_LIMIT = 127  # -128 is left out, so that weights are symmetric
@@ -18,7 +18,7 @@ _BIAS_LIMIT = 2**30
 class QuantizedGraph:
     """A graph while pairs are put into it."""
 
-    def __init__(self, index: GraphIndex, plan: Plan, ranges: dict[str, Range]) -> None:
+    def __init__(self, index: GraphIndex, plan: QuantizationPlan, ranges: dict[str, Range]) -> None:
         self.index = index
         self.plan = plan
         self.ranges = {name: ranges[source] for name, source in plan.range_of.items()}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 # Pillow would load its decoders at the first upload, and at the first WebP those of all 43 formats.
 from PIL import Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin  # noqa: F401
 
-from model.runtime.preprocess import Box, ResizeRule
+from model.runtime.preprocess import CropBox, ResizeRule
 from model.runtime.upright import turn_of
 
 # Above Pillow's own bound an image is refused like any other that is too large, instead of with a line on
@@ -69,7 +69,7 @@ class Decoded:
 
     picture: Image.Image  # RGB, upright; a resize of this needs no copy of its pixels
     orig_size: tuple[int, int]  # (height, width) in pixels, upright, of the whole image
-    box: Box  # of the picture, what the whole image covers: all of it, but for less than a pixel at two edges
+    box: CropBox  # of the picture, what the whole image covers: all of it, but for less than a pixel at two edges
 
     @property
     def image(self) -> NDArray[np.uint8]:
@@ -122,7 +122,7 @@ def decode_reduced(data: bytes | bytearray, limits: ImageLimits, rule: ResizeRul
         raise BrokenImageError(f"the {image_format} image is broken or incomplete") from None
 
 
-def _reduce(image: Image.Image, rule: ResizeRule) -> Box:
+def _reduce(image: Image.Image, rule: ResizeRule) -> CropBox:
     """Tell the decoder to reduce the image if it can; the box is what the whole image then covers, before it is turned.
 
     The decoder rounds sizes up: a width of 1001 becomes 501 at a half, of which the image covers 500.5.
@@ -134,7 +134,7 @@ def _reduce(image: Image.Image, rule: ResizeRule) -> Box:
     return _whole(image) if drafted is None else drafted[1]
 
 
-def _whole(image: Image.Image) -> Box:
+def _whole(image: Image.Image) -> CropBox:
     return 0.0, 0.0, float(image.width), float(image.height)
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 # ceil(h / s) x ceil(w / s), at every stride, whatever it is batched with.
 CANVAS_MULTIPLE = 32
 
-Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels, which may be fractions
+CropBox = tuple[float, float, float, float]  # left, top, right, bottom in pixels, which may be fractions
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def resize(image: NDArray[np.uint8], rule: ResizeRule) -> NDArray[np.uint8]:
     return image if size == image.shape[:2] else resize_to(Image.fromarray(image), size)
 
 
-def resize_to(image: Image.Image, size: tuple[int, int], box: Box | None = None) -> NDArray[np.uint8]:
+def resize_to(image: Image.Image, size: tuple[int, int], box: CropBox | None = None) -> NDArray[np.uint8]:
     """Like `resize`, to (height, width) itself, of a whole RGB image or of a box of it; the result is an array."""
     width, height = image.size
     if size != (height, width) or box not in (None, (0, 0, width, height)):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from model.runtime.preprocess import Box
+from model.runtime.preprocess import CropBox
 
 _EXIF_ORIENTATION = 0x0112
 
@@ -29,7 +29,7 @@ class Turn:
         """Size of the turned image, of an image of this size."""
         return (size[1], size[0]) if self.exchanges_axes else size
 
-    def apply_to_box(self, box: Box, width: int, height: int) -> Box:
+    def apply_to_box(self, box: CropBox, width: int, height: int) -> CropBox:
         """Where a box of an image lies in the turned image, whose size in pixels is given."""
         left, top, right, bottom = box
         if self.exchanges_axes:

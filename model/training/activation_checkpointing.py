@@ -89,10 +89,10 @@ def _stages(graph: fx.Graph) -> dict[str, int]:
     return stages
 
 
-Contexts = tuple[AbstractContextManager[Any], AbstractContextManager[Any]]
+_Contexts = tuple[AbstractContextManager[Any], AbstractContextManager[Any]]
 
 
-def _contexts(norms: Sequence[_BatchNorm], validity: Validity | None) -> Callable[[], Contexts]:
+def _contexts(norms: Sequence[_BatchNorm], validity: Validity | None) -> Callable[[], _Contexts]:
     """What makes, each time a stage runs, its context and the one in which it is computed again."""
     return lambda: (nullcontext(), _AsItWas(norms, validity))
 

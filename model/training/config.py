@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
-Stage = Literal["detection", "masks", "joint"]
+TrainingStage = Literal["detection", "masks", "joint"]
 Schedule = Literal["drop", "decay"]
-Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+TrainingPrecision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class TrainConfig:
     `evaluate_every` counts epochs, and 0 means never; `log_every` and `save_every` (a file to resume from) count steps.
     """
 
-    stage: Stage = "detection"
+    stage: TrainingStage = "detection"
     epochs: float | None = 300
     steps: int | None = None
     batch_size: int = 64
@@ -36,7 +36,7 @@ class TrainConfig:
     lr_turn: float = 2 / 3
     clip: float = 0.1
     ema: float = 0.0
-    precision: Precision = "32-true"
+    precision: TrainingPrecision = "32-true"
     multi_scale: bool = True
     crop: bool = True
     freeze: tuple[str, ...] = ()
@@ -132,7 +132,7 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-def default_recipe(data: str, stage: Stage | None, has_init: bool) -> str:
+def default_recipe(data: str, stage: TrainingStage | None, has_init: bool) -> str:
     """The recipe of a run that names none."""
     if data == "shapes":
         return "demo-masks" if stage == "masks" else "demo"

@@ -11,7 +11,7 @@ from model.network.segmentation import DETRsegm
 
 # Modules of each part, by the names they have below a detector or, for the mask head, below the whole network. Every
 # parameter is in one of these parts; `stem` alone is a piece of another, the backbone.
-PARTS: dict[str, tuple[str, ...]] = {
+FREEZABLE_PARTS: dict[str, tuple[str, ...]] = {
     "stem": ("backbone.0.body.conv1", "backbone.0.body.bn1", "backbone.0.body.layer1"),
     "backbone": ("backbone.0",),
     "encoder": ("backbone.1", "input_proj", "transformer.encoder"),  # backbone.1 is the position encoding
@@ -40,7 +40,7 @@ class StaysInEval:
 
 
 def freeze(network: DETR | DETRsegm, parts: Sequence[str]) -> None:
-    """Make these `PARTS` of a network stay as they are: no gradients, and eval mode even after `network.train()`.
+    """Keep some `FREEZABLE_PARTS` of a network as they are: no gradients, and eval mode even after `network.train()`.
 
     `stem` is what the published recipe keeps of a ResNet: everything up to its first stage (reference,
     models/backbone.py). Raises ValueError for a part that is unknown or that the network does not have, and where
@@ -60,10 +60,10 @@ def freeze(network: DETR | DETRsegm, parts: Sequence[str]) -> None:
 
 def _modules(network: DETR | DETRsegm, part: str) -> list[nn.Module]:
     """The modules of a part. ValueError where there is no such part."""
-    if part not in PARTS:
-        raise ValueError(f"there is no part {part!r} to freeze; there are {', '.join(PARTS)}")
+    if part not in FREEZABLE_PARTS:
+        raise ValueError(f"there is no part {part!r} to freeze; there are {', '.join(FREEZABLE_PARTS)}")
     inside = network.detr if isinstance(network, DETRsegm) and part != "mask_head" else network
     try:
-        return [inside.get_submodule(name) for name in PARTS[part]]
+        return [inside.get_submodule(name) for name in FREEZABLE_PARTS[part]]
     except AttributeError as error:
         raise ValueError(f"this network has no {part} to freeze: {error}") from error

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from model.checkpoint import Checkpoint, describe, read_checkpoint
+from model.checkpoint import Checkpoint, describe_network, read_checkpoint
 from model.checkpoint.files import sha256_of
 from model.checkpoint.structure import disagreements
 from model.network.build import build_model, detector_of
@@ -19,11 +19,11 @@ from model.runtime.categories import Category
 from model.runtime.preprocess import ResizeRule
 from model.training.backbone_weights import find_backbone_weights, load_backbone_weights
 from model.training.class_head import adapted, describe_classes, rows_by_name
-from model.training.config import Stage
+from model.training.config import TrainingStage
 
 
 @dataclass(frozen=True)
-class Start:
+class StartingNetwork:
     """A network to train, on the CPU, and what it is.
 
     `sources` are the files that weights came from, `init` and `backbone_weights` (None where there is none), each
@@ -37,17 +37,17 @@ class Start:
     notes: tuple[str, ...]
 
 
-def start(
+def starting_network(
     *,
     categories: Sequence[Category],
-    stage: Stage,
+    stage: TrainingStage,
     preset: str | None = None,
     init: Path | None = None,
     init_categories: tuple[Category, ...] | None = None,
     backbone_weights: str | Path | None = None,
     backbone_url: str | None = None,
     image_size: tuple[int | None, int | None] = (None, None),
-) -> Start:
+) -> StartingNetwork:
     """The network that a run begins with, for `categories`, the data's by class index.
 
     With `init`, a checkpoint of any format, its structure, its number of queries and its resize rule are taken, and
@@ -78,7 +78,7 @@ def start(
 
 
 def _for_data(
-    base: ModelConfig, categories: Sequence[Category], stage: Stage, image_size: tuple[int | None, int | None]
+    base: ModelConfig, categories: Sequence[Category], stage: TrainingStage, image_size: tuple[int | None, int | None]
 ) -> ModelConfig:
     """`base` with what the data, the stage and `image_size` say. ValueError where that cannot be."""
     given = zip(image_size, (base.shortest_edge, base.longest_edge), strict=True)
@@ -92,7 +92,7 @@ def _for_data(
     )
 
 
-def _from_preset(preset: str, config: ModelConfig, weights: str | Path | None, base_url: str | None) -> Start:
+def _from_preset(preset: str, config: ModelConfig, weights: str | Path | None, base_url: str | None) -> StartingNetwork:
     """A fresh network, its backbone with these weights. ValueError where it needs some and there are none."""
     if weights is None and config.frozen_batch_norm:
         raise ValueError(
@@ -100,14 +100,14 @@ def _from_preset(preset: str, config: ModelConfig, weights: str | Path | None, b
             "imagenet (or a file with weights of torchvision), or --init with a checkpoint"
         )
     network = build_model(config)
-    fresh = f"fresh weights: {describe(config)}"
+    fresh = f"fresh weights: {describe_network(config)}"
     if weights is None:
-        return Start(network, config, {"init": None, "backbone_weights": None}, (fresh,))
+        return StartingNetwork(network, config, {"init": None, "backbone_weights": None}, (fresh,))
     path = find_backbone_weights(config.backbone, weights, base_url=base_url)
     load_backbone_weights(detector_of(network).body, config.backbone, path)
     file = {"source": path.resolve().name, "sha256": sha256_of(path)}
     notes = (fresh, f"except for the backbone's, from {file['source']}")
-    return Start(network, config, {"init": None, "backbone_weights": file}, notes)
+    return StartingNetwork(network, config, {"init": None, "backbone_weights": file}, notes)
 
 
 def _as_preset(checkpoint: Checkpoint, preset: str) -> ModelConfig:
@@ -125,8 +125,8 @@ def _as_preset(checkpoint: Checkpoint, preset: str) -> ModelConfig:
 
 
 def _from_checkpoint(
-    checkpoint: Checkpoint, config: ModelConfig, categories: Sequence[Category], stage: Stage
-) -> Start:
+    checkpoint: Checkpoint, config: ModelConfig, categories: Sequence[Category], stage: TrainingStage
+) -> StartingNetwork:
     """The network of `config` with the checkpoint's weights."""
     rows = rows_by_name(checkpoint.categories or (), categories)
     if stage == "masks" and (unknown := [c.name for index, c in enumerate(categories) if index not in rows]):
@@ -139,7 +139,7 @@ def _from_checkpoint(
     classes = describe_classes(checkpoint.categories, categories, rows, checkpoint.source)
     notes = [f"starts from {checkpoint.source}", *checkpoint.notes, *classes, *_changes(checkpoint, config)]
     sources = {"init": {"source": checkpoint.source, "sha256": checkpoint.sha256}, "backbone_weights": None}
-    return Start(network, config, sources, tuple(notes))
+    return StartingNetwork(network, config, sources, tuple(notes))
 
 
 def _load(network: DETR | DETRsegm, checkpoint: Checkpoint, masks: bool, rows: dict[int, int]) -> None:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import Logger
 
-Figures = Mapping[str, Any]  # names to numbers, or to tensors of one number
+_Figures = Mapping[str, Any]  # names to numbers, or to tensors of one number
 
 
 class RunLog(Logger):
@@ -65,7 +65,7 @@ class RunLog(Logger):
             self._config = config
 
     @rank_zero_only
-    def log_metrics(self, metrics: Figures, step: int | None = None) -> None:
+    def log_metrics(self, metrics: _Figures, step: int | None = None) -> None:
         """Write a line; `step` is Lightning's, and not used."""
         self._begin()
         epoch = {"epoch": int(metrics["epoch"])} if "epoch" in metrics else {}

@@ -19,8 +19,8 @@ from torch import Tensor
 from model.data.collate import TrainingBatch
 from model.data.evaluation_set import EvaluationBatch
 from model.data.mask_layers import masks_of
-from model.exporting.parity_proof import run_torch
 from model.exporting.served_network import ServedNetwork
+from model.exporting.torch_engine import run_torch
 from model.loss.criterion import SetCriterion, Totals, weighted_sum, world_totals
 from model.loss.matcher import HungarianMatcher, matched_pairs
 from model.network.build import detector_of

@@ -7,17 +7,25 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from model.data.folders import KINDS, KINDS_IN_WORDS
+from model.data.folders import DATASET_KINDS, DATASET_KINDS_IN_WORDS
 from model.network.config import PRESETS
-from model.training.config import RECIPES, Precision, Recipe, Schedule, Stage, TrainConfig, default_recipe
-from model.training.freezing import PARTS
+from model.training.config import (
+    RECIPES,
+    Recipe,
+    Schedule,
+    TrainConfig,
+    TrainingPrecision,
+    TrainingStage,
+    default_recipe,
+)
+from model.training.freezing import FREEZABLE_PARTS
 
 # Every setting of `TrainConfig` is an option of its name; what is not given keeps the recipe's value.
 _SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "stage": (
         "Train the detector (detection), the mask head over the frozen detector of --init (masks), or both at once "
         "(joint).",
-        {"choices": get_args(Stage)},
+        {"choices": get_args(TrainingStage)},
     ),
     "epochs": (
         "Train for this many passes over the data; a part of one counts too.",
@@ -57,7 +65,7 @@ _SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "precision": (
         "Compute the network in this precision; matching and losses are computed in float32 in any case.",
-        {"choices": get_args(Precision)},
+        {"choices": get_args(TrainingPrecision)},
     ),
     "multi_scale": (
         "Resize each picture to a size drawn between 0.6 and 1 times the network's.",
@@ -65,8 +73,8 @@ _SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "crop": ("Cut a random rectangle out of half of the pictures.", {"action": argparse.BooleanOptionalAction}),
     "freeze": (
-        f"Leave these parts of the network exactly as they are: {', '.join(PARTS)}.",
-        {"nargs": "*", "choices": tuple(PARTS), "metavar": "PART"},
+        f"Leave these parts of the network exactly as they are: {', '.join(FREEZABLE_PARTS)}.",
+        {"nargs": "*", "choices": tuple(FREEZABLE_PARTS), "metavar": "PART"},
     ),
     "activation_checkpointing": (
         "Compute activations a second time in the backward pass, which takes less memory and more time.",
@@ -96,9 +104,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `detr train`."""
     parser.add_argument(
         "--data",
-        choices=KINDS,
+        choices=DATASET_KINDS,
         required=True,
-        help=f"Read this kind of data set: {KINDS_IN_WORDS}.",
+        help=f"Read this kind of data set: {DATASET_KINDS_IN_WORDS}.",
     )
     parser.add_argument("--root", type=Path, required=True, metavar="DIR", help="Read the data set in this folder.")
     parser.add_argument(

@@ -19,13 +19,13 @@ LOSSES = {
     "loss_mask": "mask",
     "loss_dice": "dice",
 }
-QUALITY = ("AP", "PQ")
+_QUALITY = ("AP", "PQ")
 
 
 class RunProgress(ProgressBar):
     """Steps done of all steps, the losses, AP and PQ of the last validation, and the time that is left.
 
-    Figures are those that the module logs under the names in `LOSSES` and `QUALITY`. A run that is resumed begins
+    Figures are those that the module logs under the names in `LOSSES` and `_QUALITY`. A run that is resumed begins
     where it was; validation is part of the run's pace, so the time left includes it.
     """
 
@@ -114,7 +114,7 @@ class RunProgress(ProgressBar):
         if trainer.sanity_checking:
             return
         found = trainer.callback_metrics
-        self._quality = {name: float(found[name]) for name in QUALITY if name in found}
+        self._quality = {name: float(found[name]) for name in _QUALITY if name in found}
         if self._bar is not None:
             self._bar.set_description_str("training", refresh=False)
             self._bar.set_postfix_str(self._figures(trainer))

@@ -18,13 +18,13 @@ from torch import nn
 from model.data.coco_dataset import CocoDataset
 from model.data.coco_files import Target, read_pixels
 from model.data.mask_layers import masks_of
-from model.evaluation.panoptic_quality import Segmentation
+from model.evaluation.panoptic_quality import PanopticMap
 from model.evaluation.pictures import annotated_result
-from model.exporting.parity_proof import run_torch
 from model.exporting.served_network import ServedNetwork
+from model.exporting.torch_engine import run_torch
 from model.network.build import detector_of
 from model.network.config import ModelConfig
-from model.runtime.answers.detections import Detections, detect
+from model.runtime.answers.detections import Detections, detections_of
 from model.runtime.answers.overlay import draw_detections, draw_panoptic
 from model.runtime.answers.panoptic import PanopticResult, panoptic
 from model.runtime.categories import Category
@@ -34,9 +34,9 @@ from model.runtime.preprocess import ResizeRule, make_batch, resize
 TILE = 480  # pixels of a drawing's longer side
 STRIP = 24  # pixels, the height of a line of text
 PAIRS_A_ROW = 2
-JPEG_QUALITY = 85
+_JPEG_QUALITY = 85
 
-Picture = NDArray[np.uint8]  # RGB [height, width, 3]
+_Picture = NDArray[np.uint8]  # RGB [height, width, 3]
 
 
 class SamplePredictions(lightning.Callback):
@@ -72,7 +72,7 @@ class SamplePredictions(lightning.Callback):
         title = f"step {step}: what is annotated on the left, what is found on the right"
         sheet = contact_sheet(network, self.data, self.indices, self.config, title)
         self.folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(sheet).save(self.folder / f"step-{step:06}.jpg", quality=JPEG_QUALITY)
+        Image.fromarray(sheet).save(self.folder / f"step-{step:06}.jpg", quality=_JPEG_QUALITY)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image("samples", sheet, step, dataformats="HWC")
@@ -80,7 +80,7 @@ class SamplePredictions(lightning.Callback):
 
 def contact_sheet(
     network: nn.Module, data: CocoDataset, indices: Sequence[int], config: ModelConfig, title: str
-) -> Picture:
+) -> _Picture:
     """Some pictures of a data set, each with its annotation and with the network's answer, under a title.
 
     The network, a `DETR` or `DETRsegm` on any device, answers as it would be served; its modes stay as they were.
@@ -103,7 +103,7 @@ def _served(network: nn.Module) -> Iterator[ServedNetwork]:
             module.training = training
 
 
-def _pair(network: ServedNetwork, data: CocoDataset, index: int, config: ModelConfig) -> Picture:
+def _pair(network: ServedNetwork, data: CocoDataset, index: int, config: ModelConfig) -> _Picture:
     """A line of text over two drawings: [STRIP + h, 2 * TILE, 3]."""
     record, target = data.records[index], data.target(index)
     picture = read_pixels(data.images, record)
@@ -121,7 +121,7 @@ def _pair(network: ServedNetwork, data: CocoDataset, index: int, config: ModelCo
         counts = len(truth.segments), len(answer.segments)
     else:
         boxes = annotated_boxes(target, size)
-        found = detect(output.pred_logits, output.pred_boxes, size, config.detect_threshold)
+        found = detections_of(output.pred_logits, output.pred_boxes, size, config.detect_threshold)
         drawings = [draw_detections(tile, detections, data.categories) for detections in (boxes, found)]
         counts = len(boxes.scores), len(found.scores)
     line = _line(f"image {record.id}: {counts[0]} annotated, {counts[1]} found", 2 * TILE)
@@ -146,10 +146,10 @@ def annotated_segments(target: Target, size: tuple[int, int], categories: Sequen
         id_map[masks[index]] = index + 1
     resized = Image.fromarray(id_map).resize((size[1], size[0]), Image.Resampling.NEAREST)
     category_of = {number: categories[label].id for number, label in enumerate(target["labels"].tolist(), start=1)}
-    return annotated_result(Segmentation(np.asarray(resized), category_of), categories)
+    return annotated_result(PanopticMap(np.asarray(resized), category_of), categories)
 
 
-def _tile(picture: Picture) -> Picture:
+def _tile(picture: _Picture) -> _Picture:
     """The picture with a longer side of `TILE` pixels, smaller or larger than it was."""
     height, width = picture.shape[:2]
     factor = TILE / max(height, width)
@@ -157,18 +157,18 @@ def _tile(picture: Picture) -> Picture:
     return np.asarray(Image.fromarray(picture).resize(size))
 
 
-def _row(pairs: Sequence[Picture], width: int) -> Picture:
+def _row(pairs: Sequence[_Picture], width: int) -> _Picture:
     height = max(len(pair) for pair in pairs)
     return _padded(np.concatenate([_padded(pair, height, 2 * TILE) for pair in pairs], axis=1), height, width)
 
 
-def _padded(picture: Picture, height: int, width: int) -> Picture:
+def _padded(picture: _Picture, height: int, width: int) -> _Picture:
     canvas = np.full((height, width, 3), 255, dtype=np.uint8)
     canvas[: picture.shape[0], : picture.shape[1]] = picture
     return canvas
 
 
-def _line(text: str, width: int) -> Picture:
+def _line(text: str, width: int) -> _Picture:
     """Text on white: [STRIP, width, 3]."""
     image = Image.new("RGB", (width, STRIP), "white")
     font = ImageFont.load_default(size=STRIP * 0.6)

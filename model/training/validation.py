@@ -12,7 +12,7 @@ from model.evaluation.evaluator import Evaluator
 from model.runtime.engines.raw_outputs import RawOutputs
 
 KEPT = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100", "PQ", "SQ", "RQ", "PQ_th", "PQ_st")
-Save = Callable[[dict[str, float]], object]
+_Save = Callable[[dict[str, float]], object]
 
 
 class Validation(lightning.Callback):
@@ -22,7 +22,7 @@ class Validation(lightning.Callback):
     the module again.
     """
 
-    def __init__(self, evaluator: Evaluator, save_best: Save) -> None:
+    def __init__(self, evaluator: Evaluator, save_best: _Save) -> None:
         """Judge with an evaluator of the validation pictures; every process calls `save_best` with the figures."""
         self.evaluator = evaluator
         self.save_best = save_best

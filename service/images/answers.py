@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.runtime.answers.detections import Detections, detect
+from model.runtime.answers.detections import Detections, detections_of
 from model.runtime.answers.overlay import draw_panoptic
 from model.runtime.answers.panoptic import PanopticResult, panoptic
 from model.runtime.answers.segment_codec import encode_rles, id_png
@@ -80,7 +80,7 @@ class DetectTask:
     def answer(self, metadata: Metadata, prepared: Prepared, outputs: ImageOutputs, trace: Trace) -> Content:
         """See Task."""
         with trace.stage("postprocess"):
-            found = detect(outputs.pred_logits, outputs.pred_boxes, prepared.orig_size, self.threshold)
+            found = detections_of(outputs.pred_logits, outputs.pred_boxes, prepared.orig_size, self.threshold)
         with trace.stage("encode"):
             response = detect_response(metadata, prepared.orig_size, found)
             return Content(response.model_dump_json().encode(), "application/json")

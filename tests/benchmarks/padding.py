@@ -14,12 +14,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from model.exporting.parity_proof import scene
+from model.exporting.parity_proof import fixed_picture
 from model.network.box_ops import cxcywh_to_xyxy
-from model.network.config import PRESETS, ModelConfig, Padding
+from model.network.config import PRESETS, ModelConfig
 from model.network.detr import DETR
 from model.network.nested_tensor import normalize, pad_images
 from model.network.segmentation import DETRsegm
+from model.runtime.artifact.metadata import Padding
 from tests.model.networks import filled
 
 SIZES = ((97, 141), (150, 101), (224, 320), (96, 96))
@@ -42,7 +43,7 @@ def changes(network: DETR | DETRsegm, images: list[Tensor], multiple: int) -> tu
 
 def rows() -> Iterator[tuple[str, str, float, float]]:
     """Model, padding and the two changes."""
-    images = [torch.from_numpy(scene(*size)).permute(2, 0, 1) for size in SIZES]
+    images = [torch.from_numpy(fixed_picture(*size)).permute(2, 0, 1) for size in SIZES]
     for name in ("detr-resnet-50", "detr-resnet-50-dc5"):
         for padding in PADDINGS:
             config: ModelConfig = replace(PRESETS[name], padding=padding)

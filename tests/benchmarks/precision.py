@@ -5,7 +5,7 @@
 Every engine that runs here answers pictures of the data set alone, and again in batches of 8 of unequal sizes. Printed
 are the worst difference and the 99th percentile of scores (the probability of the best class, of every query) and of
 boxes (pixels of the network's input, of the queries above the threshold), against ONNX Runtime in float32 and between
-alone and in company; AP and, of a panoptic model, PQ over the whole split; and the time of an inference as a share of
+alone and in a batch; AP and, of a panoptic model, PQ over the whole split; and the time of an inference as a share of
 ONNX Runtime's in float32, the median of interleaved rounds. `--other` adds files of the same network, such as an int8
 one. A float16 copy of the model is made on the spot.
 """
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from model.data.evaluation_set import EvaluationSet
 from model.data.folders import open_dataset
-from model.evaluate import Loaded, evaluate
+from model.evaluate import LoadedModel, evaluate
 from model.exporting.float16 import to_float16
 from model.runtime.answers.detections import softmax
 from model.runtime.artifact.file import Artifact, read_artifact
@@ -135,19 +135,19 @@ def main() -> None:
     running = list(engines(artifacts))
     times = seconds([engine for _, engine in running], pictures[:COMPANY], args.rounds)
     truth = answers(running[0][1], pictures, 1)
-    print("| engine | computed in | scores | boxes, px | scores, in company | boxes, px | figures | time |")
+    print("| engine | computed in | scores | boxes, px | scores, in a batch | boxes, px | figures | time |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for (artifact, engine), own in zip(running, times, strict=True):
         alone = answers(engine, pictures, 1)
         off = difference(pictures, truth, alone, metadata.detect_threshold)
         moved = difference(pictures, alone, answers(engine, pictures, COMPANY), metadata.detect_threshold)
-        figures = "" if args.no_figures else figures_of(Loaded(engine, artifact.metadata), args)
+        figures = "" if args.no_figures else figures_of(LoadedModel(engine, artifact.metadata), args)
         print(
             f"| {engine.device} | {engine.precision} | {off} | {moved} | {figures} | {own / times[0]:.2f} |", flush=True
         )
 
 
-def figures_of(loaded: Loaded, args: argparse.Namespace) -> str:
+def figures_of(loaded: LoadedModel, args: argparse.Namespace) -> str:
     """AP, and PQ where there are masks."""
     found = evaluate(loaded, args.data, args.root, args.split).figures()
     return ", ".join(f"{name} {found[name]:.4f}" for name in ("AP", "PQ") if name in found)

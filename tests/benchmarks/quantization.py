@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from model.evaluate import Loaded, evaluate
-from model.exporting.parity_proof import scene
-from model.quantization.plan import PARTS
+from model.evaluate import LoadedModel, evaluate
+from model.exporting.parity_proof import fixed_picture
+from model.quantization.plan import QUANTIZABLE_PARTS
 from model.quantize import quantize
 from model.runtime.answers.detections import best_real_class
 from model.runtime.artifact.file import Artifact, read_artifact
@@ -33,7 +33,7 @@ from model.runtime.engines.raw_outputs import NO_MASKS
 from model.runtime.preprocess import Batch, make_batch
 
 DEMO = Path(__file__).parents[2] / "model" / "demo" / "detr-demo.onnx"
-FILES = {"float32": (), "int8 backbone": PARTS[:1], "int8 all parts": PARTS}
+FILES = {"float32": (), "int8 backbone": QUANTIZABLE_PARTS[:1], "int8 all parts": QUANTIZABLE_PARTS}
 SURE = 15  # queries that get a mask
 
 
@@ -79,7 +79,7 @@ def medians(runs: dict[tuple[str, str], Callable[[], object]], rounds: int) -> d
 def print_times(artifacts: dict[str, Artifact], size: tuple[int, int], rounds: int) -> None:
     """A table for one picture, without masks and with some."""
     engines = engines_of(artifacts)
-    batch = make_batch([scene(*size)])
+    batch = make_batch([fixed_picture(*size)])
     scores, _ = best_real_class(open_engine(artifacts["float32"], "cpu").infer(batch, _all(NO_MASKS)).pred_logits[0])
     for name, threshold in (("no masks", NO_MASKS), (f"about {SURE} masks", float(np.sort(scores)[-SURE - 1]))):
         runs = {key: _run(engine, batch, threshold) for key, engine in engines.items()}
@@ -97,7 +97,7 @@ def print_accuracy(artifacts: dict[str, Artifact], root: Path) -> None:
     """A table of AP and PQ on the validation pictures, of every engine."""
     print("\n| engine | precision | AP | PQ |\n| --- | --- | --- | --- |")
     for (device, precision), engine in engines_of(artifacts).items():
-        figures = evaluate(Loaded(engine, artifacts["float32"].metadata), "shapes", root, "val").figures()
+        figures = evaluate(LoadedModel(engine, artifacts["float32"].metadata), "shapes", root, "val").figures()
         print(f"| {device} | {precision} | {figures['AP']:.4f} | {figures['PQ']:.4f} |", flush=True)
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from model.checkpoint import read_checkpoint, save_checkpoint
 from model.export import export
-from model.exporting.parity_proof import scene
+from model.exporting.parity_proof import fixed_picture
 from model.network.config import PRESETS
 from model.network.segmentation import DETRsegm
 from model.runtime.categories import Category
@@ -35,7 +35,7 @@ THRESHOLD = 0.2
 def jpeg(height: int, width: int) -> bytes:
     """A picture of a size that is neither resized nor padded, so that the published canvas is the service's."""
     buffer = io.BytesIO()
-    Image.fromarray(scene(height, width)).save(buffer, "JPEG", quality=95)
+    Image.fromarray(fixed_picture(height, width)).save(buffer, "JPEG", quality=95)
     return buffer.getvalue()
 
 

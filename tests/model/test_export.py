@@ -23,10 +23,11 @@ from model.categories.coco import panoptic_categories
 from model.checkpoint import CheckpointError, read_checkpoint
 from model.cli import main
 from model.data.shapes.command import CATEGORIES
-from model.export import describe, export
+from model.export import export, metadata_of
 from model.exporting import parity_proof
-from model.exporting.parity_proof import ParityError, ParityReport, golden_sample, prove, run_torch, scene
+from model.exporting.parity_proof import ParityError, ParityReport, fixed_picture, golden_sample, prove
 from model.exporting.served_network import ServedNetwork
+from model.exporting.torch_engine import run_torch
 from model.network.build import build_model
 from model.network.config import ModelConfig
 from model.network.segmentation import DETRsegm
@@ -130,7 +131,7 @@ def test_batch_norm_is_folded_and_nothing_lies_outside_the_file(small: Artifact)
 def test_provenance_cannot_pretend_to_be_another_file(small_checkpoint: Path) -> None:
     checkpoint = read_checkpoint(small_checkpoint)
     checkpoint = replace(checkpoint, provenance={"sha256": "0" * 64, "source": "better.pth", "AP": 0.5})
-    provenance = describe(checkpoint, checkpoint.config, build_model(checkpoint.config), "name").provenance
+    provenance = metadata_of(checkpoint, checkpoint.config, build_model(checkpoint.config), "name").provenance
     assert (provenance["sha256"], provenance["source"]) == (checkpoint.sha256, "small.safetensors")
     assert provenance["AP"] == 0.5
 
@@ -140,7 +141,7 @@ def test_provenance_cannot_pretend_to_be_another_file(small_checkpoint: Path) ->
 
 def test_queries_have_masks_of_their_own(small: Artifact) -> None:
     """Or the tests of this file would not notice that masks are mixed up."""
-    masks = engine_of(small).infer(make_batch([scene(96, 128)]), np.full(1, ALL_MASKS, np.float32)).pred_masks
+    masks = engine_of(small).infer(make_batch([fixed_picture(96, 128)]), np.full(1, ALL_MASKS, np.float32)).pred_masks
     assert masks is not None
     assert masks.std(0).mean() > 1e-3 * np.ptp(masks)
 
@@ -155,7 +156,7 @@ def normalized(image: NDArray[np.uint8]) -> Tensor:
 def test_an_exported_model_of_transformers_answers_as_it_does_there(kind: str, request: pytest.FixtureRequest) -> None:
     theirs = request.getfixturevalue({"detection": "their_detector", "segmentation": "their_segmenter"}[kind])
     exported = read_artifact(request.getfixturevalue(f"{kind}_artifact"))
-    images = [scene(70, 101), scene(96, 64)]
+    images = [fixed_picture(70, 101), fixed_picture(96, 64)]
     # One batch of unequal sizes here against each image alone, without any padding, there.
     together = engine_of(exported).infer(make_batch(images), np.full(2, ALL_MASKS, np.float32))
     for index, image in enumerate(images):
@@ -271,7 +272,7 @@ def test_a_graph_that_is_proved_takes_the_place_of_the_older_file(
     assert written.metadata == replace(small.metadata, name="newer")
     printed = capsys.readouterr().out
     assert "its header says: resnet18, panoptic segmentation, 12 classes" in printed
-    assert "pred_masks: torch and ONNX Runtime, alone and in company, differ by at most" in printed
+    assert "pred_masks: torch and ONNX Runtime, alone and in a batch, differ by at most" in printed
     assert f"wrote {out} (" in printed
 
 
@@ -453,7 +454,7 @@ def test_published_padding_is_proved_as_it_is_and_refused_as_exact() -> None:
         return run_torch(served, batch, threshold)
 
     assert prove(served, infer, exact=False).worst == {"pred_logits": 0.0, "pred_boxes": 0.0, "pred_masks": 0.0}
-    with pytest.raises(ParityError, match="image 0 in company against alone: pred_logits differs"):
+    with pytest.raises(ParityError, match="image 0 in a batch against alone: pred_logits differs"):
         prove(served, infer, exact=True)
 
 
@@ -485,7 +486,7 @@ def test_a_network_of_any_number_of_queries_has_a_golden_sample(queries: int) ->
     golden = golden_sample(served)
     assert golden.mask_index is not None
     assert 0 < len(golden.mask_index) < 2 * queries
-    prove_one = make_batch([scene(64, 64)])
+    prove_one = make_batch([fixed_picture(64, 64)])
     threshold = parity_proof._some(served, prove_one)
     kept = run_torch(served, prove_one, np.full(1, threshold, np.float32)).mask_index
     assert kept is not None
@@ -493,15 +494,15 @@ def test_a_network_of_any_number_of_queries_has_a_golden_sample(queries: int) ->
 
 
 def test_the_pictures_of_the_proof_are_always_the_same() -> None:
-    np.testing.assert_array_equal(scene(33, 20), scene(33, 20))
-    assert scene(33, 20).shape == (33, 20, 3)
-    assert scene(33, 20).std() > 20
+    np.testing.assert_array_equal(fixed_picture(33, 20), fixed_picture(33, 20))
+    assert fixed_picture(33, 20).shape == (33, 20, 3)
+    assert fixed_picture(33, 20).std() > 20
 
 
 def test_a_detector_is_described_as_one(small_checkpoint: Path) -> None:
     checkpoint = read_checkpoint(small_checkpoint)
     detector = replace(checkpoint, config=replace(checkpoint.config, masks=False, padding="published"))
-    metadata = describe(detector, detector.config, build_model(detector.config), "a name")
+    metadata = metadata_of(detector, detector.config, build_model(detector.config), "a name")
     assert (metadata.task, metadata.mask_stride, metadata.padding) == ("detection", None, "published")
     assert metadata == Metadata.from_json(metadata.to_json())
 
@@ -509,5 +510,5 @@ def test_a_detector_is_described_as_one(small_checkpoint: Path) -> None:
 def test_a_network_is_served_in_eval_mode_whatever_it_was_in() -> None:
     network = filled(SMALL).train()
     before = network.state_dict()["detr.backbone.0.body.bn1.running_mean"].clone()
-    run_torch(ServedNetwork(network), make_batch([scene(64, 64)]), np.full(1, NO_MASKS, np.float32))
+    run_torch(ServedNetwork(network), make_batch([fixed_picture(64, 64)]), np.full(1, NO_MASKS, np.float32))
     assert torch.equal(before, network.state_dict()["detr.backbone.0.body.bn1.running_mean"])

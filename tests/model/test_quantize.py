@@ -18,7 +18,7 @@ from model.data.shapes.command import write_shapes
 from model.quantization.int8_graph import golden_of, int8_graph
 from model.quantization.judge import AccuracyError, Judge
 from model.quantization.pictures import choose_pictures
-from model.quantization.plan import PARTS
+from model.quantization.plan import QUANTIZABLE_PARTS
 from model.quantization.ranges import Observed, Range
 from model.runtime.artifact.file import read_artifact
 from model.runtime.engines.engine import Engine
@@ -34,7 +34,7 @@ from tests.tiny_artifact import write_tiny_artifact
 DEMO = Path(__file__).parents[2] / "model" / "demo" / "detr-demo.onnx"
 ENGINES = ("cpu", "openvino")
 
-# With the transformer in int8, an image alone and in company: floats differ in the last digit, and where that lifts a
+# With the transformer in int8, an image alone and in a batch: floats differ in the last digit, and where that lifts a
 # value over the edge between two quantised ones, it moves by 1/255 of its range. Over 96 pictures in batches of eight
 # the worst were 1.0 of a logit and 0.03 of a side; half of all answers did not change at all.
 STEPS_LOGITS, STEPS_BOXES = 2.5, 0.1
@@ -65,7 +65,7 @@ def engine(request: pytest.FixtureRequest, demo_int8: Path) -> Engine:
 def demo_all_int8(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo model with every part in int8 that can be."""
     out = tmp_path_factory.mktemp("all-int8") / "demo-int8.onnx"
-    main(words(shapes, out, "--unchecked", "--parts", *PARTS))
+    main(words(shapes, out, "--unchecked", "--parts", *QUANTIZABLE_PARTS))
     return out
 
 
@@ -128,7 +128,7 @@ def test_the_same_pictures_give_the_same_bytes(demo_int8: Path, shapes: Path, tm
 @pytest.mark.parametrize("name", ["panoptic_artifact", pytest.param("detection_artifact", marks=pytest.mark.slow)])
 def test_any_exported_model_can_be_quantised(request: pytest.FixtureRequest, name: str, shapes: Path) -> None:
     artifact = read_artifact(request.getfixturevalue(name))
-    model, layers = int8_graph(artifact, choose_pictures(shapes / "train2017", 8), PARTS)
+    model, layers = int8_graph(artifact, choose_pictures(shapes / "train2017", 8), QUANTIZABLE_PARTS)
     onnx.checker.check_model(model, full_check=True)
     assert layers["backbone"] >= 18
     assert layers["transformer"] > 0
@@ -193,7 +193,7 @@ neighbours = st.lists(st.tuples(st.integers(1, 128), st.integers(1, 160)), min_s
 sizes = st.tuples(st.integers(1, 128), st.integers(1, 128))
 
 
-def in_company(
+def in_batch(
     engine: Engine, image: NDArray[np.uint8], others: Sequence[tuple[int, int]], threshold: float
 ) -> ImageOutputs:
     batch = make_batch([image, *(picture(other, seed=2 + i) for i, other in enumerate(others))])
@@ -206,7 +206,7 @@ def test_with_an_int8_backbone_an_image_still_answers_in_any_batch_as_alone(
     engine: Engine, size: tuple[int, int], others: Sequence[tuple[int, int]]
 ) -> None:
     wanted = picture(size, seed=1)
-    assert_same(in_company(engine, wanted, others, ALL_MASKS), alone(engine, wanted, ALL_MASKS), size)
+    assert_same(in_batch(engine, wanted, others, ALL_MASKS), alone(engine, wanted, ALL_MASKS), size)
 
 
 @settings(max_examples=10)
@@ -215,9 +215,9 @@ def test_with_an_int8_transformer_it_does_so_up_to_steps_of_int8(
     all_engine: Engine, size: tuple[int, int], others: Sequence[tuple[int, int]]
 ) -> None:
     wanted = picture(size, seed=1)
-    company, single = in_company(all_engine, wanted, others, NO_MASKS), alone(all_engine, wanted)
-    assert np.abs(company.pred_logits - single.pred_logits).max() < STEPS_LOGITS
-    assert np.abs(company.pred_boxes - single.pred_boxes).max() < STEPS_BOXES
+    batched, single = in_batch(all_engine, wanted, others, NO_MASKS), alone(all_engine, wanted)
+    assert np.abs(batched.pred_logits - single.pred_logits).max() < STEPS_LOGITS
+    assert np.abs(batched.pred_boxes - single.pred_boxes).max() < STEPS_BOXES
 
 
 def test_the_file_is_written_if_accuracy_holds(

@@ -47,7 +47,7 @@ CATEGORIES = (
     Category(109, "brick", False, (178, 98, 80)),
 )
 FIRST_INDEX = {"train": 0, "val": 10_000_000}  # scene indices of the two splits never meet
-JPEG_QUALITY = 95
+_JPEG_QUALITY = 95
 SEGMENTS_AN_IMAGE = 100  # room left for each image's annotation ids
 
 _BY_NAME = {category.name: category for category in CATEGORIES}
@@ -117,7 +117,7 @@ def _write_scene(index: int, *, root: Path, split: str, size: int, seed: int) ->
     ids = _segment_ids(drawing)
     record = _record(drawing, ids, image_id)
     picture = Image.fromarray(drawing.image)
-    picture.save(root / f"{split}2017" / image_name(image_id), quality=JPEG_QUALITY, subsampling=0)
+    picture.save(root / f"{split}2017" / image_name(image_id), quality=_JPEG_QUALITY, subsampling=0)
     colors = np.array([[i & 255, i >> 8 & 255, i >> 16] for i in ids], dtype=np.uint8)
     png = Image.fromarray(colors[drawing.segment_map])
     png.save(_panoptic_folder(root, split) / record.panoptic["file_name"], compress_level=3)

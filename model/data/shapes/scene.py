@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from model.data.shapes.stuff import TEXTURES, Border, Canvas
+from model.data.shapes.stuff import TEXTURES, Border, SceneSize
 from model.data.shapes.things import OUTLINES, PATTERNS, Thing, coverage, draw_thing, sample_colors
 
 # Width and height of a picture, in units of its short side.
@@ -63,7 +63,7 @@ def _sample_stuff(rng: np.random.Generator) -> tuple[str, ...]:
 def _sample_borders(rng: np.random.Generator, width: float, height: float, regions: int) -> tuple[Border, ...]:
     """Borders that share a slant and leave every region about its fair share of the canvas."""
     angle = rng.uniform(-0.3, 0.3) if rng.random() < 0.75 else rng.choice((-1, 1)) * rng.uniform(0.6, 1.1)
-    x, y = Canvas(width, height, 32).grid()
+    x, y = SceneSize(width, height, 32).grid()
     along = np.sin(angle) * x + np.cos(angle) * y
     borders = []
     for position in range(1, regions):
@@ -116,7 +116,7 @@ def _sample_thing(rng: np.random.Generator, name: str, width: float, height: flo
 
 def draw_scene(scene: Scene, size: int) -> Drawing:
     """Draw a scene with `size` pixels on its short side."""
-    canvas = Canvas(scene.width, scene.height, size)
+    canvas = SceneSize(scene.width, scene.height, size)
     rng = np.random.default_rng(scene.stuff_seed)
     image = TEXTURES[scene.stuff[0]](rng, canvas)
     segment_map = np.zeros(canvas.shape, dtype=np.uint8)

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-Pixels = NDArray[np.float32]  # [H, W] or [H, W, 3]
+_Pixels = NDArray[np.float32]  # [H, W] or [H, W, 3]
 
 
 @dataclass(frozen=True)
-class Canvas:
+class SceneSize:
     """A picture's size, in units of its short side and in pixels."""
 
     width: float  # units
@@ -30,7 +30,7 @@ class Canvas:
         """(height, width) in pixels."""
         return round(self.height * self.size), round(self.width * self.size)
 
-    def grid(self) -> tuple[Pixels, Pixels]:
+    def grid(self) -> tuple[_Pixels, _Pixels]:
         """x as [1, W] and y as [H, 1] of the pixel centers, in units."""
         height, width = self.shape
         x = np.arange(width, dtype=np.float32) + np.float32(0.5)
@@ -46,7 +46,7 @@ class Border:
     level: float
     waves: tuple[tuple[float, float, float], ...]  # (amplitude, frequency, phase)
 
-    def beyond(self, canvas: Canvas) -> Pixels:
+    def beyond(self, canvas: SceneSize) -> _Pixels:
         """Signed distance past the line, in pixels, [H, W]."""
         x, y = canvas.grid()
         cos, sin = np.float32(np.cos(self.angle)), np.float32(np.sin(self.angle))
@@ -58,29 +58,29 @@ class Border:
         return along * np.float32(canvas.size)
 
 
-def _smoothstep(low: float, high: float, values: Pixels) -> Pixels:
-    t: Pixels = np.clip((values - np.float32(low)) / np.float32(high - low), 0, 1)
+def _smoothstep(low: float, high: float, values: _Pixels) -> _Pixels:
+    t: _Pixels = np.clip((values - np.float32(low)) / np.float32(high - low), 0, 1)
     return t * t * (3 - 2 * t)
 
 
-def _noise(rng: np.random.Generator, canvas: Canvas, across: float, down: float) -> Pixels:
+def _noise(rng: np.random.Generator, canvas: SceneSize, across: float, down: float) -> _Pixels:
     """Smooth noise in about [0, 1], [H, W], with so many cells to a unit across and down."""
     cells = rng.random((2 + int(down * canvas.height), 2 + int(across * canvas.width)), dtype=np.float32)
     height, width = canvas.shape
     return np.asarray(Image.fromarray(cells).resize((width, height), Image.Resampling.BICUBIC))
 
 
-def _jittered(rng: np.random.Generator, color: tuple[float, float, float], amount: float = 0.06) -> Pixels:
+def _jittered(rng: np.random.Generator, color: tuple[float, float, float], amount: float = 0.06) -> _Pixels:
     """A color near the given one, float32 [3] in [0, 1]."""
     return np.clip(np.asarray(color) + rng.uniform(-amount, amount, 3), 0, 1).astype(np.float32)
 
 
-def _blend(first: Pixels, second: Pixels, share: Pixels) -> Pixels:
+def _blend(first: _Pixels, second: _Pixels, share: _Pixels) -> _Pixels:
     """From `first` [3] where `share` [H, W] is 0 to `second` [3] where it is 1."""
     return first + share[..., None] * (second - first)
 
 
-def sky(rng: np.random.Generator, canvas: Canvas) -> Pixels:
+def sky(rng: np.random.Generator, canvas: SceneSize) -> _Pixels:
     """A blue that pales downwards, with clouds."""
     high, low = _jittered(rng, (0.20, 0.45, 0.85)), _jittered(rng, (0.62, 0.82, 0.97), 0.04)
     amount = rng.uniform(0.50, 0.58)
@@ -93,7 +93,7 @@ def sky(rng: np.random.Generator, canvas: Canvas) -> Pixels:
     return picture + clouds[..., None] * (1 - picture)
 
 
-def _blades(rng: np.random.Generator, canvas: Canvas) -> Pixels:
+def _blades(rng: np.random.Generator, canvas: SceneSize) -> _Pixels:
     """Blades of grass as a factor on brightness, [H, W], drawn twice as fine and averaged."""
     count = int(170 * canvas.width * canvas.height)
     roots = rng.uniform((0, 0), (canvas.width, canvas.height + 0.1), (count, 2))
@@ -110,7 +110,7 @@ def _blades(rng: np.random.Generator, canvas: Canvas) -> Pixels:
     return np.asarray(layer.reduce(2)).astype(np.float32) / np.float32(128)
 
 
-def grass(rng: np.random.Generator, canvas: Canvas) -> Pixels:
+def grass(rng: np.random.Generator, canvas: SceneSize) -> _Pixels:
     """Green, in lighter and darker patches, with blades."""
     dark, light = _jittered(rng, (0.13, 0.40, 0.10)), _jittered(rng, (0.42, 0.68, 0.18))
     patches = 0.6 * _noise(rng, canvas, 4, 6) + 0.4 * _noise(rng, canvas, 60, 14)
@@ -118,7 +118,7 @@ def grass(rng: np.random.Generator, canvas: Canvas) -> Pixels:
     return np.clip(_blend(dark, light, patches) * factor[..., None], 0, 1)
 
 
-def water(rng: np.random.Generator, canvas: Canvas) -> Pixels:
+def water(rng: np.random.Generator, canvas: SceneSize) -> _Pixels:
     """Teal, with rows of bright crests and dark troughs."""
     deep, light = _jittered(rng, (0.02, 0.36, 0.42), 0.04), _jittered(rng, (0.16, 0.66, 0.66), 0.05)
     rows, swell, ripple, phase = rng.uniform((8, 2.5, 0.10, 0), (12, 4.5, 0.22, 2 * np.pi))
@@ -131,7 +131,7 @@ def water(rng: np.random.Generator, canvas: Canvas) -> Pixels:
     return picture + crests[..., None] * (1 - picture)
 
 
-def brick(rng: np.random.Generator, canvas: Canvas) -> Pixels:
+def brick(rng: np.random.Generator, canvas: SceneSize) -> _Pixels:
     """Courses of red brick, each of its own shade, in pale mortar."""
     clay, mortar = _jittered(rng, (0.62, 0.25, 0.17)), _jittered(rng, (0.80, 0.76, 0.70), 0.05)
     course, joint = rng.uniform(0.085, 0.125), 0.014
@@ -147,11 +147,11 @@ def brick(rng: np.random.Generator, canvas: Canvas) -> Pixels:
     above = np.abs((y / np.float32(course) + np.float32(0.5)) % 1 - np.float32(0.5)) * np.float32(course)
     face = np.clip((np.minimum(aside, above) - np.float32(joint / 2)) * canvas.size + 0.5, 0, 1)
     tone = shades.astype(np.float32)[row, column] * (0.85 + 0.3 * grain)
-    picture: Pixels = mortar + face[..., None] * (clay * tone[..., None] - mortar)
+    picture: _Pixels = mortar + face[..., None] * (clay * tone[..., None] - mortar)
     return picture.clip(0, 1)
 
 
-TEXTURES: dict[str, Callable[[np.random.Generator, Canvas], Pixels]] = {
+TEXTURES: dict[str, Callable[[np.random.Generator, SceneSize], _Pixels]] = {
     "sky": sky,
     "grass": grass,
     "water": water,

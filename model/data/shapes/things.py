@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 Points = NDArray[np.float64]  # [n, 2], x and y (y points down)
-Pixels = NDArray[np.float32]  # [h, w] or [h, w, 3]
+_Pixels = NDArray[np.float32]  # [h, w] or [h, w, 3]
 Color = tuple[float, float, float]  # RGB in [0, 1]
 
 SUPERSAMPLE = 3  # outlines are rasterized this many times finer, then averaged
@@ -137,7 +137,7 @@ def coverage(loops: Sequence[Points], height: int, width: int, supersample: int 
     return image.reduce(supersample) if supersample > 1 else image
 
 
-def _pattern(thing: Thing, u: Pixels, v: Pixels, pixels: float) -> Pixels:
+def _pattern(thing: Thing, u: _Pixels, v: _Pixels, pixels: float) -> _Pixels:
     """The share of the second color, [h, w] in [0, 1], at points (u, v) of a thing `pixels` wide."""
     sharpness = pixels / thing.pattern_scale
     share = np.zeros_like(u)
@@ -151,7 +151,7 @@ def _pattern(thing: Thing, u: Pixels, v: Pixels, pixels: float) -> Pixels:
     return share.clip(0, 1)
 
 
-def _paint(thing: Thing, left: int, top: int, inside: Pixels, size: int) -> Pixels:
+def _paint(thing: Thing, left: int, top: int, inside: _Pixels, size: int) -> _Pixels:
     """Color of each pixel of the thing's box, [h, w, 3] in [0, 1]; `inside` is what the rim leaves free."""
     height, width = inside.shape
     scale = np.float32(1 / size / thing.extent)
@@ -164,7 +164,7 @@ def _paint(thing: Thing, left: int, top: int, inside: Pixels, size: int) -> Pixe
     return rim + inside[..., None] * (body - rim)
 
 
-def draw_thing(image: Pixels, thing: Thing, size: int) -> tuple[tuple[slice, slice], NDArray[np.bool_]]:
+def draw_thing(image: _Pixels, thing: Thing, size: int) -> tuple[tuple[slice, slice], NDArray[np.bool_]]:
     """Draw a thing, with a soft shadow, over what the picture holds so far.
 
     Args:

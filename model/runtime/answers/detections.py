@@ -21,7 +21,7 @@ class Detections:
     boxes_xyxy: NDArray[np.float32]  # [n, 4], absolute pixels of the original image
 
 
-def detect(
+def detections_of(
     pred_logits: NDArray[np.float32],
     pred_boxes: NDArray[np.float32],
     orig_size: tuple[int, int],
@@ -53,7 +53,7 @@ def scored_boxes(
     edge).
 
     This is the published post-processing (facebookresearch/detr, models/detr.py), to the number. Arguments
-    and errors are those of `detect`.
+    and errors are those of `detections_of`.
     """
     scores, labels = best_real_class(pred_logits)
     if not np.isfinite(pred_boxes).all():

@@ -8,20 +8,20 @@ from model.runtime.artifact.file import Artifact, ArtifactError
 from model.runtime.artifact.metadata import Metadata
 
 # A number is a fixed size; None is one that may be dynamic.
-Shape = tuple[int | None, ...]
-Ports = dict[str, tuple[str, Shape]]
+_Shape = tuple[int | None, ...]
+_Ports = dict[str, tuple[str, _Shape]]
 # As an engine reports them; there, a name is a dynamic size as well.
-Found = Mapping[str, tuple[str, tuple[int | str | None, ...]]]
+_Found = Mapping[str, tuple[str, tuple[int | str | None, ...]]]
 
 
-def expected_inputs(metadata: Metadata) -> Ports:
+def expected_inputs(metadata: Metadata) -> _Ports:
     """Type and shape of each input.
 
     `images` are RGB, aligned top left and normalized inside the graph; `padding_mask` is True on padding;
     `mask_threshold`, of panoptic models only, is per image: a query gets a mask where its highest probability
     among the real classes exceeds it.
     """
-    ports: Ports = {
+    ports: _Ports = {
         "images": ("tensor(uint8)", (None, None, None, 3)),
         "padding_mask": ("tensor(bool)", (None, None, None)),
     }
@@ -30,10 +30,10 @@ def expected_inputs(metadata: Metadata) -> Ports:
     return ports
 
 
-def expected_outputs(metadata: Metadata) -> Ports:
+def expected_outputs(metadata: Metadata) -> _Ports:
     """Type and shape of each output; `mask_index` is (batch, query) of each of the `pred_masks`, ascending."""
     queries, logits = metadata.num_queries, len(metadata.categories) + 1
-    ports: Ports = {
+    ports: _Ports = {
         "pred_logits": ("tensor(float)", (None, queries, logits)),
         "pred_boxes": ("tensor(float)", (None, queries, 4)),
     }
@@ -43,7 +43,7 @@ def expected_outputs(metadata: Metadata) -> Ports:
     return ports
 
 
-def check_graph(inputs: Found, outputs: Found, artifact: Artifact) -> None:
+def check_graph(inputs: _Found, outputs: _Found, artifact: Artifact) -> None:
     """Raise ArtifactError unless a graph's inputs and outputs are as the artifact's metadata promise."""
     for kind, found, expected in (
         ("input", inputs, expected_inputs(artifact.metadata)),
@@ -60,7 +60,7 @@ def check_graph(inputs: Found, outputs: Found, artifact: Artifact) -> None:
                 )
 
 
-def _fits(found: tuple[int | str | None, ...], expected: Shape) -> bool:
+def _fits(found: tuple[int | str | None, ...], expected: _Shape) -> bool:
     """A fixed size must be equal; a dynamic one (a name) is taken on trust here and seen in the golden
     sample.
     """

@@ -12,9 +12,9 @@ from model.runtime.preprocess import CANVAS_MULTIPLE, ResizeRule
 
 FORMAT_VERSION = 1
 
-Task = Literal["detection", "panoptic"]
+ModelTask = Literal["detection", "panoptic"]
 Padding = Literal["exact", "published"]
-Stored = Literal["float32", "float16", "int8"]
+StoredPrecision = Literal["float32", "float16", "int8"]
 
 T = TypeVar("T")
 
@@ -25,7 +25,7 @@ class Metadata:
 
     format_version: int
     name: str  # of the model, such as "detr-demo"
-    task: Task
+    task: ModelTask
     categories: tuple[Category, ...]  # by class index: one fewer than the logits, whose last class is no-object
     num_queries: int
     resize: ResizeRule
@@ -35,7 +35,7 @@ class Metadata:
     segment_threshold: float  # default score threshold of segments, 0 to 1
     padding: Padding  # "exact": an answer does not depend on the batch; "published": it does
     provenance: dict[str, Any]  # free JSON: source, digests, command, measured figures
-    precision: Stored = "float32"  # what most weights are stored and computed in
+    precision: StoredPrecision = "float32"  # what most weights are stored and computed in
 
     def __post_init__(self) -> None:
         """Raise ValueError naming the field that holds what no artifact of this format can."""
@@ -43,7 +43,7 @@ class Metadata:
         for name, holds in {
             "format_version": self.format_version == FORMAT_VERSION,
             "name": bool(self.name.strip()) and self.name.isprintable(),
-            "task": self.task in get_args(Task),
+            "task": self.task in get_args(ModelTask),
             "categories": bool(ids) and len(set(ids)) == len(ids),
             "num_queries": self.num_queries >= 1,
             "canvas_multiple": self.canvas_multiple == CANVAS_MULTIPLE,
@@ -57,7 +57,7 @@ class Metadata:
             "detect_threshold": 0.0 <= self.detect_threshold <= 1.0,
             "segment_threshold": 0.0 <= self.segment_threshold <= 1.0,
             "padding": self.padding in get_args(Padding),
-            "precision": self.precision in get_args(Stored),
+            "precision": self.precision in get_args(StoredPrecision),
         }.items():
             if not holds:
                 raise ValueError(f"metadata field {name!r} has a value that this version does not take")

@@ -11,7 +11,7 @@ from model.runtime.engines.engine import Engine
 from model.runtime.engines.raw_outputs import NO_MASKS, RawOutputs
 from model.runtime.preprocess import Batch
 
-Masks = NDArray[np.float32]
+_Masks = NDArray[np.float32]
 
 # Absolute, for logits of classes and masks and for boxes alike. Right float32 implementations of this network
 # differ by about 1e-5 of an array's spread, because they add in different orders; logits spread over some
@@ -76,7 +76,7 @@ def _check(off: float, allowed: float, said: str) -> None:
         raise ArtifactError(f"{said}, more than {allowed:.2g}")
 
 
-def _masks_of_both(golden: GoldenSample, outputs: RawOutputs, share: float, where: str) -> tuple[Masks, Masks]:
+def _masks_of_both(golden: GoldenSample, outputs: RawOutputs, share: float, where: str) -> tuple[_Masks, _Masks]:
     """The masks of the queries that have one in both, expected and found, each [k, h, w].
 
     Raises ArtifactError where another query has one, unless reduced precision explains it: a query may pass the
@@ -97,8 +97,8 @@ def _masks_of_both(golden: GoldenSample, outputs: RawOutputs, share: float, wher
     return golden.pred_masks[np.isin(expected, found)], outputs.pred_masks[np.isin(found, expected)]
 
 
-def _scores(logits: Masks) -> Masks:
+def _scores(logits: _Masks) -> _Masks:
     """Highest probability among the real classes: [B, Q, C + 1] to [B, Q]."""
     powers = np.exp(logits - logits.max(-1, keepdims=True))
-    scores: Masks = (powers / powers.sum(-1, keepdims=True))[..., :-1].max(-1)
+    scores: _Masks = (powers / powers.sum(-1, keepdims=True))[..., :-1].max(-1)
     return scores

@@ -18,7 +18,7 @@ from model.runtime.engines.raw_outputs import RawOutputs
 from model.runtime.engines.tensorrt import load_tensorrt, tensorrt_options
 from model.runtime.preprocess import Batch
 
-Provider = tuple[str, dict[str, str]]
+_Provider = tuple[str, dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -94,13 +94,13 @@ def _load_gpu_libraries(device: str) -> None:
         raise DeviceError(f"device tensorrt: {missing}; or use device cuda")
 
 
-def _providers(device: str, precision: str, gpu: GpuOptions) -> list[Provider]:
+def _providers(device: str, precision: str, gpu: GpuOptions) -> list[_Provider]:
     """ONNX Runtime's providers in order of preference, with their documented options."""
     # Behind a GPU's provider too: ONNX Runtime puts shape arithmetic on the CPU on purpose.
-    cpu: Provider = ("CPUExecutionProvider", {})
+    cpu: _Provider = ("CPUExecutionProvider", {})
     if device == "cpu":
         return [cpu]
-    cuda: Provider = ("CUDAExecutionProvider", _cuda_options(gpu))
+    cuda: _Provider = ("CUDAExecutionProvider", _cuda_options(gpu))
     if device == "cuda":
         return [cuda, cpu]
     return [("TensorrtExecutionProvider", tensorrt_options(precision, gpu.tensorrt_cache)), cuda, cpu]

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from model.checkpoint import read_checkpoint
-from model.export import describe
+from model.export import metadata_of
 from model.network.build import build_model
-from model.network.detr import Decoded, masks_above
+from model.network.detr import DecoderOutputs, masks_above
 from model.network.nested_tensor import normalize, pad_images
 from model.network.segmentation import DETRsegm, MaskHeadSmallConv
 from model.runtime.decode import ImageLimits
@@ -61,7 +61,7 @@ class EagerModel:
         config = replace(read.config, padding="published")
         network = build_model(config)
         network.load_state_dict(read.state_dict)
-        self._metadata = describe(read, config, network, checkpoint.stem)
+        self._metadata = metadata_of(read, config, network, checkpoint.stem)
         self._segm = network.eval() if isinstance(network, DETRsegm) and kind == "segment" else None
         self._detr = network.detr.eval() if isinstance(network, DETRsegm) else network.eval()
         if kind == "segment":
@@ -94,7 +94,7 @@ class EagerModel:
         """Make the answer."""
         return self._task.answer(self._metadata, prepared, outputs, Trace()).body
 
-    def _image(self, decoded: Decoded, logits: Tensor, boxes: Tensor, image: int) -> ImageOutputs:
+    def _image(self, decoded: DecoderOutputs, logits: Tensor, boxes: Tensor, image: int) -> ImageOutputs:
         """One image's outputs, with masks of all queries, of which those above the threshold are handed on.
 
         Image by image, because the masks of eight at once take more memory than most machines have; a CPU is no slower.

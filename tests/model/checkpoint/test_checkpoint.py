@@ -17,7 +17,7 @@ from torch import Tensor
 from model.categories.coco import detection_categories, panoptic_categories
 from model.categories.names import named_category
 from model.checkpoint import CheckpointError, published, read_checkpoint, save_checkpoint
-from model.checkpoint.own import METADATA_KEY
+from model.checkpoint.own import CHECKPOINT_METADATA_KEY
 from model.checkpoint.published import preset_of_digest
 from model.network.build import build_model
 from model.network.config import PRESETS, ModelConfig
@@ -354,7 +354,7 @@ def header_of(**change: Any) -> dict[str, Any]:
 )
 def test_a_header_that_is_not_ours_is_refused(tmp_path: Path, demo_state: State, header: str, reason: str) -> None:
     path = tmp_path / "demo.safetensors"
-    safetensors.torch.save_file(demo_state, path, {METADATA_KEY: header})
+    safetensors.torch.save_file(demo_state, path, {CHECKPOINT_METADATA_KEY: header})
     with pytest.raises(CheckpointError, match=reason):
         read_checkpoint(path)
 
@@ -363,7 +363,7 @@ def test_an_own_checkpoint_is_checked_strictly(tmp_path: Path, demo_state: State
     path = tmp_path / "demo.safetensors"
     state = dict(demo_state)
     state["surprise"] = state.pop("mask_head.lay1.bias")
-    safetensors.torch.save_file(state, path, {METADATA_KEY: json.dumps(header_of())})
+    safetensors.torch.save_file(state, path, {CHECKPOINT_METADATA_KEY: json.dumps(header_of())})
     with pytest.raises(CheckpointError, match=r"missing keys: mask_head\.lay1\.bias; unexpected keys: surprise"):
         read_checkpoint(path)
 

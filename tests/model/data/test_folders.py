@@ -8,13 +8,13 @@ import pytest
 
 from model.data.coco import CocoDetection
 from model.data.coco_panoptic import CocoPanoptic
-from model.data.folders import KINDS, instances_file, open_dataset, panoptic_file
+from model.data.folders import DATASET_KINDS, instances_file, open_dataset, panoptic_file
 from model.data.shapes.command import CATEGORIES
 
 THINGS = tuple(category for category in CATEGORIES if category.isthing)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", DATASET_KINDS)
 @pytest.mark.parametrize(("split", "count"), [("train", 6), ("val", 4)])
 def test_every_kind_of_folder_opens(tiny_shapes: Path, kind: str, split: str, count: int) -> None:
     data = open_dataset(kind, tiny_shapes, split, masks=False)
@@ -24,7 +24,7 @@ def test_every_kind_of_folder_opens(tiny_shapes: Path, kind: str, split: str, co
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools under numpy 2
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", DATASET_KINDS)
 def test_masks_and_categories_are_passed_on(tiny_shapes: Path, kind: str) -> None:
     categories = tuple(reversed(CATEGORIES))
     data = open_dataset(kind, tiny_shapes, "train", masks=True, categories=categories)
@@ -41,7 +41,7 @@ def test_an_unknown_kind_is_refused_by_name(tiny_shapes: Path) -> None:
         open_dataset("voc", tiny_shapes, "train", masks=False)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", DATASET_KINDS)
 def test_a_missing_folder_or_split_is_named(tiny_shapes: Path, tmp_path: Path, kind: str) -> None:
     for root, split in ((tmp_path, "train"), (tiny_shapes, "test")):
         file = instances_file(root, split) if kind == "coco" else panoptic_file(root, split)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from model.evaluation.box_quality import count_boxes
-from model.evaluation.panoptic_quality import NOTHING, Counts
+from model.evaluation.panoptic_quality import NOTHING, MatchCounts
 from tests.model.evaluation.scenes import instance
 
 
@@ -27,14 +27,14 @@ def true(category: int, *box: float, crowd: int = 0) -> dict[str, Any]:
 def test_the_truth_has_a_quality_of_1() -> None:
     annotated = [true(1, 0, 0, 10, 10), true(1, 20, 0, 10, 10), true(2, 0, 0, 10, 10)]
     counts = count_boxes(found(*[(*entry["bbox"], 0.9, entry["category_id"]) for entry in annotated]), annotated)
-    assert counts == Counts(iou=3.0, matched=3)
+    assert counts == MatchCounts(iou=3.0, matched=3)
     assert counts.quality == 1
 
 
 def test_an_object_is_matched_once_and_by_the_best_detection() -> None:
     annotated = [true(1, 0, 0, 10, 10)]
     counts = count_boxes(found((0, 0, 10, 9, 0.5, 1), (0, 0, 10, 8, 0.9, 1)), annotated)
-    assert counts == Counts(iou=0.8, matched=1, wrong=1)
+    assert counts == MatchCounts(iou=0.8, matched=1, wrong=1)
 
 
 def test_a_detection_takes_the_free_object_that_it_fits_best() -> None:
@@ -47,7 +47,7 @@ def test_a_detection_takes_the_free_object_that_it_fits_best() -> None:
 def test_another_class_and_too_small_an_overlap_are_wrong_and_missed() -> None:
     annotated = [true(1, 0, 0, 10, 10), true(2, 50, 50, 10, 10)]
     counts = count_boxes(found((0, 0, 10, 10, 0.9, 3), (50, 50, 10, 4.9, 0.9, 2)), annotated)
-    assert counts == Counts(missed=2, wrong=2)
+    assert counts == MatchCounts(missed=2, wrong=2)
     assert counts.quality == 0
 
 
@@ -58,11 +58,11 @@ def test_half_of_the_union_is_a_match() -> None:
 def test_what_lies_in_a_crowd_of_its_class_is_not_wrong_and_a_crowd_is_not_missed() -> None:
     crowd = [true(1, 0, 0, 100, 100, crowd=1)]
     inside = found((10, 10, 5, 5, 0.9, 1), (40, 10, 5, 5, 0.9, 1))
-    assert count_boxes(inside, crowd) == Counts()
-    assert count_boxes(found((97, 0, 10, 10, 0.9, 1)), crowd) == Counts(wrong=1), "most of it is outside"
-    assert count_boxes(found((10, 10, 5, 5, 0.9, 2)), crowd) == Counts(wrong=1), "another class"
+    assert count_boxes(inside, crowd) == MatchCounts()
+    assert count_boxes(found((97, 0, 10, 10, 0.9, 1)), crowd) == MatchCounts(wrong=1), "most of it is outside"
+    assert count_boxes(found((10, 10, 5, 5, 0.9, 2)), crowd) == MatchCounts(wrong=1), "another class"
     both = count_boxes(inside, [*crowd, true(1, 10, 10, 5, 5)])
-    assert both == Counts(iou=1.0, matched=1), "an object in a crowd is an object"
+    assert both == MatchCounts(iou=1.0, matched=1), "an object in a crowd is an object"
 
 
 def test_nothing_annotated_and_nothing_found_has_no_quality() -> None:

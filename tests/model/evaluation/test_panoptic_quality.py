@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 from torchmetrics.detection import PanopticQuality
 
 from model.evaluation.panoptic_quality import (
-    KINDS,
+    FIGURE_SUFFIXES,
     NOTHING,
-    Counts,
+    MatchCounts,
     PanopticFigures,
-    Segmentation,
+    PanopticMap,
     count_segments,
     panoptic_quality,
 )
 from tests.model.evaluation.scenes import CAT, CATEGORIES, DOG, SEA, SKY
 
-Picture = tuple[Segmentation, Segmentation]  # annotated, found
+Picture = tuple[PanopticMap, PanopticMap]  # annotated, found
 IDS = [category.id for category in CATEGORIES]
 
 
@@ -64,7 +64,7 @@ def by_panopticapis_rule(pictures: Sequence[Picture]) -> dict[str, float]:
             if excused / found_area[f] <= 0.5:
                 tally[category]["fp"] += 1
     figures: dict[str, float] = {}
-    for suffix, kinds in KINDS:
+    for suffix, kinds in FIGURE_SUFFIXES:
         rows = []
         for each in CATEGORIES:
             counts = tally[each.id]
@@ -78,13 +78,13 @@ def by_panopticapis_rule(pictures: Sequence[Picture]) -> dict[str, float]:
 
 
 @st.composite
-def annotated(draw: st.DrawFn) -> Segmentation:
+def annotated(draw: st.DrawFn) -> PanopticMap:
     """Blocks of segments and void; there may be nothing at all, and several crowds of a category."""
     blocks = np.array(draw(st.lists(st.integers(0, 5), min_size=12, max_size=12)), np.int32).reshape(3, 4)
     ids = draw(st.permutations(sorted(set(blocks.ravel().tolist()) - {0})))
     category_of = {i: draw(st.sampled_from(IDS)) for i in ids}
     crowds = frozenset(i for i in ids if draw(st.sampled_from([False, False, True])))
-    return Segmentation(blocks.repeat(2, axis=0).repeat(2, axis=1), category_of, crowds)
+    return PanopticMap(blocks.repeat(2, axis=0).repeat(2, axis=1), category_of, crowds)
 
 
 @st.composite
@@ -105,7 +105,7 @@ def pictures(draw: st.DrawFn) -> Picture:
     category_of = {
         i: truth.category_of.get(i, CAT.id) if draw(st.integers(0, 3)) else draw(st.sampled_from(IDS)) for i in ids
     }
-    return truth, Segmentation(id_map.astype(np.int32), category_of)
+    return truth, PanopticMap(id_map.astype(np.int32), category_of)
 
 
 @settings(max_examples=300, deadline=None)
@@ -122,9 +122,9 @@ def test_figures_are_those_of_torchmetrics_where_the_rules_agree(drawn: list[Pic
     theirs = PanopticQuality(things, set(IDS) - things, allow_unknown_preds_category=True, return_sq_and_rq=True)
     agreed = []
     for truth, found in drawn:
-        truth = Segmentation(truth.id_map, truth.category_of)
+        truth = PanopticMap(truth.id_map, truth.category_of)
         # The void of the answer becomes a thing, and of each stuff category there is one segment.
-        found = Segmentation(
+        found = PanopticMap(
             np.where(found.id_map == 0, 99, found.id_map).astype(np.int32), {99: DOG.id, **found.category_of}
         )
         agreed.append((_joined(truth, things), _joined(found, things)))
@@ -135,17 +135,17 @@ def test_figures_are_those_of_torchmetrics_where_the_rules_agree(drawn: list[Pic
     assert [figures[name] for name in ("PQ", "SQ", "RQ")] == pytest.approx(expected, abs=1e-6)
 
 
-def _joined(segmentation: Segmentation, things: set[int]) -> Segmentation:
+def _joined(segmentation: PanopticMap, things: set[int]) -> PanopticMap:
     one_of = {category: i for i, category in segmentation.category_of.items()}
     id_map = segmentation.id_map.copy()
     for i, category in segmentation.category_of.items():
         if category not in things:
             id_map[segmentation.id_map == i] = one_of[category]
     present = {i: c for i, c in segmentation.category_of.items() if (id_map == i).any()}
-    return Segmentation(id_map, present)
+    return PanopticMap(id_map, present)
 
 
-def _colored(segmentation: Segmentation) -> torch.Tensor:
+def _colored(segmentation: PanopticMap) -> torch.Tensor:
     """torchmetrics' pairs of category and instance; a category that nobody knows is void."""
     category_of = np.full(256, 255)
     category_of[list(segmentation.category_of)] = list(segmentation.category_of.values())
@@ -156,65 +156,65 @@ def _colored(segmentation: Segmentation) -> torch.Tensor:
 
 
 def test_pixels_of_void_count_neither_for_nor_against() -> None:
-    truth = Segmentation(np.array([[1, 1, 0, 0]], np.int32), {1: CAT.id})
-    exact = figures_of((truth, Segmentation(np.array([[5, 5, 5, 5]], np.int32), {5: CAT.id}))).total
+    truth = PanopticMap(np.array([[1, 1, 0, 0]], np.int32), {1: CAT.id})
+    exact = figures_of((truth, PanopticMap(np.array([[5, 5, 5, 5]], np.int32), {5: CAT.id}))).total
     assert exact["PQ"] == 1
     # Two more segments: one mostly over void is excused, one that is half over void is not.
-    excused = figures_of((truth, Segmentation(np.array([[5, 5, 6, 6]], np.int32), {5: CAT.id, 6: CAT.id}))).total
+    excused = figures_of((truth, PanopticMap(np.array([[5, 5, 6, 6]], np.int32), {5: CAT.id, 6: CAT.id}))).total
     assert excused["PQ"] == 1
-    half = figures_of((truth, Segmentation(np.array([[5, 6, 6, 0]], np.int32), {5: CAT.id, 6: DOG.id}))).total
+    half = figures_of((truth, PanopticMap(np.array([[5, 6, 6, 0]], np.int32), {5: CAT.id, 6: DOG.id}))).total
     assert half["PQ_th"] == 0, "half of the cat is no match, and the dog is wrong"
 
 
 def test_what_the_answer_leaves_void_counts_against_it() -> None:
-    truth = Segmentation(np.array([[1, 1, 1, 1]], np.int32), {1: SKY.id})
-    found = figures_of((truth, Segmentation(np.array([[5, 5, 5, 0]], np.int32), {5: SKY.id}))).total
+    truth = PanopticMap(np.array([[1, 1, 1, 1]], np.int32), {1: SKY.id})
+    found = figures_of((truth, PanopticMap(np.array([[5, 5, 5, 0]], np.int32), {5: SKY.id}))).total
     assert (found["PQ"], found["SQ"], found["RQ"]) == (0.75, 0.75, 1)
-    nothing = figures_of((truth, Segmentation(np.zeros((1, 4), np.int32), {}))).total
+    nothing = figures_of((truth, PanopticMap(np.zeros((1, 4), np.int32), {}))).total
     assert (nothing["PQ"], nothing["RQ_st"]) == (0, 0)
     assert nothing["PQ_th"] == NOTHING, "no thing is annotated or found"
 
 
 def test_a_segment_over_a_crowd_of_its_class_is_excused() -> None:
-    truth = Segmentation(np.array([[1, 1, 2, 2]], np.int32), {1: CAT.id, 2: DOG.id}, frozenset({2}))
-    own = figures_of((truth, Segmentation(np.array([[5, 5, 6, 6]], np.int32), {5: CAT.id, 6: DOG.id}))).total
+    truth = PanopticMap(np.array([[1, 1, 2, 2]], np.int32), {1: CAT.id, 2: DOG.id}, frozenset({2}))
+    own = figures_of((truth, PanopticMap(np.array([[5, 5, 6, 6]], np.int32), {5: CAT.id, 6: DOG.id}))).total
     assert (own["PQ"], own["RQ"]) == (1, 1), "neither found nor wrong: dogs do not count"
-    other = figures_of((truth, Segmentation(np.array([[5, 5, 6, 6]], np.int32), {5: CAT.id, 6: CAT.id}))).total
+    other = figures_of((truth, PanopticMap(np.array([[5, 5, 6, 6]], np.int32), {5: CAT.id, 6: CAT.id}))).total
     assert other["RQ"] == pytest.approx(1 / 1.5)
 
 
 def test_of_several_crowds_of_a_class_the_last_listed_excuses() -> None:
     id_map = np.array([[1, 1, 2, 2]], np.int32)
-    found = Segmentation(np.array([[5, 5, 5, 0]], np.int32), {5: CAT.id})
+    found = PanopticMap(np.array([[5, 5, 5, 0]], np.int32), {5: CAT.id})
     for order, excused in (((1, 2), False), ((2, 1), True)):
-        truth = Segmentation(id_map, dict.fromkeys(order, CAT.id), frozenset({1, 2}))
+        truth = PanopticMap(id_map, dict.fromkeys(order, CAT.id), frozenset({1, 2}))
         assert figures_of((truth, found)).total["PQ"] == (NOTHING if excused else 0)
 
 
 def test_half_of_the_union_is_no_match() -> None:
-    truth = Segmentation(np.array([[1, 1, 1, 1]], np.int32), {1: CAT.id})
-    half = figures_of((truth, Segmentation(np.array([[5, 5, 0, 0]], np.int32), {5: CAT.id}))).total
+    truth = PanopticMap(np.array([[1, 1, 1, 1]], np.int32), {1: CAT.id})
+    half = figures_of((truth, PanopticMap(np.array([[5, 5, 0, 0]], np.int32), {5: CAT.id}))).total
     assert half["PQ"] == 0
 
 
 def test_an_annotated_id_that_no_segment_has_is_void() -> None:
-    truth = Segmentation(np.array([[1, 1, 9, 9]], np.int32), {1: CAT.id})
-    found = Segmentation(np.array([[5, 5, 5, 5]], np.int32), {5: CAT.id})
+    truth = PanopticMap(np.array([[1, 1, 9, 9]], np.int32), {1: CAT.id})
+    found = PanopticMap(np.array([[5, 5, 5, 5]], np.int32), {5: CAT.id})
     assert figures_of((truth, found)).total["PQ"] == 1
 
 
 def test_a_found_category_that_the_data_do_not_have_is_left_out() -> None:
-    truth = Segmentation(np.array([[1, 1, 1, 2]], np.int32), {1: CAT.id, 2: SEA.id})
-    found = Segmentation(np.array([[5, 5, 5, 6]], np.int32), {5: CAT.id, 6: 999})
+    truth = PanopticMap(np.array([[1, 1, 1, 2]], np.int32), {1: CAT.id, 2: SEA.id})
+    found = PanopticMap(np.array([[5, 5, 5, 6]], np.int32), {5: CAT.id, 6: 999})
     figures = figures_of((truth, found))
-    assert figures.per_category[CAT.id] == Counts(iou=1.0, matched=1)
-    assert figures.per_category[SEA.id] == Counts(missed=1)
+    assert figures.per_category[CAT.id] == MatchCounts(iou=1.0, matched=1)
+    assert figures.per_category[SEA.id] == MatchCounts(missed=1)
     assert figures.total["PQ"] == 0.5
 
 
 def test_pictures_without_anything_change_nothing() -> None:
-    truth = Segmentation(np.array([[1, 1, 1, 2]], np.int32), {1: CAT.id, 2: SEA.id})
-    found = Segmentation(np.array([[5, 5, 0, 6]], np.int32), {5: CAT.id, 6: SEA.id})
-    empty = Segmentation(np.zeros((2, 2), np.int32), {})
+    truth = PanopticMap(np.array([[1, 1, 1, 2]], np.int32), {1: CAT.id, 2: SEA.id})
+    found = PanopticMap(np.array([[5, 5, 0, 6]], np.int32), {5: CAT.id, 6: SEA.id})
+    empty = PanopticMap(np.zeros((2, 2), np.int32), {})
     assert figures_of((truth, found), (empty, empty)) == figures_of((truth, found))
     assert set(figures_of((empty, empty)).total.values()) == {NOTHING}

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model.evaluate import Loaded, evaluate
+from model.evaluate import LoadedModel, evaluate
 from model.evaluation.charts import histogram, precision_recall
 from model.evaluation.evaluator import Evaluator
-from model.evaluation.panoptic_quality import Segmentation
-from model.evaluation.pictures import SHOWN, annotated_result, rank, show
+from model.evaluation.panoptic_quality import PanopticMap
+from model.evaluation.pictures import SHOWN, annotated_result, draw_pair, rank_pictures
 from model.evaluation.report import write_report
 from tests.model.evaluation.oracle import Oracle, metadata
 from tests.model.evaluation.scenes import CAT, CATEGORIES, DOG, SCENES, SEA, SKY, Scene, scene, write_scenes
@@ -55,7 +55,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def evaluated(root: Path, kind: str = "coco-panoptic") -> tuple[Oracle, Evaluator]:
     engine = Oracle(silent=LOSSES, scenes=PICTURES)
-    return engine, evaluate(Loaded(engine, metadata()), kind, root, "val", batch_size=2)
+    return engine, evaluate(LoadedModel(engine, metadata()), kind, root, "val", batch_size=2)
 
 
 @pytest.fixture(scope="module", params=["coco-panoptic", "coco"])
@@ -101,10 +101,10 @@ def test_pictures_are_jpegs_in_pairs_of_equal_size_from_worst_to_best(page: tupl
 
 def test_annotated_and_found_are_drawn_alike_where_they_are_equal(root: Path) -> None:
     engine, evaluator = evaluated(root)
-    ranking, counts = rank(evaluator, 0.5)
+    ranking, counts = rank_pictures(evaluator, 0.5)
 
     def difference(index: int) -> float:
-        shown = show(index, counts[index], engine, metadata(), evaluator)
+        shown = draw_pair(index, counts[index], engine, metadata(), evaluator)
         pair = [
             np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))), np.float32)
             for url in (shown.annotated, shown.found)
@@ -129,7 +129,7 @@ def test_names_are_text_and_never_markup(root: Path, tmp_path: Path) -> None:
 
 def test_no_picture_is_both_best_and_worst(root: Path) -> None:
     evaluator = evaluated(root)[1]
-    ranking, counts = rank(evaluator, 0.5)
+    ranking, counts = rank_pictures(evaluator, 0.5)
     assert len(counts) == len(PICTURES)
     assert ranking.qualities == sorted(ranking.qualities)
     assert len(ranking.qualities) == 4
@@ -140,7 +140,7 @@ def test_no_picture_is_both_best_and_worst(root: Path) -> None:
 
 def test_an_annotation_is_drawn_as_the_segments_it_lists() -> None:
     truth = WIDE
-    segments = Segmentation(truth.id_map, {**truth.category_of, 5: DOG.id}, truth.crowds)
+    segments = PanopticMap(truth.id_map, {**truth.category_of, 5: DOG.id}, truth.crowds)
     result = annotated_result(segments, CATEGORIES)
     assert [CATEGORIES[s.label] for s in result.segments] == [SKY, CAT, SEA], "a segment without a pixel is left out"
     assert [s.id for s in result.segments] == [1, 2, 3]

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from model.cli import main
 from model.exporting.float16 import to_float16
-from model.exporting.parity_proof import scene
+from model.exporting.parity_proof import fixed_picture
 from model.runtime.artifact.file import Artifact, ArtifactError, read_artifact
 from model.runtime.engines.golden_replay import replay_golden
 from model.runtime.engines.opening import open_engine
@@ -179,7 +179,7 @@ def test_the_golden_sample_is_the_float32_networks(exported: Artifact, panoptic_
 
 
 def test_it_answers_as_the_float32_file_does(exported: Artifact, panoptic_artifact: Path) -> None:
-    batch = make_batch([scene(97, 141), scene(150, 101)])
+    batch = make_batch([fixed_picture(97, 141), fixed_picture(150, 101)])
     everything = np.full(2, ALL_MASKS, np.float32)
     found, expected = (
         open_engine(artifact, "cpu", threads=1).infer(batch, everything)

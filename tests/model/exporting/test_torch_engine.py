@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from model.exporting.parity_proof import run_torch, scene
+from model.exporting.parity_proof import fixed_picture
 from model.exporting.served_network import ServedNetwork
-from model.exporting.torch_engine import TorchEngine, torch_device
+from model.exporting.torch_engine import TorchEngine, run_torch, torch_device
 from model.network.segmentation import DETRsegm
 from model.runtime.engines.device_errors import DeviceError
 from model.runtime.preprocess import make_batch
@@ -17,7 +17,7 @@ from model.runtime.preprocess import make_batch
 def test_it_answers_as_the_network_does(small_network: DETRsegm) -> None:
     served = ServedNetwork(small_network)
     engine = TorchEngine(served)
-    batch = make_batch([scene(64, 96), scene(50, 40)])
+    batch = make_batch([fixed_picture(64, 96), fixed_picture(50, 40)])
     thresholds = np.full(2, 0.1, np.float32)
     found, expected = engine.infer(batch, thresholds), run_torch(served, batch, thresholds)
     assert engine.device == "cpu"
@@ -36,7 +36,7 @@ def test_tf32_is_off_while_it_runs_and_as_it_was_before_and_after(
     monkeypatch.setattr(
         "model.exporting.torch_engine.run_torch", lambda *_: seen.append((cudnn.enabled, cudnn.allow_tf32))
     )
-    TorchEngine(ServedNetwork(small_network)).infer(make_batch([scene(32, 32)]), np.zeros(1, np.float32))
+    TorchEngine(ServedNetwork(small_network)).infer(make_batch([fixed_picture(32, 32)]), np.zeros(1, np.float32))
     assert seen == [(before[0], False)]
     assert (cudnn.enabled, cudnn.allow_tf32) == before
 

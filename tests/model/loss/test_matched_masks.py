@@ -14,10 +14,10 @@ from torch import Tensor
 
 from model.loss.criterion import SetCriterion, weighted_sum
 from model.loss.matcher import HungarianMatcher, matched_pairs
-from model.network.config import Padding
-from model.network.detr import Decoded, Predictions
+from model.network.detr import DecoderOutputs, Predictions
 from model.network.nested_tensor import NestedTensor, normalize, pad_images
 from model.network.segmentation import DETRsegm
+from model.runtime.artifact.metadata import Padding
 from tests.model.networks import SMALL, filled, sharpen_masks
 
 QUERIES = SMALL.num_queries
@@ -66,7 +66,7 @@ class Counted:
         self.pairs += len(output)
 
 
-def answer(of: DETRsegm, decoded: Decoded, wanted: Targets | None) -> Predictions:
+def answer(of: DETRsegm, decoded: DecoderOutputs, wanted: Targets | None) -> Predictions:
     """Predictions with the masks of the queries that are matched to the wanted targets, or of all queries (None)."""
     outputs = of.detr.predict(decoded.hs)
     if wanted is None:

@@ -1,4 +1,4 @@
-"""Batching never changes an answer: the network, alone and in any company on any canvas."""
+"""Batching never changes an answer: the network, alone and in any batch on any canvas."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def on_canvas(inputs: NestedTensor, extra: tuple[int, int]) -> NestedTensor:
     place=st.integers(0, 3),
     extra=st.tuples(st.integers(0, 2), st.integers(0, 2)),
 )
-def test_an_image_answers_in_any_company_as_alone(
+def test_an_image_answers_in_any_batch_as_alone(
     name: str, image: tuple[int, int], neighbours: list[tuple[int, int]], place: int, extra: tuple[int, int]
 ) -> None:
     network, wanted = NETWORKS[name], picture(*image, seed=1)
@@ -63,13 +63,13 @@ def test_an_image_answers_in_any_company_as_alone(
     images.insert(place, wanted)
     with torch.no_grad():
         alone = network(normalize(*pad_images([wanted])))
-        company = network(on_canvas(normalize(*pad_images(images)), extra))
+        batched = network(on_canvas(normalize(*pad_images(images)), extra))
     queries = CONFIGS[name].num_queries
-    masks = company["pred_masks"].unflatten(0, (len(images), queries))[place]
+    masks = batched["pred_masks"].unflatten(0, (len(images), queries))[place]
     rows, cols = (-(-side // 4) for side in image)
     for found, expected in (
-        (company["pred_logits"][place], alone["pred_logits"][0]),
-        (company["pred_boxes"][place], alone["pred_boxes"][0]),
+        (batched["pred_logits"][place], alone["pred_logits"][0]),
+        (batched["pred_boxes"][place], alone["pred_boxes"][0]),
         (masks[:, :rows, :cols], alone["pred_masks"][:, :rows, :cols]),
     ):
         assert float((found - expected).abs().max()) <= TOLERANCE * max(1.0, float(expected.abs().max()))
@@ -80,8 +80,8 @@ def test_published_padding_does_change_the_answer() -> None:
     wanted = picture(60, 40, seed=1)
     with torch.no_grad():
         alone = network(normalize(*pad_images([wanted])))
-        company = network(normalize(*pad_images([wanted, picture(128, 128, seed=2)])))
-    assert float((company["pred_logits"][0] - alone["pred_logits"][0]).abs().max()) > 100 * TOLERANCE
+        batched = network(normalize(*pad_images([wanted, picture(128, 128, seed=2)])))
+    assert float((batched["pred_logits"][0] - alone["pred_logits"][0]).abs().max()) > 100 * TOLERANCE
 
 
 @pytest.mark.parametrize("name", ["resnet34", "regnet_x_400mf", "efficientnet_b0", "convnext_tiny", "densenet121"])
@@ -95,8 +95,8 @@ def test_any_torchvision_pyramid_sees_only_its_image(name: str) -> None:
     wanted = normalize(*pad_images([picture(70, 45, seed=1)]))
     with torch.no_grad():
         alone = backbone(wanted)
-        company = backbone(on_canvas(wanted, (2, 1)))
-    for level, (a, b) in enumerate(zip(alone, company, strict=True)):
+        batched = backbone(on_canvas(wanted, (2, 1)))
+    for level, (a, b) in enumerate(zip(alone, batched, strict=True)):
         rows, cols = (-(-side // 4 // 2**level) for side in (70, 45))
         expected = a.tensors[..., :rows, :cols]
         assert float((b.tensors[..., :rows, :cols] - expected).abs().max()) <= TOLERANCE * float(expected.abs().max())

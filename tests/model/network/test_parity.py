@@ -16,12 +16,13 @@ from torch.nn import functional
 
 from model.loss.criterion import SetCriterion
 from model.loss.matcher import HungarianMatcher
-from model.network.config import PRESETS, Padding
+from model.network.config import PRESETS
 from model.network.detr import Predictions
 from model.network.nested_tensor import NestedTensor, normalize, pad_images
 from model.network.segmentation import DETRsegm
 from model.runtime.answers.detections import best_real_class, scored_boxes
 from model.runtime.answers.panoptic import PanopticResult, panoptic
+from model.runtime.artifact.metadata import Padding
 from model.runtime.categories import Category
 from model.runtime.engines.raw_outputs import ImageOutputs
 from tests.model.networks import filled

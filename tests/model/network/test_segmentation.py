@@ -17,7 +17,7 @@ from torch import Tensor
 from model.loss.criterion import SetCriterion, weighted_sum
 from model.loss.matcher import HungarianMatcher
 from model.network.build import build_model
-from model.network.detr import Decoded, Predictions, masks_above
+from model.network.detr import DecoderOutputs, Predictions, masks_above
 from model.network.nested_tensor import NestedTensor, normalize, pad_images
 from model.network.segmentation import DETRsegm, MHAttentionMap
 from tests.model.networks import SMALL, filled
@@ -41,7 +41,7 @@ def batch() -> NestedTensor:
 
 
 @cache
-def decoded() -> Decoded:
+def decoded() -> DecoderOutputs:
     with torch.no_grad():
         return network_with_masks().detr.decode(batch())
 

@@ -18,12 +18,12 @@ from model.network.config import ModelConfig
 from model.network.detr import DETR
 from model.network.nested_tensor import NestedTensor, pad_images
 from model.network.segmentation import DETRsegm
-from model.training.freezing import DETECTOR, PARTS, freeze
+from model.training.freezing import DETECTOR, FREEZABLE_PARTS, freeze
 from tests.model.networks import SMALL, filled
 
 # Live batch norm and dropout, so that both could move.
 CONFIG = replace(SMALL, stages=2, dropout=0.5)
-WHOLE = tuple(part for part in PARTS if part != "stem")
+WHOLE = tuple(part for part in FREEZABLE_PARTS if part != "stem")
 
 
 def step(network: DETR | DETRsegm) -> None:
@@ -44,7 +44,7 @@ def images() -> NestedTensor:
 def keys_of(network: DETR | DETRsegm, parts: Sequence[str]) -> set[str]:
     """Keys of the state dict that belong to these parts."""
     prefix = "detr." if isinstance(network, DETRsegm) else ""
-    names = [f"{'' if part == 'mask_head' else prefix}{name}." for part in parts for name in PARTS[part]]
+    names = [f"{'' if part == 'mask_head' else prefix}{name}." for part in parts for name in FREEZABLE_PARTS[part]]
     return {key for key in network.state_dict() if key.startswith(tuple(names))}
 
 
@@ -61,7 +61,7 @@ def test_every_weight_belongs_to_exactly_one_part(config: ModelConfig) -> None:
     assert keys_of(network, ["stem"]) < keys_of(network, ["backbone"])
 
 
-@given(st.lists(st.sampled_from(list(PARTS)), min_size=1, unique=True))
+@given(st.lists(st.sampled_from(list(FREEZABLE_PARTS)), min_size=1, unique=True))
 @settings(max_examples=8)
 def test_a_step_changes_every_part_that_is_not_frozen_and_no_bit_of_those_that_are(parts: list[str]) -> None:
     network = filled(CONFIG)

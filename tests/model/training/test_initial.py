@@ -17,7 +17,7 @@ from model.categories.names import named_category
 from model.checkpoint import CheckpointError, published, read_checkpoint, save_checkpoint
 from model.network.config import PRESETS
 from model.runtime.categories import Category
-from model.training.initial import Start, start
+from model.training.initial import StartingNetwork, starting_network
 from tests.model.checkpoint.test_checkpoint import SMALL, SMALL_PANOPTIC, published_file, state_of
 from tests.model.networks import filled
 from tests.parity.parity_weights import value
@@ -28,7 +28,7 @@ MINE = tuple(named_category(index, name) for index, name in enumerate(("Zebra", 
 ZEBRA, PERSON = 24, 1
 
 
-def assert_taken(begun: Start, source: State, prefix: str = "") -> None:
+def assert_taken(begun: StartingNetwork, source: State, prefix: str = "") -> None:
     """Every weight that `source` and the network both have is that of `source`, apart from the class head's."""
     found = begun.network.state_dict()
     for key, tensor in source.items():
@@ -38,7 +38,7 @@ def assert_taken(begun: Start, source: State, prefix: str = "") -> None:
 
 def test_a_full_size_published_file_starts_a_network_of_three_classes(tmp_path: Path) -> None:
     path = published_file(tmp_path / "published.pth", PRESETS["detr-resnet-50"])
-    begun = start(categories=MINE, stage="detection", init=path)
+    begun = starting_network(categories=MINE, stage="detection", init=path)
     assert begun.config == replace(PRESETS["detr-resnet-50"], num_classes=3)
     state = state_of(PRESETS["detr-resnet-50"])
     assert_taken(begun, state)
@@ -60,9 +60,9 @@ def test_a_full_size_published_file_starts_a_network_of_three_classes(tmp_path: 
 def test_rows_of_new_classes_are_drawn_as_the_network_draws_them(tmp_path: Path) -> None:
     path = published_file(tmp_path / "model.pth")
     torch.manual_seed(3)
-    first = start(categories=MINE, stage="detection", init=path).network.state_dict()
+    first = starting_network(categories=MINE, stage="detection", init=path).network.state_dict()
     torch.manual_seed(4)
-    second = start(categories=MINE, stage="detection", init=path).network.state_dict()
+    second = starting_network(categories=MINE, stage="detection", init=path).network.state_dict()
     differing = {key for key, tensor in first.items() if not torch.equal(tensor, second[key])}
     assert differing == {"class_embed.weight", "class_embed.bias"}
     for key in differing:
@@ -72,12 +72,12 @@ def test_rows_of_new_classes_are_drawn_as_the_network_draws_them(tmp_path: Path)
 
 
 def test_what_was_started_is_saved_and_read_and_started_from_again_with_every_row(tmp_path: Path) -> None:
-    begun = start(categories=MINE, stage="detection", init=published_file(tmp_path / "model.pth"))
+    begun = starting_network(categories=MINE, stage="detection", init=published_file(tmp_path / "model.pth"))
     state, path = begun.network.state_dict(), tmp_path / "mine.safetensors"
     save_checkpoint(path, state, begun.config, MINE, {"init": begun.sources["init"]})
     checkpoint = read_checkpoint(path)
     assert (checkpoint.config, checkpoint.categories) == (begun.config, MINE)
-    again = start(categories=MINE, stage="detection", init=path)
+    again = starting_network(categories=MINE, stage="detection", init=path)
     for found in (checkpoint.state_dict, again.network.state_dict()):
         assert found.keys() == state.keys()
         assert all(torch.equal(tensor, state[key]) for key, tensor in found.items())
@@ -88,8 +88,8 @@ def test_structure_queries_and_resize_rule_are_the_checkpoints(tmp_path: Path) -
     config = replace(SMALL, nheads=4, num_queries=5, num_classes=3, shortest_edge=96, longest_edge=200, dropout=0.3)
     path = tmp_path / "model.safetensors"
     save_checkpoint(path, filled(config).state_dict(), config, MINE, {})
-    assert start(categories=MINE, stage="detection", init=path).config == config
-    resized = start(categories=MINE, stage="detection", init=path, image_size=(64, None))
+    assert starting_network(categories=MINE, stage="detection", init=path).config == config
+    resized = starting_network(categories=MINE, stage="detection", init=path, image_size=(64, None))
     assert resized.config == replace(config, shortest_edge=64)
     assert "resize rule: 64 and 200 pixels instead of 96 and 200" in resized.notes
 
@@ -99,7 +99,7 @@ def test_live_batch_norm_goes_on_where_it_was(tmp_path: Path) -> None:
     network = filled(config)
     network.get_buffer("backbone.0.body.bn1.num_batches_tracked").fill_(17)
     save_checkpoint(tmp_path / "live.safetensors", network.state_dict(), config, MINE, {})
-    begun = start(categories=MINE, stage="detection", init=tmp_path / "live.safetensors")
+    begun = starting_network(categories=MINE, stage="detection", init=tmp_path / "live.safetensors")
     assert_taken(begun, network.state_dict())
     assert int(begun.network.get_buffer("backbone.0.body.bn1.num_batches_tracked")) == 17
 
@@ -123,7 +123,7 @@ def test_a_preset_says_that_there_is_dilation(
     if recognized:  # Known not to have been trained with dilation, and a fair start all the same.
         digits = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
         monkeypatch.setitem(published.FILES, "detr-resnet-50", f"detr-r50-{digits}.pth")
-    dilated = start(categories=MINE, stage="detection", init=path, preset="detr-resnet-50-dc5")
+    dilated = starting_network(categories=MINE, stage="detection", init=path, preset="detr-resnet-50-dc5")
     assert dilated.config == replace(PRESETS["detr-resnet-50-dc5"], num_classes=3)
     assert_taken(dilated, state_of(PRESETS["detr-resnet-50"]))
     assert "dilation (DC5): as the preset says, of which weights show no trace" in dilated.notes
@@ -133,18 +133,18 @@ def test_a_preset_says_that_there_is_dilation(
 def test_a_preset_of_another_network_is_refused_with_every_difference(tmp_path: Path) -> None:
     path = published_file(tmp_path / "model.pth", replace(PRESETS["detr-resnet-50"], encoder_layers=2))
     with pytest.raises(ValueError, match=r"model\.pth does not fit the preset detr-demo: .*") as raised:
-        start(categories=MINE, stage="detection", init=path, preset="detr-demo")
+        starting_network(categories=MINE, stage="detection", init=path, preset="detr-demo")
     for difference in ("backbone is resnet50, not resnet18", "stages is 4, not 2", "encoder_layers is 2, not 1"):
         assert difference in str(raised.value)
     dilated = replace(PRESETS["detr-resnet-50-dc5"], num_classes=3)
     save_checkpoint(tmp_path / "dc5.safetensors", state_of(dilated), dilated, MINE, {})
     with pytest.raises(ValueError, match=r"dc5\.safetensors does not fit .*: dilation is True, not False"):
-        start(categories=MINE, stage="detection", init=tmp_path / "dc5.safetensors", preset="detr-resnet-50")
+        starting_network(categories=MINE, stage="detection", init=tmp_path / "dc5.safetensors", preset="detr-resnet-50")
 
 
 def test_the_detector_of_a_panoptic_file_is_taken_without_its_masks(tmp_path: Path) -> None:
     path = published_file(tmp_path / "panoptic.pth", SMALL_PANOPTIC)
-    begun = start(categories=MINE, stage="detection", init=path)
+    begun = starting_network(categories=MINE, stage="detection", init=path)
     assert begun.config == replace(SMALL_PANOPTIC, masks=False, num_classes=3)
     state = state_of(SMALL_PANOPTIC)
     assert_taken(begun, {key[5:]: tensor for key, tensor in state.items() if key.startswith("detr.")})
@@ -155,7 +155,7 @@ def test_the_detector_of_a_panoptic_file_is_taken_without_its_masks(tmp_path: Pa
 
 def test_joint_training_keeps_a_mask_head(tmp_path: Path) -> None:
     path = published_file(tmp_path / "panoptic.pth", SMALL_PANOPTIC)
-    begun = start(categories=MINE, stage="joint", init=path)
+    begun = starting_network(categories=MINE, stage="joint", init=path)
     assert begun.config == replace(SMALL_PANOPTIC, num_classes=3)
     assert_taken(begun, state_of(SMALL_PANOPTIC))
     head = begun.network.get_parameter("detr.class_embed.bias")
@@ -166,7 +166,7 @@ def test_joint_training_keeps_a_mask_head(tmp_path: Path) -> None:
 def test_a_detector_gets_a_fresh_mask_head(tmp_path: Path, stage: Any) -> None:
     config = replace(SMALL_PANOPTIC, masks=False)
     known: tuple[Category, ...] = (panoptic_categories()[200], detection_categories()[ZEBRA])
-    begun = start(categories=known, stage=stage, init=published_file(tmp_path / "detector.pth", config))
+    begun = starting_network(categories=known, stage=stage, init=published_file(tmp_path / "detector.pth", config))
     assert begun.config == replace(SMALL_PANOPTIC, num_classes=2)
     assert_taken(begun, state_of(config), "detr.")
     assert "the mask head is fresh" in begun.notes
@@ -175,32 +175,32 @@ def test_a_detector_gets_a_fresh_mask_head(tmp_path: Path, stage: Any) -> None:
 def test_a_frozen_detector_has_to_know_the_classes_that_masks_are_learnt_for(tmp_path: Path) -> None:
     path = published_file(tmp_path / "panoptic.pth", SMALL_PANOPTIC)
     with pytest.raises(ValueError, match=r"panoptic\.pth, which does not know wolpertinger: train it .* first"):
-        start(categories=MINE, stage="masks", init=path)
-    assert start(categories=MINE[::2], stage="masks", init=path).config.num_classes == 2
+        starting_network(categories=MINE, stage="masks", init=path)
+    assert starting_network(categories=MINE[::2], stage="masks", init=path).config.num_classes == 2
 
 
 def test_a_detector_too_narrow_for_a_mask_head_is_refused(tmp_path: Path) -> None:
     path = published_file(tmp_path / "model.pth", replace(SMALL, stages=4))
     with pytest.raises(ValueError, match="hidden_dim=64 must be a multiple of 128"):
-        start(categories=MINE, stage="joint", init=path)
+        starting_network(categories=MINE, stage="joint", init=path)
 
 
 def test_classes_that_nobody_names_are_fresh_unless_they_are_named_now(tmp_path: Path) -> None:
     path = published_file(tmp_path / "model.pth", replace(SMALL, num_classes=3))
-    begun = start(categories=MINE, stage="detection", init=path)
+    begun = starting_network(categories=MINE, stage="detection", init=path)
     assert "classes: all 3 fresh, because model.pth does not say what its own are called" in begun.notes
     head, trained = begun.network.get_parameter("class_embed.bias"), state_of(replace(SMALL, num_classes=3))
     assert [bool(a == b) for a, b in zip(head, trained["class_embed.bias"], strict=True)] == [False] * 3 + [True]
-    named = start(categories=MINE, stage="detection", init=path, init_categories=MINE[::-1])
+    named = starting_network(categories=MINE, stage="detection", init=path, init_categories=MINE[::-1])
     assert torch.equal(named.network.get_parameter("class_embed.bias")[:3], trained["class_embed.bias"][[2, 1, 0]])
     with pytest.raises(CheckpointError, match=r"model\.pth: there are 2 category names for 3 classes"):
-        start(categories=MINE, stage="detection", init=path, init_categories=MINE[:2])
+        starting_network(categories=MINE, stage="detection", init=path, init_categories=MINE[:2])
 
 
 def test_a_folder_of_transformers_is_a_start_too(their_detector: Any, tmp_path: Path) -> None:
     their_detector.save_pretrained(tmp_path / "theirs")
     categories = (named_category(0, "fox"), named_category(1, "unicorn"))
-    begun = start(categories=categories, stage="detection", init=tmp_path / "theirs")
+    begun = starting_network(categories=categories, stage="detection", init=tmp_path / "theirs")
     checkpoint = read_checkpoint(tmp_path / "theirs")
     assert begun.config == replace(checkpoint.config, num_classes=2)
     assert_taken(begun, checkpoint.state_dict)
@@ -214,7 +214,7 @@ def test_a_folder_of_transformers_is_a_start_too(their_detector: Any, tmp_path: 
 def test_a_preset_starts_from_nothing_where_batch_norm_can_learn(
     monkeypatch: pytest.MonkeyPatch, stage: Any, masks: bool
 ) -> None:
-    begun = start(categories=MINE, stage=stage, preset="detr-demo", image_size=(100, 150))
+    begun = starting_network(categories=MINE, stage=stage, preset="detr-demo", image_size=(100, 150))
     sized = replace(PRESETS["detr-demo"], num_classes=3, shortest_edge=100, longest_edge=150)
     assert begun.config == replace(sized, masks=masks)
     assert begun.sources == {"init": None, "backbone_weights": None}
@@ -229,7 +229,7 @@ def test_frozen_batch_norm_takes_its_statistics_from_backbone_weights(tmp_path: 
     weights = {key: torch.from_numpy(value(key, tuple(tensor.shape), 2)) for key, tensor in whole.items()}
     path = tmp_path / "r50.pth"
     torch.save(weights, path)
-    begun = start(categories=MINE, stage="detection", preset="detr-resnet-50-dc5", backbone_weights=path)
+    begun = starting_network(categories=MINE, stage="detection", preset="detr-resnet-50-dc5", backbone_weights=path)
     body = {f"backbone.0.body.{key}": tensor for key, tensor in weights.items() if not key.startswith("fc.")}
     assert_taken(begun, body)
     assert begun.notes[1] == "except for the backbone's, from r50.pth"
@@ -252,14 +252,14 @@ def test_frozen_batch_norm_takes_its_statistics_from_backbone_weights(tmp_path: 
 )
 def test_what_makes_no_start_is_refused_with_what_to_do(options: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        start(**{"categories": MINE, "stage": "detection", **options})
+        starting_network(**{"categories": MINE, "stage": "detection", **options})
 
 
 def test_a_checkpoint_that_is_missing_or_broken_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"none\.pth: there is no such file"):
-        start(categories=MINE, stage="detection", init=tmp_path / "none.pth")
+        starting_network(categories=MINE, stage="detection", init=tmp_path / "none.pth")
     state = state_of(SMALL)
     del state["query_embed.weight"]
     torch.save({"model": state}, tmp_path / "broken.pth")
     with pytest.raises(CheckpointError, match=r"broken\.pth: .*missing keys: query_embed\.weight"):
-        start(categories=MINE, stage="detection", init=tmp_path / "broken.pth")
+        starting_network(categories=MINE, stage="detection", init=tmp_path / "broken.pth")

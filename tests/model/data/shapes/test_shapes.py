@@ -193,7 +193,7 @@ def test_the_command_says_in_one_line_what_it_wrote(tmp_path: Path, capsys: pyte
 def test_scenes_are_drawn_without_torch(tmp_path: Path) -> None:
     script = (
         "import sys; sys.modules['torch'] = None\n"
-        "from pathlib import Path; from model.data.shapes import write_shapes\n"
+        "from pathlib import Path; from model.data.shapes.command import write_shapes\n"
         "write_shapes(Path(sys.argv[1]), {'val': 1}, size=32, seed=0)"
     )
     root = Path(__file__).parents[4]

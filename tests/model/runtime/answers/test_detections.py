@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from model.runtime.answers.detections import OutputError, boxes_cxcywh_to_xyxy, detect, scored_boxes, softmax
+from model.runtime.answers.detections import OutputError, boxes_cxcywh_to_xyxy, detections_of, scored_boxes, softmax
 
 Floats = NDArray[np.float32]
 
@@ -45,7 +45,7 @@ def test_the_published_queries_are_kept(image: int, parity: dict[str, NDArray[An
 def test_detections_are_those_above_the_threshold_best_first(logits: Floats, threshold: float, seed: int) -> None:
     boxes = boxes_for(logits, seed)
     every = scored_boxes(logits, boxes, (300, 400))
-    found = detect(logits, boxes, (300, 400), threshold)
+    found = detections_of(logits, boxes, (300, 400), threshold)
     assert len(found.scores) == (every.scores > threshold).sum()
     assert (np.diff(found.scores) <= 0).all()
     assert (found.labels < logits.shape[1] - 1).all()
@@ -60,7 +60,7 @@ def test_detections_are_those_above_the_threshold_best_first(logits: Floats, thr
 
 @given(LOGITS)
 def test_boxes_are_clipped_to_the_image(logits: Floats) -> None:
-    found = detect(logits, boxes_for(logits), (30, 40), 0.0)
+    found = detections_of(logits, boxes_for(logits), (30, 40), 0.0)
     x1, y1, x2, y2 = found.boxes_xyxy.T
     assert ((x1 >= 0) & (x1 <= x2) & (x2 <= 40)).all()
     assert ((y1 >= 0) & (y1 <= y2) & (y2 <= 30)).all()
@@ -69,7 +69,7 @@ def test_boxes_are_clipped_to_the_image(logits: Floats) -> None:
 def test_equal_scores_keep_the_order_of_the_queries() -> None:
     logits = np.zeros((4, 3), dtype=np.float32)
     boxes = np.array([[0.1 * n, 0.5, 0.1, 0.1] for n in range(1, 5)], dtype=np.float32)
-    assert (np.diff(detect(logits, boxes, (10, 10), 0.1).boxes_xyxy[:, 0]) > 0).all()
+    assert (np.diff(detections_of(logits, boxes, (10, 10), 0.1).boxes_xyxy[:, 0]) > 0).all()
 
 
 def test_the_score_is_among_all_classes_and_the_label_among_the_real_ones() -> None:
@@ -81,14 +81,14 @@ def test_the_score_is_among_all_classes_and_the_label_among_the_real_ones() -> N
 
 
 def test_no_detection_is_an_empty_result_with_the_right_shapes() -> None:
-    found = detect(np.zeros((5, 3), np.float32), np.full((5, 4), 0.5, np.float32), (10, 10), 0.9)
+    found = detections_of(np.zeros((5, 3), np.float32), np.full((5, 4), 0.5, np.float32), (10, 10), 0.9)
     assert found.scores.shape == (0,)
     assert found.labels.shape == (0,)
     assert found.boxes_xyxy.shape == (0, 4)
 
 
 def test_results_have_the_promised_types() -> None:
-    found = detect(np.zeros((5, 3), np.float32), np.full((5, 4), 0.5, np.float32), (10, 10), 0.1)
+    found = detections_of(np.zeros((5, 3), np.float32), np.full((5, 4), 0.5, np.float32), (10, 10), 0.1)
     types = [array.dtype.name for array in (found.scores, found.labels, found.boxes_xyxy)]
     assert types == ["float32", "int64", "float32"]
 
@@ -111,7 +111,7 @@ def test_outputs_that_are_not_finite_are_an_error_and_not_an_answer(bad: float) 
         spoiled = [part.copy() for part in (logits, boxes)]
         spoiled[0 if array is logits else 1][1, 1] = bad
         with pytest.raises(OutputError, match="not finite"):
-            detect(spoiled[0], spoiled[1], (10, 10), 0.5)
+            detections_of(spoiled[0], spoiled[1], (10, 10), 0.5)
 
 
 @given(arrays(np.float32, (5, 4), elements=st.floats(0, 1, width=32)))

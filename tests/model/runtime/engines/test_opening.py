@@ -85,7 +85,7 @@ def test_a_detection_model_ignores_mask_thresholds(detection_engine: Engine) -> 
     st.floats(-1, 1),
     st.data(),
 )
-def test_an_image_gets_the_same_answer_alone_and_in_company(
+def test_an_image_gets_the_same_answer_alone_and_in_a_batch(
     panoptic_engine: Engine, sizes: list[tuple[int, int]], threshold: float, draw: st.DataObject
 ) -> None:
     images = [image_of(*size, seed=index) for index, size in enumerate(sizes)]

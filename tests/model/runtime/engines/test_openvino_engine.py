@@ -81,7 +81,7 @@ def test_the_golden_sample_replays_in_either_precision(demo_engine: Engine, demo
 
 @settings(max_examples=15)
 @given(st.lists(st.tuples(st.integers(1, 130), st.integers(1, 160)), min_size=2, max_size=5), st.data())
-def test_company_changes_no_answer_in_either_precision(
+def test_a_batch_changes_no_answer_in_either_precision(
     demo_engine: Engine, sizes: list[tuple[int, int]], draw: st.DataObject
 ) -> None:
     images = [picture(*size, seed=index) for index, size in enumerate(sizes)]
