@@ -52,8 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=QUANTIZABLE_PARTS,
         default=QUANTIZABLE_PARTS[:1],
         metavar="PART",
-        help=f"Compute these parts of the network in int8: {', '.join(QUANTIZABLE_PARTS)}. With more than the backbone, an "
-        "answer depends on its batch by int8's rounding. The default is backbone.",
+        help=f"Compute these parts in int8: {', '.join(QUANTIZABLE_PARTS)}. With more than the backbone, "
+        "an answer depends on its batch by int8's rounding. The default is backbone.",
     )
     _add_accuracy_arguments(parser)
 
