@@ -14,7 +14,6 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 
-from model.runtime.engines.engine import Engine
 from service.http.access import Access, open_access
 from service.http.error_answers import TABLE, error_response
 from service.http.gate import Gate
@@ -22,23 +21,25 @@ from service.http.middleware import CrossOrigin, HeadAsGet, RequestObserver
 from service.http.openapi import describe_access
 from service.http.paths import OPENAPI
 from service.http.routes import metrics_router, pages_router, router
+from service.lifecycle.in_flight import InFlight
+from service.lifecycle.loading import ArtifactLoader, ModelLoader
 from service.lifecycle.service import Service
 from service.process.metrics import Metrics
 from service.settings import Settings
 
 
-def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
+def create_app(settings: Settings, loader: ModelLoader | None = None) -> FastAPI:
     """Wire the service together. The model loads in the background once the app starts.
 
     Args:
         settings: everything that can be set.
-        engine: runs the model instead of one opened from the artifact, whose metadata still count.
+        loader: where models come from; by default the artifact that the settings name.
 
     Raises:
         SettingsError: API keys cannot be read or used.
     """
     metrics = Metrics()
-    service = Service(settings, metrics, engine)
+    service = Service(settings, metrics, loader or ArtifactLoader(settings))
     access = open_access(settings)
 
     @asynccontextmanager
@@ -59,7 +60,7 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
-        middleware=_middleware(settings, metrics, access),
+        middleware=_middleware(settings, service, access),
         exception_handlers=_exception_handlers(settings.retry_after_s),
     )
     app.state.service = service
@@ -81,7 +82,7 @@ def create_metrics_app(app: FastAPI) -> FastAPI:
     metrics_app = FastAPI(
         openapi_url=None,
         redirect_slashes=False,
-        middleware=_middleware(settings.model_copy(update={"cors_origins": ()}), service.metrics, Access(None, None)),
+        middleware=_middleware(settings.model_copy(update={"cors_origins": ()}), service, Access(None, None)),
         exception_handlers=_exception_handlers(settings.retry_after_s),
     )
     metrics_app.state.service = service
@@ -89,15 +90,17 @@ def create_metrics_app(app: FastAPI) -> FastAPI:
     return metrics_app
 
 
-def _middleware(settings: Settings, metrics: Metrics, access: Access) -> list[Middleware]:
+def _middleware(settings: Settings, service: Service, access: Access) -> list[Middleware]:
     """From outside in. Cross-origin headers come outside of whatever can refuse, so that refusals have them."""
     retry_after_s = settings.retry_after_s
-    layers = [Middleware(RequestObserver, metrics=metrics)]
+    requests: InFlight[object] = InFlight(within=service.requests)  # of this port
+    layers = [Middleware(RequestObserver, metrics=service.metrics, requests=requests)]
     if settings.cors_origins:
         layers.append(Middleware(CrossOrigin, origins=settings.cors_origins, retry_after_s=retry_after_s))
     gate = Middleware(
         Gate,
         access=access,
+        requests=requests,
         max_header_bytes=settings.max_header_bytes,
         max_requests=settings.max_requests,
         retry_after_s=retry_after_s,

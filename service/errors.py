@@ -109,11 +109,11 @@ class DeviceFullError(UnavailableError):
 
 
 class QueueFullError(UnavailableError):
-    """As many requests are in the house as it takes."""
+    """As many uploads are in flight as are admitted."""
 
 
 class CrowdedError(UnavailableError):
-    """As many requests are under way as the connections allow."""
+    """As many requests are in flight as the connections allow."""
 
 
 class UploadMemoryError(UnavailableError):

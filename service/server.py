@@ -20,9 +20,9 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
-from model.runtime.engines.engine import Engine
 from service.app import create_app, create_metrics_app
 from service.http.access import Access
+from service.lifecycle.loading import ModelLoader
 from service.lifecycle.service import Service, StartupError
 from service.process.logs import configure_logging
 from service.process.memory import configure_malloc
@@ -146,12 +146,12 @@ def listen(host: str, port: int) -> socket.socket:
         raise StartupError(f"cannot listen on {host} port {port}: {reason}") from error
 
 
-def run(settings: Settings, engine: Engine | None = None) -> int:
+def run(settings: Settings, loader: ModelLoader | None = None) -> int:
     """Run the service until it is told to stop.
 
     Args:
         settings: everything that can be set.
-        engine: runs the model instead of one opened from the artifact; see `create_app`.
+        loader: where models come from; see `create_app`.
 
     Returns:
         The exit code: 0 after a clean shutdown, 3 if accepted requests had to be abandoned, 4 if the engine hung or
@@ -168,7 +168,7 @@ def run(settings: Settings, engine: Engine | None = None) -> int:
         # To reload is for a server that runs; one that has ended is not to die of it in its last moment.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     settings = fit_connections(settings)
-    app = create_app(settings, engine)
+    app = create_app(settings, loader)
     service: Service = app.state.service
     log.on_drop = service.metrics.log_lines_dropped.inc
     with listen(settings.host, settings.port) as listener, _metrics_port(app, settings) as metrics_port:
@@ -178,7 +178,7 @@ def run(settings: Settings, engine: Engine | None = None) -> int:
     if service.failure is not None:
         raise service.failure
     code = CLEAN if server.drained else ABANDONED
-    if service.engine_lost:
+    if service.is_engine_lost:
         code = ENGINE_LOST
     logger.info("stopped, exit code %d", code)
     if service.is_stuck():

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from model.runtime.engines.engine import Engine
 from service.batching.canvas_maker import CanvasMaker
-from service.batching.engine_runner import EngineRunner, Rescue
+from service.batching.engine_runner import EngineOwner, EngineRunner
 from service.batching.former import BatchPlan, QueuePlace, note_overtaken, plan_batch
-from service.batching.latency_line import UNMEASURED, LatencyLine
+from service.batching.latency_line import LatencyLine
 from service.batching.limits import BatchLimits
 from service.batching.waiting import EngineInput, Inference, Waiting
 from service.errors import DeadlineError, DrainingError
@@ -44,17 +44,19 @@ class Batcher:
         engine: Engine,
         metrics: Metrics,
         limits: BatchLimits,
-        line: LatencyLine = UNMEASURED,
-        rescue: Rescue = Rescue(),  # noqa: B008  # it is frozen
+        line: LatencyLine,
+        owner: EngineOwner,
+        hang_seconds: float | None = None,
     ) -> None:
+        """Make a batcher, which begins at once; all arguments are those of `EngineRunner`."""
         self._multiple = limits.canvas_multiple
         self._canvases = CanvasMaker(self._multiple)
-        self.engine = EngineRunner(engine, metrics, limits, line, self._canvases, rescue)
+        self.engine = EngineRunner(engine, metrics, limits, line, self._canvases, owner, hang_seconds)
         self._queue_depth = metrics.queue_depth
         self._count_dispatch = metrics.batch_went
         self._waiting: list[Waiting] = []  # oldest first
         self._changed = asyncio.Event()
-        self._hurrying = False  # nobody waits for company any more
+        self._hurrying = False  # no batch waits for more images any more
         self._closing = False  # nothing is taken any more
         self._task = asyncio.create_task(self._run(), name="batcher")
 
@@ -87,7 +89,7 @@ class Batcher:
                 self._changed.set()
 
     def hurry(self) -> None:
-        """Let no image wait for company from now on, because little more is coming."""
+        """Let no batch wait for more images from now on, because few are coming."""
         self._hurrying = True
         self._changed.set()
 

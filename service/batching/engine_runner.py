@@ -17,8 +17,7 @@ import gc
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -41,13 +40,14 @@ Trouble = Literal["memory", "error"]  # why a batch failed
 REOPEN_AFTER: dict[Trouble, int] = {"memory": 2, "error": 8}
 
 
-@dataclass(frozen=True)
-class Rescue:
-    """What the runner cannot do by itself."""
+class EngineOwner(Protocol):
+    """What the runner asks of whoever owns the engine, because it cannot do it by itself."""
 
-    reopen: Callable[[], Engine] | None = None  # opens the same model again; called in the engine's thread
-    lost: Callable[[], None] = lambda: None  # told, on the event loop, when only a new process helps
-    hang_seconds: float | None = None  # that one batch may take before the engine is lost; None is for ever
+    def reopen_engine(self) -> Engine:
+        """Open the same model again; called in the engine's thread. Raises what goes wrong."""
+
+    def engine_lost(self) -> None:
+        """Learn, on the event loop, that only a new process helps."""
 
 
 class EngineRunner:
@@ -60,8 +60,20 @@ class EngineRunner:
         limits: BatchLimits,
         line: LatencyLine,
         canvases: CanvasMaker,
-        rescue: Rescue,
+        owner: EngineOwner,
+        hang_seconds: float | None,
     ) -> None:
+        """Make a runner.
+
+        Args:
+            engine: what runs batches.
+            metrics: notes what becomes of them.
+            limits: what a batch must not exceed, while memory lasts.
+            line: what a batch costs, as it was measured.
+            canvases: makes batches of images.
+            owner: of the engine.
+            hang_seconds: that one batch may take before the engine is lost; None is for ever.
+        """
         self.is_reopening = False
         self.is_lost = False
         self._engine: Engine | None = engine
@@ -69,10 +81,10 @@ class EngineRunner:
         self._ceiling = BatchCeiling(limits)
         self._line = CorrectedLine(line)
         self._canvases = canvases
-        self._rescue = rescue
+        self._owner = owner
         self._failed_alone = 0  # images, in a row
         self._reopened = False  # since the last success
-        self._thread = EngineThread(rescue.hang_seconds, self.lose)
+        self._thread = EngineThread(hang_seconds, self.lose)
         metrics.max_batch_size.set(limits.max_batch_size)
 
     @property
@@ -105,7 +117,7 @@ class EngineRunner:
         if not self.is_lost:
             self.is_lost = True
             logger.critical("the engine is lost: %s", reason)
-            self._rescue.lost()
+            self._owner.engine_lost()
 
     def close(self) -> None:
         """Run nothing more, and let the engine go; only a thread that hangs in it keeps it."""
@@ -177,19 +189,19 @@ class EngineRunner:
 
     async def _failed_on_one(self, trouble: Trouble) -> None:
         self._failed_alone += 1
-        if self._failed_alone >= REOPEN_AFTER[trouble] and not self._reopened and self._rescue.reopen is not None:
+        if self._failed_alone >= REOPEN_AFTER[trouble] and not self._reopened:
             logger.warning("%d images in a row failed alone: the engine is opened again", self._failed_alone)
             self._reopened = self.is_reopening = True
             self._engine = None  # its memory has to be free before there is another
             try:
-                await self._reopen(self._rescue.reopen)
+                await self._reopen()
             finally:
                 self.is_reopening = False
 
-    async def _reopen(self, reopen: Callable[[], Engine]) -> None:
+    async def _reopen(self) -> None:
         def collect_and_reopen() -> Engine:
             gc.collect()  # what failed may still be held in a traceback's circle
-            return reopen()
+            return self._owner.reopen_engine()
 
         try:
             self._engine = await self._thread.run(collect_and_reopen)

@@ -36,7 +36,7 @@ DispatchReason = Literal[
     "full",  # no other image is allowed in: max_batch_size or max_batch_pixels
     "cheaper_apart",  # others wait, and to add one would cost more than it saves
     "deadline",  # to add the next, or to wait for more, would make somebody late
-    "waited",  # it has waited max_queue_delay_ms for company
+    "waited",  # it has waited max_queue_delay_ms for more images
     "idle",  # nobody else waits, and the engine is free
     "drain",  # nobody else waits, and the service is about to end
 ]
@@ -88,7 +88,7 @@ def plan_batch(
         line: what a batch costs.
         limits: what it must not exceed.
         start: when the engine is free, in seconds.
-        hurry: wait for no company.
+        hurry: wait for no more images.
     """
     draft = _Draft(queue[0], line, limits, start)
     reach = min(len(queue), max(LOOKAHEAD, 2 * limits.max_batch_size))
@@ -188,10 +188,10 @@ class _Draft:
             return "drain", self._start
         if self._limits.max_queue_delay == 0 or self.is_complete:
             return "idle", self._start
-        patience_ends = self._anchor.arrived + self._limits.max_queue_delay
+        waited_at = self._anchor.arrived + self._limits.max_queue_delay
         # Twice as early as needed, because to wake up late must not make it late.
         last_call = self._start if self._is_late else self._due - 2 * self._duration(self.pixels)
-        return ("deadline", last_call) if last_call < patience_ends else ("waited", patience_ends)
+        return ("deadline", last_call) if last_call < waited_at else ("waited", waited_at)
 
     def _canvas_with(self, place: QueuePlace) -> tuple[int, int]:
         return max(self._height, place.canvas[0]), max(self._width, place.canvas[1])

@@ -4,7 +4,7 @@
 
 `fixed` is what a batch costs whatever is in it (launching kernels, reading weights); it is all that batching saves.
 On a GPU it is about as much as one image costs, on a CPU next to nothing. What an image costs whatever its canvas
-(queries, decoder) needs no term of its own: it is paid alike in company and alone, so it decides nothing, and images
+(queries, decoder) needs no term of its own: an image pays it in any batch, so it decides nothing, and images
 of one model differ too little in size for the rest to be off by much.
 """
 

@@ -17,7 +17,7 @@ class BatchLimits:
 
     max_batch_size: int  # images
     max_batch_pixels: int  # padded pixels; an image that alone has more goes alone
-    max_queue_delay: float = 0.0  # seconds that an incomplete batch waits for company while the engine is free
+    max_queue_delay: float = 0.0  # seconds that an incomplete batch waits for more images while the engine is free
     canvas_multiple: int = CANVAS_MULTIPLE  # pixels; what the sides of a batch divide by
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -11,13 +11,29 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from model.runtime.artifact.metadata import Metadata
 from service.errors import EmptyUploadError, MediaTypeError, UploadTooLargeError
-from service.images.answers import Content
+from service.images.answers import Content, Task
+from service.lifecycle.service import Service
 from service.lifecycle.uploads import Upload, UploadMemory
 from service.process.trace import trace_of
 from service.settings import Settings
 
 T = TypeVar("T")
+
+
+async def exchange(request: Request, service: Service, make_task: Callable[[Metadata], Task]) -> Response:
+    """Refuse what can be refused before the body is read, receive it, and answer it while the client is there.
+
+    Raises:
+        ServiceError, ImageError, OutputError, ClientDisconnect: see each step.
+    """
+    content_type = check_headers(request, service.settings.max_body_bytes)
+    service.admission.admit(make_task)
+    with service.upload_memory.upload(content_type) as upload:
+        await receive(request, upload, service.settings)
+        content = await while_connected(request, service.answer(upload, make_task, trace_of(request.scope)))
+    return CountedResponse(content, service.upload_memory)
 
 
 def check_headers(request: Request, max_body_bytes: int) -> str:

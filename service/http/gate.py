@@ -11,6 +11,7 @@ from service.errors import CrowdedError, HeadersTooLargeError
 from service.http.access import Access
 from service.http.error_answers import error_response
 from service.http.paths import HEALTH
+from service.lifecycle.in_flight import InFlight
 from service.process.trace import trace_of
 
 logger = logging.getLogger("service.request")
@@ -22,37 +23,41 @@ class Gate:
     """ASGI middleware. It also answers what the app lets slip through."""
 
     def __init__(
-        self, app: ASGIApp, access: Access, max_header_bytes: int, max_requests: int, retry_after_s: int
+        self,
+        app: ASGIApp,
+        access: Access,
+        requests: InFlight[object],
+        max_header_bytes: int,
+        max_requests: int,
+        retry_after_s: int,
     ) -> None:
         """Guard an app.
 
         Args:
             app: what is guarded.
             access: knows the API keys.
+            requests: in flight on this port, the one that is checked among them.
             max_header_bytes: of a request's target and headers.
-            max_requests: under way at once, health aside; fewer than connections, so that health gets through.
+            max_requests: in flight at once, health aside; fewer than connections, so that health gets through.
             retry_after_s: what Retry-After says on a 503.
         """
         self._app = app
         self._access = access
+        self._requests = requests
         self._max_header_bytes = max_header_bytes
         self._max_requests = max_requests
         self._retry_after_s = retry_after_s
-        self._inside = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer why not."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        self._inside += 1
         try:
             self._check(scope)
             await self._app(scope, receive, send)
         except Exception as error:
             await self._answer(error, scope, receive, send)
-        finally:
-            self._inside -= 1
 
     def _check(self, scope: Scope) -> None:
         # The protocol sees the bound on bytes only where headers come in pieces.
@@ -61,7 +66,7 @@ class Gate:
         if len(scope["headers"]) > MAX_HEADERS:
             raise HeadersTooLargeError(f"the request has more than {MAX_HEADERS} headers")
         self._access.check(scope)
-        if self._inside > self._max_requests and scope["path"] not in HEALTH:
+        if self._requests.count > self._max_requests and scope["path"] not in HEALTH:
             raise CrowdedError("too many requests are under way, please try again later")
 
     async def _answer(self, error: Exception, scope: Scope, receive: Receive, send: Send) -> None:

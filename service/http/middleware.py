@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.errors import OriginError
 from service.http.error_answers import error_response
 from service.http.paths import ENDPOINTS
+from service.lifecycle.in_flight import InFlight
 from service.process.metrics import Metrics
 from service.process.trace import Trace, new_request_id
 
@@ -31,9 +32,11 @@ _METHODS = frozenset(HTTPMethod)
 class RequestObserver:
     """Notes what becomes of each request, and decides nothing."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, requests: InFlight[object]) -> None:
+        """Watch an app, whose `requests` are kept count of."""
         self._app = app
         self._metrics = metrics
+        self._requests = requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, and note how it ends."""
@@ -44,7 +47,7 @@ class RequestObserver:
         scope.setdefault("state", {})["trace"] = trace
         response = _Response(send, trace)
         started = time.perf_counter()
-        with self._metrics.requests_in_flight.track_inprogress():
+        with self._requests.member(response):
             try:
                 await self._app(scope, receive, response.send)
             finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib.resources import files
 from typing import Annotated
 
@@ -15,11 +14,10 @@ from model.runtime.artifact.metadata import Metadata
 from service.errors import ParameterError
 from service.http import paths
 from service.http.access import require_admin
-from service.http.exchange import CountedResponse, check_headers, prefers_png, receive, while_connected
+from service.http.exchange import exchange, prefers_png
 from service.http.openapi import ADMIN_KEY, IMAGE_BODY, PNG_ANSWER, errors
 from service.images.answers import DetectTask, SegmentTask, Task, check_has_masks
 from service.lifecycle.service import Service
-from service.process.trace import trace_of
 from service.schemas import (
     DetectParameters,
     DetectResponse,
@@ -68,7 +66,7 @@ async def detect(request: Request, parameters: Annotated[DetectParameters, Query
     def task(metadata: Metadata) -> Task:
         return DetectTask(_or_default(parameters.threshold, metadata.detect_threshold))
 
-    return await _answer(request, task)
+    return await exchange(request, service_of(request), task)
 
 
 @router.post(
@@ -88,13 +86,13 @@ async def segment(request: Request, parameters: Annotated[SegmentParameters, Que
             return SegmentTask(threshold, "overlay")
         return SegmentTask(threshold, "png" if prefers_png(request.headers.get("accept", "")) else "json")
 
-    return await _answer(request, task)
+    return await exchange(request, service_of(request), task)
 
 
 @router.get(paths.MODEL, summary="Describe the model", response_model=ModelResponse, responses=errors(503))
 async def model(request: Request) -> Response:
     """The metadata of the artifact that is served, and the device it runs on."""
-    return Response(service_of(request).pipeline().description, media_type="application/json")
+    return Response(service_of(request).admission.pipeline().description, media_type="application/json")
 
 
 @router.post(
@@ -122,7 +120,7 @@ async def live() -> HealthResponse:
 @router.get(paths.READY_V2, include_in_schema=False)
 async def ready(request: Request) -> HealthResponse:
     """200 once the model has proved itself on its device; 503 before, while draining, and when stalled."""
-    service_of(request).check_ready()
+    service_of(request).admission.check_ready()
     return HealthResponse(status="ready")
 
 
@@ -143,18 +141,6 @@ async def page() -> Response:
 async def docs() -> Response:
     """The OpenAPI description for people."""
     return HTMLResponse(_DOCS, headers=_PAGE_HEADERS)
-
-
-async def _answer(request: Request, make_task: Callable[[Metadata], Task]) -> Response:
-    """Refuse what can be refused early, read the upload, and answer it while the client is there."""
-    service = service_of(request)
-    make_task(service.pipeline().metadata)  # which raises what the model cannot do
-    content_type = check_headers(request, service.settings.max_body_bytes)
-    service.check_room()
-    with service.idle.busy(), service.upload_memory.upload(content_type) as upload:
-        await receive(request, upload, service.settings)
-        content = await while_connected(request, service.answer(upload, make_task, trace_of(request.scope)))
-    return CountedResponse(content, service.upload_memory)
 
 
 def _or_default(given: float | None, default: float) -> float:

@@ -1,71 +1,79 @@
-"""How many requests are in the house at once; any more are refused before work is done for them."""
+"""Who is let in, and the one place that knows every reason why not."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
-from service.errors import DrainingError, QueueFullError
-
-
-class Occupancy:
-    """Counts who is inside. Only the event loop's thread touches it."""
-
-    def __init__(self) -> None:
-        self.taken = 0
-        self._empty = asyncio.Event()
-        self._empty.set()
-
-    @contextmanager
-    def place(self) -> Iterator[None]:
-        """Hold a place for the length of the block."""
-        self.taken += 1
-        self._empty.clear()
-        try:
-            yield
-        finally:
-            self.taken -= 1
-            if self.taken == 0:
-                self._empty.set()
-
-    async def wait_until_empty(self) -> None:
-        """Return when nobody holds a place."""
-        await self._empty.wait()
+from model.runtime.artifact.metadata import Metadata
+from service.errors import DrainingError, EngineRestartError, QueueFullError, StalledError, StartingError
+from service.images.answers import Task
+from service.lifecycle.in_flight import InFlight
+from service.lifecycle.pipeline import Pipeline
+from service.lifecycle.uploads import Upload
 
 
-class Admission(Occupancy):
-    """An occupancy with an upper bound.
+class Admission:
+    """Knows the model that serves, and how many uploads are in flight. Used on the event loop.
 
-    A request holds a place from the end of its upload until its answer is made, so that decoding, waiting
-    images and encoding are bounded by the same number. With room for one batch and the queue behind it, of
-    `capacity + k` requests at once exactly k are refused, in whatever order they arrive.
+    An upload is checked twice: before its body is read, so that one that would be refused costs nothing, and when it
+    has been received. Only then it counts, until its answer is made; so decoding, waiting images and encoding are
+    bounded by the same number. With room for one batch and the queue behind it, of `capacity + k` uploads that are
+    received at once exactly k are refused, in whatever order they arrive.
     """
 
     def __init__(self, capacity: int) -> None:
-        super().__init__()
+        """Let nobody in before there is a model, and then no more than `capacity` uploads at once, of all models."""
         self.capacity = capacity
-        self._closed = False
-
-    @contextmanager
-    def place(self) -> Iterator[None]:
-        """Hold a place for the length of the block.
-
-        Raises:
-            QueueFullError: none is free.
-            DrainingError: no more are given out.
-        """
-        self.check()
-        with super().place():
-            yield
-
-    def check(self) -> None:
-        """Raise what `place` would raise, so that a request can be refused before its upload is read."""
-        if self._closed:
-            raise DrainingError("the service is shutting down")
-        if self.taken >= self.capacity:
-            raise QueueFullError("the queue is full, please try again later")
+        self.in_flight: InFlight[Upload] = InFlight()
+        self.current: Pipeline | None = None  # of the model that was loaded last
+        self.is_closed = False
 
     def close(self) -> None:
-        """Give out no more places."""
-        self._closed = True
+        """Let nobody in any more. May be called from a signal handler."""
+        self.is_closed = True
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether the engine of the model that serves has been in one batch for too long."""
+        return self.current is not None and self.current.is_stalled
+
+    def pipeline(self) -> Pipeline:
+        """The pipeline of the model that serves.
+
+        Raises:
+            DrainingError, StartingError: there is none any more, or not yet.
+        """
+        if self.is_closed:
+            raise DrainingError("the service is shutting down")
+        if self.current is None:
+            raise StartingError("the model is still loading")
+        return self.current
+
+    def check_ready(self) -> None:
+        """Raise UnavailableError, saying why, unless requests can be answered now."""
+        _check_engine(self.pipeline())
+
+    def admit(self, make_task: Callable[[Metadata], Task]) -> tuple[Pipeline, Task]:
+        """What answers an upload, and by what task, if it is let in now. It counts from `Pipeline.answer` on.
+
+        Raises:
+            ServiceError: what `make_task` raises of a model that cannot do this.
+            UnavailableError: why not.
+        """
+        pipeline = self.pipeline()
+        task = make_task(pipeline.metadata)
+        _check_engine(pipeline)
+        if self.in_flight.count >= self.capacity:
+            raise QueueFullError("the queue is full, please try again later")
+        return pipeline, task
+
+
+def _check_engine(pipeline: Pipeline) -> None:
+    """Raise UnavailableError unless the engine runs: while it does not, requests would wait for their deadline only."""
+    engine = pipeline.batcher.engine
+    if engine.is_reopening:
+        raise EngineRestartError("the engine is being opened again, please try again later")
+    if engine.is_lost:
+        raise EngineRestartError("the engine has failed, please try again later")
+    if pipeline.is_stalled:
+        raise StalledError(f"the engine has been in one batch for {engine.busy_seconds():.0f} s")

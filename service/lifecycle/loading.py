@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from model.runtime.artifact.file import ArtifactError, read_artifact
 from model.runtime.artifact.metadata import Metadata
@@ -25,11 +26,48 @@ class LoadedModel:
     canvas_multiple: int = CANVAS_MULTIPLE  # pixels; what the sides of its batches divide by
 
 
-def load_model(settings: Settings, engine: Engine | None = None) -> LoadedModel:
-    """Load the model that the settings name; takes seconds, so not on the event loop.
+class ModelLoader(Protocol):
+    """Where a service's models come from. Both methods take seconds, so they are not for the event loop."""
 
-    The golden sample is replayed on the device itself, which also warms it up. An engine that is given
-    instead of opened is taken as it is.
+    def load(self) -> LoadedModel:
+        """Load the model that is there now.
+
+        Raises:
+            SettingsError, ArtifactError, DeviceError: see `load_model`.
+        """
+
+    def reopen(self, digest: str) -> Engine:
+        """Open and prove a model again, whose engine has been given up.
+
+        Args:
+            digest: of its artifact, which has to be there still.
+
+        Raises:
+            ArtifactError, DeviceError: see `load_model`; or the file is another one by now.
+        """
+
+
+class ArtifactLoader:
+    """Loads the artifact that the settings name."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def load(self) -> LoadedModel:
+        """See ModelLoader."""
+        return load_model(self._settings)
+
+    def reopen(self, digest: str) -> Engine:
+        """See ModelLoader."""
+        model = load_model(self._settings)
+        if model.digest != digest:
+            raise ArtifactError("the model file was replaced since it was loaded")
+        return model.engine
+
+
+def load_model(settings: Settings) -> LoadedModel:
+    """Load the model that the settings name. The golden sample is replayed on the device itself, which also warms it
+    up.
 
     Raises:
         SettingsError: no model is named.
@@ -37,35 +75,13 @@ def load_model(settings: Settings, engine: Engine | None = None) -> LoadedModel:
         DeviceError: the device, the precision or the canvases that were asked for cannot be had.
     """
     artifact = read_artifact(settings.artifact_path())
-    if engine is None:
-        engine = open_engine(
-            artifact,
-            settings.device,
-            precision=settings.precision,
-            threads=settings.engine_threads,
-            gpu=GpuOptions(settings.gpu_memory_bytes, settings.tensorrt_cache),
-        )
-        replay_golden(engine, artifact)
+    engine = open_engine(
+        artifact,
+        settings.device,
+        precision=settings.precision,
+        threads=settings.engine_threads,
+        gpu=GpuOptions(settings.gpu_memory_bytes, settings.tensorrt_cache),
+    )
+    replay_golden(engine, artifact)
     multiple = canvas_multiple(settings.canvas_multiple, artifact.metadata, engine.device in GPUS)
     return LoadedModel(artifact.metadata, engine, artifact.digest, multiple)
-
-
-def reopen_engine(settings: Settings, digest: str, given: Engine | None = None) -> Engine:
-    """Open and prove a model again, whose engine has been given up.
-
-    Args:
-        settings: as they were when it was loaded.
-        digest: of its artifact, which has to be there still.
-        given: an engine that was given instead of opened; it is taken again, and told so if it wants to know.
-
-    Raises:
-        ArtifactError: like `load_model`, or the file is another one by now.
-        DeviceError: like `load_model`.
-    """
-    if given is not None:
-        getattr(given, "reopen", lambda: None)()
-        return given
-    model = load_model(settings)
-    if model.digest != digest:
-        raise ArtifactError("the model file was replaced since it was loaded")
-    return model.engine

@@ -14,19 +14,19 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar
 
-from model.runtime.artifact.metadata import Metadata
 from model.runtime.decode import ImageLimits
+from model.runtime.engines.engine import Engine
 from service.batching.batcher import Batcher
-from service.batching.engine_runner import Rescue
-from service.batching.latency_line import UNMEASURED, LatencyLine
 from service.batching.limits import BatchLimits
 from service.batching.waiting import EngineInput
-from service.errors import DeadlineError, EngineRestartError, StalledError
+from service.errors import DeadlineError
 from service.images.answers import Content, Task
 from service.images.prepare import prepare
-from service.lifecycle.admission import Admission, Occupancy
+from service.lifecycle.host import ModelHost
+from service.lifecycle.in_flight import InFlight
 from service.lifecycle.loading import LoadedModel
 from service.lifecycle.uploads import Upload
+from service.lifecycle.warm_up import WarmModel
 from service.process.metrics import Metrics
 from service.process.trace import Trace
 from service.settings import Settings
@@ -39,82 +39,98 @@ class Pipeline:
 
     def __init__(
         self,
-        model: LoadedModel,
+        warm: WarmModel,
         settings: Settings,
         metrics: Metrics,
         cpu: Executor,
-        admission: Admission,
-        line: LatencyLine = UNMEASURED,
-        rescue: Rescue = Rescue(),  # noqa: B008  # it is frozen
+        admitted: InFlight[Upload],
+        host: ModelHost,
     ) -> None:
+        """Make the pipeline of a model.
+
+        Args:
+            warm: the model, and what its batches cost.
+            settings: limits and timeouts.
+            metrics: notes what becomes of batches.
+            cpu: decodes and encodes.
+            admitted: uploads of all models, of which this one's are a part.
+            host: asked for the engine to be opened again, and told when it is lost.
+        """
+        model = warm.model
         self.metadata = model.metadata
         self.description = _describe(model)  # what GET /model says, made once
-        self.admission = admission
+        self.in_flight: InFlight[Upload] = InFlight(within=admitted)
         limits = BatchLimits(
             settings.max_batch_size,
             settings.max_batch_pixels,
             settings.max_queue_delay_ms / 1000,
             model.canvas_multiple,
         )
-        self.batcher = Batcher(model.engine, metrics, limits, line, rescue)
-        self._answering = Occupancy()  # of this pipeline, where the admission is of all
-        self._limits = ImageLimits(settings.max_pixels, settings.max_side)
+        hang_seconds = settings.engine_hang_exit_ms / 1000 or None
+        self.batcher = Batcher(model.engine, metrics, limits, warm.line, self, hang_seconds)
+        self._host = host
+        self._digest = model.digest
+        self._is_retired = False
+        self._image_limits = ImageLimits(settings.max_pixels, settings.max_side)
         self._reduced_decode = settings.reduced_decode
         self._timeout = settings.request_timeout_ms / 1000  # seconds
-        self._patience = settings.engine_stall_ms / 1000  # seconds
+        self._stall_seconds = settings.engine_stall_ms / 1000
         self._cpu = cpu
 
     @property
     def is_stalled(self) -> bool:
         """Whether the engine has been in one batch for too long."""
-        return self.batcher.engine.busy_seconds() > self._patience
+        return self.batcher.engine.busy_seconds() > self._stall_seconds
 
-    def check(self) -> None:
-        """Raise UnavailableError, saying why, unless the engine runs.
+    @property
+    def is_in_engine(self) -> bool:
+        """Whether a thread is in the engine, which nobody can interrupt."""
+        return self.batcher.engine.busy_seconds() > 0
 
-        While it does not, nobody is let in: they would wait only to be told at their deadline.
-        """
-        engine = self.batcher.engine
-        if engine.is_reopening:
-            raise EngineRestartError("the engine is being opened again, please try again later")
-        if engine.is_lost:
-            raise EngineRestartError("the engine has failed, please try again later")
-        if self.is_stalled:
-            raise StalledError(f"the engine has been in one batch for {engine.busy_seconds():.0f} s")
-
-    async def answer(self, upload: Upload, make_task: Callable[[Metadata], Task], trace: Trace) -> Content:
+    async def answer(self, upload: Upload, task: Task, trace: Trace) -> Content:
         """Answer one uploaded image; its bytes are released as soon as they are decoded for the last time.
 
         Args:
-            upload: the image.
-            make_task: what is wanted of it, of a model with such metadata.
+            upload: the image, in flight from the call on.
+            task: what is wanted of it.
             trace: takes the times.
 
         Raises:
-            UnavailableError: no place is free, the engine does not run, or the service is shutting down.
             DeadlineError: it took too long.
             ServiceError, ImageError, OutputError: whatever else `prepare`, the batcher or the task raise.
         """
-        self.check()
         deadline = asyncio.get_running_loop().time() + self._timeout
-        with self.admission.place(), self._answering.place():
+        with self.in_flight.member(upload):
             try:
                 async with asyncio.timeout_at(deadline):
-                    return await self._answer(upload, make_task(self.metadata), trace, deadline)
+                    return await self._answer(upload, task, trace, deadline)
             except TimeoutError:
                 raise DeadlineError(f"the answer took longer than {1000 * self._timeout:g} ms") from None
 
-    async def finish(self) -> None:
-        """Return once every request that this pipeline has taken is answered, and let its engine go."""
+    def retire(self) -> None:
+        """Note that another model serves from now on, so that little more is coming."""
+        self._is_retired = True
         self.batcher.hurry()
-        await self._answering.wait_until_empty()
+
+    async def finish(self) -> None:
+        """Return once every upload that this pipeline has taken is answered, and let its engine go."""
+        await self.in_flight.wait_until_empty()
         await self.batcher.close(0)
 
+    def reopen_engine(self) -> Engine:
+        """See EngineOwner."""
+        return self._host.reopen(self._digest)
+
+    def engine_lost(self) -> None:
+        """See EngineOwner. Of a model that was replaced, nobody needs the engine."""
+        if not self._is_retired:
+            self._host.engine_lost()
+
     async def _answer(self, upload: Upload, task: Task, trace: Trace, deadline: float) -> Content:
-        rule, draws = self.metadata.resize, task.draws
+        limits, rule, draws = self._image_limits, self.metadata.resize, task.draws
         # The body is named in here only, so that to release the upload is to free it.
         prepared = await self._on_cpu(
-            partial(prepare, upload.body, upload.content_type, self._limits, rule, trace, draws, self._reduced_decode)
+            partial(prepare, upload.body, upload.content_type, limits, rule, trace, draws, self._reduced_decode)
         )
         if not draws:
             upload.release()

@@ -1,14 +1,16 @@
-"""Replacing the model while it serves, when an operator asks for it: one reload at a time."""
+"""Replacing the model while it serves, when an operator asks for it: one reload at a time. The model before answers
+what it has begun.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 
 from model.runtime.artifact.file import ArtifactError
 from service.errors import ModelRefusedError, ReloadingError, ServiceError
-from service.lifecycle.warm_up import WarmModel
+from service.lifecycle.host import ModelHost
+from service.lifecycle.pipeline import Pipeline
 from service.process.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -17,25 +19,8 @@ logger = logging.getLogger(__name__)
 class Reloader:
     """Loads a new model and hands it over. Used on the event loop."""
 
-    def __init__(
-        self,
-        load: Callable[[], Awaitable[WarmModel]],
-        take_over: Callable[[WarmModel], None],
-        check: Callable[[], object],
-        begun: Callable[[], Awaitable[None]],
-        metrics: Metrics,
-    ) -> None:
-        """Make a reloader.
-
-        Args:
-            load: loads a model from where models come from.
-            take_over: lets a model serve.
-            check: raises ServiceError where no model is to be replaced, at the begin or at the end of a reload.
-            begun: returns when the first model has loaded, or failed to.
-            metrics: counts.
-        """
-        self._load, self._take_over, self._check = load, take_over, check
-        self._begun, self._metrics = begun, metrics
+    def __init__(self, host: ModelHost, metrics: Metrics) -> None:
+        self._host, self._metrics = host, metrics
         self._running = asyncio.Lock()
         self._wanted = False
         self._task: asyncio.Task[None] | None = None
@@ -46,7 +31,7 @@ class Reloader:
         Raises:
             ReloadingError: another reload runs.
             ModelRefusedError: the file or the device cannot be used; the old model serves on.
-            ServiceError: what `check` raises.
+            StartingError, DrainingError: no model serves, before the new one is loaded or afterwards.
         """
         if self._running.locked():
             raise ReloadingError("the model is being reloaded already")
@@ -68,7 +53,7 @@ class Reloader:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _reload_while_wanted(self) -> None:
-        await self._begun()
+        await self._host.loaded()
         while self._wanted:
             async with self._running:
                 self._wanted = False
@@ -80,17 +65,56 @@ class Reloader:
                     logger.exception("the reload failed")
 
     async def _reload(self) -> None:
-        self._check()
+        self._host.check_serving()
         try:
-            warm = await self._load()
+            warm = await self._host.load()
         except Exception as error:
             self._metrics.model_reloads.labels(result="refused").inc()
             logger.error("the model is not reloaded, the old one serves on", exc_info=error)
             raise _refusal(error) from error
-        self._check()
-        self._take_over(warm)
+        self._host.check_serving()
+        self._host.take_over(warm)
         self._metrics.model_reloads.labels(result="replaced").inc()
         logger.info("reloaded: %s on %s", warm.model.metadata.name, warm.model.engine.device)
+
+
+class Retirement:
+    """Knows the pipelines whose model was replaced, and forgets each, its engine included, when it has finished."""
+
+    def __init__(self, host: ModelHost) -> None:
+        self._host = host
+        self._finishing: dict[asyncio.Task[None], Pipeline] = {}
+
+    def add(self, pipeline: Pipeline) -> None:
+        """Let a pipeline finish what it has begun."""
+        pipeline.retire()
+        task = asyncio.create_task(self._finish(pipeline), name="finish")
+        self._finishing[task] = pipeline
+        task.add_done_callback(self._forget)
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether a thread is still in one of their engines."""
+        return any(pipeline.is_in_engine for pipeline in self._finishing.values())
+
+    async def close(self) -> None:
+        """Fail whoever still waits for one of them."""
+        await asyncio.gather(*(pipeline.batcher.close(0) for pipeline in self._finishing.values()))
+        tasks = list(self._finishing)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _finish(self, pipeline: Pipeline) -> None:
+        await pipeline.finish()
+        logger.info("the model before has finished")
+        self._host.give_back_memory()
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        pipeline = self._finishing[task]
+        # A thread that hangs in its engine stays known, because it would hold up the end of the process.
+        if not pipeline.is_in_engine:
+            del self._finishing[task]
 
 
 def _refusal(error: Exception) -> ModelRefusedError:

@@ -6,11 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
-from service.errors import (
-    DrainingError,
-    UploadMemoryError,
-    UploadTimeoutError,
-)
+from service.errors import DrainingError, UploadMemoryError, UploadTimeoutError
+from service.lifecycle.in_flight import InFlight
 
 
 class Upload:
@@ -80,7 +77,7 @@ class UploadMemory:
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self.used_bytes = 0
-        self._uploads: set[Upload] = set()
+        self.in_flight: InFlight[Upload] = InFlight()
 
     def take(self, count: int) -> None:
         """Account for bytes received, or to be sent.
@@ -100,14 +97,13 @@ class UploadMemory:
     def upload(self, content_type: str) -> Iterator[Upload]:
         """An empty upload, whose bytes are given back however the block ends."""
         upload = Upload(content_type, self)
-        self._uploads.add(upload)
-        try:
-            yield upload
-        finally:
-            self._uploads.remove(upload)
-            upload.release()
+        with self.in_flight.member(upload):
+            try:
+                yield upload
+            finally:
+                upload.release()
 
     def end_uploads(self) -> None:
         """Wait no longer for any that are still to come; nobody would answer them."""
-        for upload in self._uploads:
+        for upload in self.in_flight:
             upload.end()

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from model.runtime.engines.canvases import canvases_of
-from model.runtime.engines.engine import GPUS, Engine
+from model.runtime.engines.engine import GPUS
 from model.runtime.engines.raw_outputs import ALL_MASKS
 from model.runtime.preprocess import make_batch
 from service.batching.former import MIN_SAVING
 from service.batching.latency_line import UNMEASURED, LatencyLine
 from service.lifecycle.canvas_warm_up import warm_canvases, warm_up_order
 from service.lifecycle.engine_timing import measure_line
-from service.lifecycle.loading import LoadedModel, load_model
+from service.lifecycle.loading import LoadedModel, ModelLoader
 from service.process.memory import resident_bytes
 from service.process.memory_budget import EngineMemory, largest_canvas
 from service.settings import Settings
@@ -43,21 +43,21 @@ class WarmModel:
     memory: EngineMemory | None  # None where it cannot be measured
 
 
-def load_and_warm_up(settings: Settings, engine: Engine | None = None) -> WarmModel:
-    """Load a model and learn what its batches cost; takes seconds. An engine that is given is taken as it is.
+def load_and_warm_up(settings: Settings, loader: ModelLoader) -> WarmModel:
+    """Load a model and learn what its batches cost; takes seconds.
 
     Raises:
-        SettingsError, ArtifactError, DeviceError: see `load_model` and `measure_line`.
+        SettingsError, ArtifactError, DeviceError: see `ModelLoader.load` and `measure_line`.
     """
     before = resident_bytes()
-    model = load_model(settings, engine)
+    model = loader.load()
     loaded = resident_bytes()
     line, bytes_per_pixel = UNMEASURED, 0.0
-    if engine is None and model.engine.device in GPUS and settings.warm_up_ms > 0:
+    if model.engine.device in GPUS and settings.warm_up_ms > 0:
         canvases = canvases_of(model.metadata.resize, model.canvas_multiple)
         order = warm_up_order(canvases, settings.max_batch_size, settings.max_batch_pixels)
         warm_canvases(model.engine, order, settings.warm_up_ms / 1000)
-    if engine is None and settings.batch_timing_ms > 0:
+    if settings.batch_timing_ms > 0:
         bytes_per_pixel = _bytes_per_pixel(model)
         most = settings.max_batch_pixels
         limits = settings.max_batch_size, most if model.engine.device in GPUS else min(most, _TIMED_PIXELS)

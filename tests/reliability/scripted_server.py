@@ -22,6 +22,7 @@ from service.process.memory import configure_malloc
 from service.server import BAD_SETTING, STARTUP_FAILED, run
 from service.settings import Settings, SettingsError, read_settings
 from tests.reliability.scripted_engine import Script, ScriptedEngine
+from tests.service.fakes import EngineLoader
 
 
 def main() -> int:
@@ -38,7 +39,9 @@ def main() -> int:
         threading.Thread(target=obey, args=(control, engine), daemon=True, name="control").start()
     try:
         given = {name: value for name, value in arguments.items() if name in Settings.model_fields}
-        return run(read_settings(given), engine)
+        # To time batches would play the script before anybody asks.
+        settings = read_settings({"batch_timing_ms": "0"} | given)
+        return run(settings, EngineLoader(settings, engine, on_reopen=engine.reopen))
     except (SettingsError, StartupError) as error:
         print(f"scripted_server: {error}", file=sys.stderr)
         return BAD_SETTING if isinstance(error, SettingsError) else STARTUP_FAILED

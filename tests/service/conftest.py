@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from service.app import create_app
 from service.lifecycle.service import Service
 from service.settings import Settings
-from tests.service.fakes import FakeEngine
+from tests.service.fakes import EngineLoader, FakeEngine
 from tests.tiny_artifact import write_tiny_artifact
 
 # What no answer to a client may hold: an address, a path, a traceback.
@@ -94,7 +94,8 @@ def serving(panoptic_artifact: Path) -> Serving:
             "request_timeout_ms": 600_000,  # a loaded machine is not a failure
             "batch_timing_ms": 0,  # who shares a batch with whom must not depend on the machine
         }
-        app = create_app(Settings(**(values | settings)), engine)
+        chosen = Settings(**(values | settings))
+        app = create_app(chosen, None if engine is None else EngineLoader(chosen, engine))
         async with app.router.lifespan_context(app):
             await app.state.service.loaded()
             transport = httpx.ASGITransport(app)

@@ -1,19 +1,43 @@
-"""An engine that does what a test tells it to, and remembers what it was given."""
+"""An engine that does what a test tells it to and remembers what it was given, and its place in a service."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model.runtime.artifact.file import read_artifact
+from model.runtime.engines.canvases import canvas_multiple
 from model.runtime.engines.device_errors import DeviceMemoryError
+from model.runtime.engines.engine import Engine
 from model.runtime.engines.raw_outputs import RawOutputs
 from model.runtime.preprocess import Batch
+from service.lifecycle.loading import LoadedModel
+from service.settings import Settings
 
 QUERIES = 4
 CLASSES = 5
+
+
+class EngineLoader:
+    """A ModelLoader that takes an engine as it is, in place of one opened from the artifact, whose metadata count."""
+
+    def __init__(self, settings: Settings, engine: Engine, on_reopen: Callable[[], object] = lambda: None) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._on_reopen = on_reopen
+
+    def load(self) -> LoadedModel:
+        artifact = read_artifact(self._settings.artifact_path())
+        multiple = canvas_multiple(self._settings.canvas_multiple, artifact.metadata, on_gpu=False)
+        return LoadedModel(artifact.metadata, self._engine, artifact.digest, multiple)
+
+    def reopen(self, digest: str) -> Engine:
+        self._on_reopen()
+        return self._engine
 
 
 class FakeEngine:

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from model.runtime.engines.raw_outputs import NO_MASKS
 from model.runtime.preprocess import Batch, make_batch
 from service.batching.batcher import Batcher
-from service.batching.engine_runner import Rescue
 from service.batching.latency_line import UNMEASURED, LatencyLine
 from service.batching.limits import BatchLimits
 from service.batching.waiting import EngineInput, Inference
@@ -38,6 +37,20 @@ def red_of(inference: Inference) -> int:
     return round(float(inference.outputs.pred_boxes[0, 0]) * 255)
 
 
+class Owner:
+    """Opens the same engine again, and counts how often it was told that it is lost."""
+
+    def __init__(self, engine: FakeEngine) -> None:
+        self.lost = 0
+        self._engine = engine
+
+    def reopen_engine(self) -> FakeEngine:
+        return self._engine
+
+    def engine_lost(self) -> None:
+        self.lost += 1
+
+
 @asynccontextmanager
 async def batching(
     engine: FakeEngine,
@@ -45,10 +58,10 @@ async def batching(
     max_queue_delay_ms: float = 0,
     metrics: Metrics | None = None,
     line: LatencyLine = UNMEASURED,
-    rescue: Rescue | None = None,
+    owner: Owner | None = None,
 ) -> AsyncIterator[Batcher]:
     limits = BatchLimits(max_batch_size, 10**9, max_queue_delay_ms / 1000)
-    batcher = Batcher(engine, metrics or Metrics(), limits, line, rescue or Rescue())
+    batcher = Batcher(engine, metrics or Metrics(), limits, line, owner or Owner(engine))
     try:
         yield batcher
     finally:
@@ -309,8 +322,8 @@ async def test_a_canvas_made_for_one_who_gave_up_is_not_used(engine: FakeEngine,
 async def test_a_batcher_that_breaks_leaves_nobody_waiting_and_says_so(
     engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    told: list[bool] = []
-    async with batching(engine, rescue=Rescue(lost=lambda: told.append(True))) as batcher:
+    owner = Owner(engine)
+    async with batching(engine, owner=owner) as batcher:
         first = await busy(batcher, engine)
         waiting = [submit(batcher, red) for red in (1, 2)]
         await until(lambda: len(batcher._waiting) == 2)
@@ -322,7 +335,7 @@ async def test_a_batcher_that_breaks_leaves_nobody_waiting_and_says_so(
                 await task
         with pytest.raises(DrainingError):
             await submit(batcher, 3)
-    assert told == [True]
+    assert owner.lost == 1
     assert "ZeroDivisionError" in caplog.text
 
 

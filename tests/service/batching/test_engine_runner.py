@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from model.runtime.engines.device_errors import DeviceMemoryError
 from model.runtime.preprocess import Batch, make_batch
 from service.batching.batcher import Batcher
-from service.batching.engine_runner import REOPEN_AFTER, Rescue
+from service.batching.engine_runner import REOPEN_AFTER
+from service.batching.latency_line import UNMEASURED
 from service.batching.limits import GOOD_BATCHES, BatchLimits
 from service.batching.waiting import EngineInput, Inference
 from service.errors import DeadlineError, DeviceFullError, DrainingError, EngineError
@@ -31,13 +32,14 @@ pytestmark = pytest.mark.anyio
 class Harness:
     """A batcher whose engine can be opened again, and what was asked of it."""
 
-    def __init__(self, engine: FakeEngine, max_batch_size: int = 8, patience: float | None = None) -> None:
+    def __init__(self, engine: FakeEngine, max_batch_size: int = 8, hang_seconds: float | None = None) -> None:
         self.metrics = Metrics()
         self.engines = [engine]
         self.successors: list[FakeEngine | Exception] = []  # what opening again leads to
         self.lost = 0
-        rescue = Rescue(self._reopen, self._lose, patience)
-        self.batcher = Batcher(engine, self.metrics, BatchLimits(max_batch_size, 10**9), rescue=rescue)
+        self.open = self.next_engine
+        limits = BatchLimits(max_batch_size, 10**9)
+        self.batcher = Batcher(engine, self.metrics, limits, UNMEASURED, self, hang_seconds)
 
     def submit(self, red: int, seconds: float = 1000) -> asyncio.Task[Inference]:
         image = np.zeros((8 + red % 5, 8 + red % 7, 3), dtype=np.uint8)
@@ -53,20 +55,25 @@ class Harness:
     def value(self, name: str, **labels: str) -> float:
         return self.metrics.registry.get_sample_value(name, labels) or 0.0
 
-    def _reopen(self) -> FakeEngine:
+    def reopen_engine(self) -> FakeEngine:
+        return self.open()
+
+    def engine_lost(self) -> None:
+        self.lost += 1
+
+    def next_engine(self) -> FakeEngine:
         successor = self.successors.pop(0) if self.successors else FakeEngine()
         if isinstance(successor, Exception):
             raise successor
         self.engines.append(successor)
         return successor
 
-    def _lose(self) -> None:
-        self.lost += 1
-
 
 @asynccontextmanager
-async def running(engine: FakeEngine, max_batch_size: int = 8, patience: float | None = None) -> AsyncIterator[Harness]:
-    harness = Harness(engine, max_batch_size, patience)
+async def running(
+    engine: FakeEngine, max_batch_size: int = 8, hang_seconds: float | None = None
+) -> AsyncIterator[Harness]:
+    harness = Harness(engine, max_batch_size, hang_seconds)
     try:
         yield harness
     finally:
@@ -140,7 +147,7 @@ async def test_while_it_is_opened_again_it_says_so(engine: FakeEngine) -> None:
             proceed.wait(20)
             return successor
 
-        harness.batcher.engine._rescue = Rescue(slow)
+        harness.open = slow
         tasks = [harness.submit(red) for red in (1, 2, 3)]
         await until(lambda: harness.batcher.engine.is_reopening)
         assert harness.batcher.engine.busy_seconds() > 0
@@ -162,7 +169,7 @@ async def test_the_old_engine_is_gone_before_a_new_one_is_opened(engine: FakeEng
             seen.append(alive() is not None)
             return FakeEngine()
 
-        harness.batcher.engine._rescue = Rescue(reopen)
+        harness.open = reopen
         del first
         await harness.outcomes([1, 2])
         await until(lambda: bool(seen))
@@ -258,7 +265,7 @@ async def test_who_gives_up_during_the_first_try_gets_no_second(engine: FakeEngi
 
 async def test_an_engine_that_hangs_is_lost_once_and_tried_no_more(engine: FakeEngine) -> None:
     engine.hold()
-    async with running(engine, patience=0.02) as harness:
+    async with running(engine, hang_seconds=0.02) as harness:
         waiting = [harness.submit(red) for red in range(3)]
         await until(lambda: harness.lost > 0)
         assert harness.batcher.engine.is_lost

@@ -55,12 +55,12 @@ async def engine_raises(app: App, engine: FakeEngine, jpeg: bytes) -> httpx.Resp
 
 
 async def service_breaks(app: App, engine: FakeEngine, jpeg: bytes) -> httpx.Response:
-    app.service.pipeline = None  # type: ignore[method-assign, assignment]
+    app.service.answer = None  # type: ignore[method-assign, assignment]
     return await app.detect(jpeg)
 
 
 async def still_starting(app: App, engine: FakeEngine, jpeg: bytes) -> httpx.Response:
-    app.service._pipeline = None
+    app.service.admission.current = None
     return await app.detect(jpeg)
 
 
@@ -81,7 +81,7 @@ async def stalled_engine(app: App, engine: FakeEngine, jpeg: bytes) -> httpx.Res
 
 
 async def reopened_engine(app: App, engine: FakeEngine, jpeg: bytes) -> httpx.Response:
-    app.service.pipeline().batcher.engine.is_reopening = True
+    app.service.admission.pipeline().batcher.engine.is_reopening = True
     return await app.detect(jpeg)
 
 
@@ -93,7 +93,7 @@ async def full_device(app: App, engine: FakeEngine, jpeg: bytes) -> httpx.Respon
 async def full_queue(app: App, engine: FakeEngine, jpeg: bytes) -> httpx.Response:
     engine.hold()
     waiting = [asyncio.create_task(app.detect(red_png(red))) for red in range(2)]
-    await until(lambda: app.service.pipeline().admission.taken == 2)
+    await until(lambda: app.service.admission.in_flight.count == 2)
     response = await app.detect(jpeg)
     engine.release()
     await asyncio.gather(*waiting)
@@ -237,7 +237,7 @@ async def test_two_hundred_broken_files_leave_the_service_as_it_was(serving: Ser
             assert response.status_code in (400, 415)
         assert (await app.detect(jpeg)).json() == before
         assert app.service.upload_memory.used_bytes == 0
-        assert app.service.pipeline().admission.taken == 0
+        assert app.service.admission.in_flight.count == 0
 
 
 async def test_exactly_the_requests_beyond_batch_and_queue_are_refused(serving: Serving, engine: FakeEngine) -> None:
@@ -266,7 +266,7 @@ async def test_a_request_past_its_deadline_is_not_computed(serving: Serving, eng
         responses = await asyncio.gather(*(app.detect(red_png(red)) for red in (1, 2, 3)))
         engine.release()
         assert [response.status_code for response in responses] == [504] * 3
-        app.service.pipeline()._timeout = 600
+        app.service.admission.pipeline()._timeout = 600
         assert (await app.detect(red_png(4))).status_code == 200
     assert len(engine.seen) <= 2, "the one in the engine when time ran out, and the one after"
     assert engine.seen[-1] == 4

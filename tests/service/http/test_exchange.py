@@ -88,13 +88,13 @@ async def test_who_leaves_the_queue_is_never_given_to_the_engine(serving: Servin
     engine.hold()
     async with serving(engine, max_batch_size=1) as app:
         clients = [Client(app, red_png(red)) for red in range(10)]
-        await until(lambda: app.service.pipeline().admission.taken == 10 and len(engine.seen) == 1)
+        await until(lambda: app.service.admission.in_flight.count == 10 and len(engine.seen) == 1)
         first = engine.seen[0]
         stays = (first + 1) % 10
         for red, client in enumerate(clients):
             if red not in (first, stays):
                 client.leave()
-        await until(lambda: app.service.pipeline().admission.taken == 2)
+        await until(lambda: app.service.admission.in_flight.count == 2)
         engine.release()
         await asyncio.gather(*(client.task for client in clients))
         samples = await app.samples()
@@ -178,7 +178,7 @@ async def test_an_overlay_holds_its_upload_until_it_is_drawn_and_others_do_not(
     engine.hold()
     async with serving(engine, max_batch_size=1) as app:
         waiting = [asyncio.create_task(app.segment(jpeg, params={"overlay": how})) for how in ("true", "false")]
-        await until(lambda: len(app.service.pipeline().batcher._waiting) + len(engine.seen) == 2)
+        await until(lambda: len(app.service.admission.pipeline().batcher._waiting) + len(engine.seen) == 2)
         assert app.service.upload_memory.used_bytes == len(jpeg)
         engine.release()
         assert [(await task).status_code for task in waiting] == [200, 200]

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from fastapi import FastAPI
 
 from model.runtime.artifact.file import ArtifactError
+from model.runtime.engines.engine import Engine
 from model.runtime.engines.golden_replay import replay_golden as replay
 from service.app import create_app
-from service.lifecycle.loading import load_model
+from service.lifecycle.loading import LoadedModel, load_model
 from service.lifecycle.service import Service
 from service.settings import Settings
 from tests.service.conftest import Serving, check_error, red_png, until
@@ -53,7 +55,7 @@ async def test_a_drain_answers_what_was_accepted(serving: Serving, engine: FakeE
     engine.hold()
     async with serving(engine, max_batch_size=2) as app:
         accepted = [asyncio.create_task(app.detect(red_png(red))) for red in range(5)]
-        await until(lambda: app.service.pipeline().admission.taken == 5)
+        await until(lambda: app.service.admission.in_flight.count == 5)
         draining = asyncio.create_task(app.service.drain(20))
         await asyncio.sleep(0.01)
         check_error(await app.detect(red_png(9)), 503, "draining")
@@ -68,7 +70,7 @@ async def test_a_drain_that_runs_out_of_time_fails_the_rest(serving: Serving, en
     engine.hold()
     async with serving(engine, max_batch_size=1) as app:
         accepted = [asyncio.create_task(app.detect(red_png(red))) for red in range(3)]
-        await until(lambda: app.service.pipeline().admission.taken == 3 and len(engine.seen) == 1)
+        await until(lambda: app.service.admission.in_flight.count == 3 and len(engine.seen) == 1)
         assert await app.service.drain(0.01) is False
         for response in await asyncio.gather(*accepted):
             check_error(response, 503, "draining")
@@ -77,52 +79,58 @@ async def test_a_drain_that_runs_out_of_time_fails_the_rest(serving: Serving, en
     assert len(engine.seen) == 1
 
 
-def artifact_that(path: Path, monkeypatch: pytest.MonkeyPatch, load: Any) -> Any:
-    monkeypatch.setattr("service.lifecycle.warm_up.load_model", load)
-    return create_app(Settings(model=path))
+def app_that_loads(load: Callable[[], LoadedModel]) -> FastAPI:
+    """An app whose one model comes from a function."""
+
+    class Loader:
+        def load(self) -> LoadedModel:
+            return load()
+
+        def reopen(self, digest: str) -> Engine:
+            raise AssertionError("there is no need")
+
+    return create_app(Settings(batch_timing_ms=0), Loader())
 
 
-async def test_the_reason_why_a_model_cannot_be_loaded_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
+async def test_the_reason_why_a_model_cannot_be_loaded_is_kept() -> None:
+    def refuse() -> LoadedModel:
         raise ArtifactError("x.onnx: is truncated")
 
-    app = artifact_that(Path("x.onnx"), monkeypatch, refuse)
+    app = app_that_loads(refuse)
     service: Service = app.state.service
     told = []
-    service.on_failure = lambda: told.append(service.phase)
+    service.on_failure = lambda: told.append(service.failure)
     async with app.router.lifespan_context(app):
         await service.loaded()
-        assert told == ["failed"]
-        assert str(service.failure) == "x.onnx: is truncated"
+        assert [str(failure) for failure in told] == ["x.onnx: is truncated"]
+        assert service.failure in told
 
 
 async def test_a_failure_nobody_foresaw_at_the_start_says_no_more_than_its_kind(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def explode(*_: object) -> None:
+    def explode() -> LoadedModel:
         raise RuntimeError("/secret/path at 0x7f0c12345678")
 
-    app = artifact_that(Path("x.onnx"), monkeypatch, explode)
+    app = app_that_loads(explode)
     async with app.router.lifespan_context(app):
         await app.state.service.loaded()
         assert str(app.state.service.failure) == "the model cannot be loaded: RuntimeError"
     assert "/secret/path" in caplog.text
 
 
-async def test_a_service_stopped_while_it_loads_never_opens(
-    serving: Serving, monkeypatch: pytest.MonkeyPatch, panoptic_artifact: Path
-) -> None:
+async def test_a_service_stopped_while_it_loads_never_opens(panoptic_artifact: Path) -> None:
     proceed = threading.Event()
 
-    def slow(*args: Any) -> Any:
+    def slow() -> LoadedModel:
         proceed.wait(20)
-        return load_model(*args)
+        return load_model(Settings(model=panoptic_artifact, device="cpu", engine_threads=1))
 
-    app = artifact_that(panoptic_artifact, monkeypatch, slow)
+    app = app_that_loads(slow)
     service: Service = app.state.service
     async with app.router.lifespan_context(app):
         await until(lambda: service._in_loader is not None and service._in_loader.running())
         assert await service.drain(5) is True
         assert service.is_stuck()
     proceed.set()
-    assert service.phase == "draining"
+    assert service.admission.is_closed

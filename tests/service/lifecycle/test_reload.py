@@ -162,7 +162,7 @@ async def test_a_signal_whose_reload_fails_in_a_way_nobody_foresaw_is_logged_and
         reloader = app.service.reloader
         write_variant(file, "second", 1)
         with monkeypatch.context() as patched:
-            patched.setattr(reloader, "_take_over", break_down)
+            patched.setattr(app.service, "take_over", break_down)
             reloader.reload_soon()
             assert reloader._task is not None
             await reloader._task
@@ -190,10 +190,10 @@ async def test_a_service_that_drains_is_not_reloaded(serving: Serving, file: Pat
 
 async def test_before_the_first_model_there_is_nothing_to_replace(serving: Serving, file: Path) -> None:
     async with serving(model=file) as app:
-        app.service._pipeline, pipeline = None, app.service._pipeline
+        app.service.admission.current, pipeline = None, app.service.admission.current
         with pytest.raises(StartingError):
             await app.service.reloader.reload()
-        app.service._pipeline = pipeline
+        app.service.admission.current = pipeline
 
 
 def hold(pipeline: Pipeline) -> threading.Event:
@@ -217,10 +217,10 @@ async def test_what_was_begun_ends_with_the_old_model_which_is_then_freed(
     serving: Serving, file: Path, jpeg: bytes
 ) -> None:
     async with serving(model=file, max_batch_size=1) as app:
-        proceed = hold(app.service.pipeline())
-        old = weakref.ref(app.service.pipeline())
+        proceed = hold(app.service.admission.pipeline())
+        old = weakref.ref(app.service.admission.pipeline())
         begun = [asyncio.create_task(app.detect(jpeg)) for _ in range(3)]
-        await until(lambda: app.service.pipeline()._answering.taken == 3)
+        await until(lambda: app.service.admission.pipeline().in_flight.count == 3)
         write_variant(file, "second", 1)
         await app.service.reloader.reload()
         assert (await app.detect(jpeg)).json()["model"] == "second"
@@ -236,9 +236,9 @@ async def test_what_was_begun_ends_with_the_old_model_which_is_then_freed(
 
 async def test_both_models_together_take_no_more_requests_than_one(serving: Serving, file: Path, jpeg: bytes) -> None:
     async with serving(model=file, max_batch_size=1, max_queue_size=2) as app:
-        proceed = hold(app.service.pipeline())
+        proceed = hold(app.service.admission.pipeline())
         begun = [asyncio.create_task(app.detect(jpeg)) for _ in range(3)]
-        await until(lambda: app.service.pipeline()._answering.taken == 3)
+        await until(lambda: app.service.admission.pipeline().in_flight.count == 3)
         await app.service.reloader.reload()
         check_error(await app.detect(jpeg), 503, "queue_full")
         proceed.set()
@@ -250,13 +250,13 @@ async def test_an_old_engine_that_hangs_is_replaced_and_forgotten_by_nobody(
     serving: Serving, file: Path, jpeg: bytes
 ) -> None:
     async with serving(model=file, request_timeout_ms=200, engine_stall_ms=50) as app:
-        proceed = hold(app.service.pipeline())
+        proceed = hold(app.service.admission.pipeline())
         check_error(await app.detect(jpeg), 504, "deadline_passed")
         check_error(await app.detect(jpeg), 503, "engine_stalled")
         assert (await app.samples())["detr_engine_stalled"] == 1
-        app.service.pipeline()._timeout = 600
+        app.service.admission.pipeline()._timeout = 600
         await app.service.reloader.reload()
-        app.service.pipeline()._timeout = 600
+        app.service.admission.pipeline()._timeout = 600
         assert (await app.detect(jpeg)).status_code == 200
         assert (await app.samples())["detr_engine_stalled"] == 0
         assert app.service.is_stuck(), "in the old engine, which nobody can interrupt"
@@ -266,9 +266,9 @@ async def test_an_old_engine_that_hangs_is_replaced_and_forgotten_by_nobody(
 
 async def test_a_drain_waits_for_the_old_model_as_well(serving: Serving, file: Path, jpeg: bytes) -> None:
     async with serving(model=file) as app:
-        proceed = hold(app.service.pipeline())
+        proceed = hold(app.service.admission.pipeline())
         begun = asyncio.create_task(app.detect(jpeg))
-        await until(lambda: app.service.pipeline()._answering.taken == 1)
+        await until(lambda: app.service.admission.pipeline().in_flight.count == 1)
         await app.service.reloader.reload()
         draining = asyncio.create_task(app.service.drain(20))
         await asyncio.sleep(0.01)
@@ -336,8 +336,7 @@ async def test_models_are_swapped_under_load_and_every_answer_is_one_models(serv
 
 async def test_an_engine_is_opened_again_only_from_the_file_it_came_from(serving: Serving, file: Path) -> None:
     async with serving(model=file) as app:
-        reopen = app.service.pipeline().batcher.engine._rescue.reopen
-        assert reopen is not None
+        reopen = app.service.admission.pipeline().reopen_engine
         assert reopen().device == "cpu"
         write_variant(file, "second", 1)
         with pytest.raises(Exception, match="replaced since it was loaded"):
@@ -348,10 +347,10 @@ async def test_a_lost_engine_ends_the_service(serving: Serving, file: Path, jpeg
     async with serving(model=file, engine_hang_exit_ms=100, engine_stall_ms=50) as app:
         told: list[bool] = []
         app.service.on_failure = lambda: told.append(True)
-        proceed = hold(app.service.pipeline())
+        proceed = hold(app.service.admission.pipeline())
         waiting = asyncio.create_task(app.detect(jpeg))
         await until(lambda: bool(told))
-        assert app.service.engine_lost
+        assert app.service.is_engine_lost
         check_error(await app.client.get("/health/ready"), 503, "draining")
         await app.service.drain(20)
         check_error(await waiting, 503, "draining")

@@ -17,11 +17,12 @@ from service.batching.former import QueuePlace, plan_batch
 from service.batching.latency_line import UNMEASURED, LatencyLine
 from service.batching.limits import BatchLimits
 from service.lifecycle import warm_up
-from service.lifecycle.loading import load_model
+from service.lifecycle.loading import ArtifactLoader, load_model
 from service.lifecycle.warm_up import largest_batch, load_and_warm_up
 from service.process.memory import memory_limit, resident_bytes
 from service.process.memory_budget import EngineMemory, MemoryBudget, largest_canvas, memory_budget
 from service.settings import Settings
+from tests.service.fakes import EngineLoader
 from tests.tiny_artifact import tiny_metadata
 
 MIB = 2**20
@@ -166,13 +167,14 @@ def test_an_engine_that_gains_nothing_by_batches_has_no_large_ones() -> None:
 
 
 def test_a_model_is_measured_when_its_batches_are_timed(panoptic_artifact: Path) -> None:
-    warm = load_and_warm_up(Settings(model=panoptic_artifact, device="cpu", engine_threads=1, batch_timing_ms=1))
+    settings = Settings(model=panoptic_artifact, device="cpu", engine_threads=1, batch_timing_ms=1)
+    warm = load_and_warm_up(settings, ArtifactLoader(settings))
     assert warm.line != UNMEASURED
     assert warm.memory is not None
     assert warm.memory.loaded > 10 * MIB
     assert warm.memory.largest_batch >= largest_canvas(warm.model.metadata)
     assert warm.memory.reload >= warm.memory.engine >= 0
-    cold = load_and_warm_up(Settings(model=panoptic_artifact, device="cpu", engine_threads=1, batch_timing_ms=0))
+    cold = load_and_warm_up(settings.model_copy(update={"batch_timing_ms": 0}), ArtifactLoader(settings))
     assert cold.line == UNMEASURED
     assert cold.memory is not None
     assert cold.memory.engine == 0
@@ -181,7 +183,7 @@ def test_a_model_is_measured_when_its_batches_are_timed(panoptic_artifact: Path)
 def test_a_system_that_tells_nothing_has_no_budget(panoptic_artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.lifecycle.warm_up.resident_bytes", lambda: None)
     settings = Settings(model=panoptic_artifact, device="cpu", engine_threads=1, batch_timing_ms=1)
-    assert load_and_warm_up(settings).memory is None
+    assert load_and_warm_up(settings, ArtifactLoader(settings)).memory is None
 
 
 def test_the_largest_canvas_is_as_coarse_as_those_of_the_device() -> None:
@@ -201,8 +203,8 @@ def test_on_a_cpu_no_batch_is_timed_whose_memory_would_be_kept_for_nothing(
         return UNMEASURED
 
     opened = load_model(Settings(model=panoptic_artifact, device="cpu", engine_threads=1))
-    there = replace(opened, engine=replace(opened.engine, device=device))  # type: ignore[type-var]
-    monkeypatch.setattr(warm_up, "load_model", lambda *_: there)
     monkeypatch.setattr(warm_up, "measure_line", measured)
-    load_and_warm_up(Settings(model=panoptic_artifact, max_batch_size=8, max_batch_pixels=12_000_000, warm_up_ms=0))
+    settings = Settings(model=panoptic_artifact, max_batch_size=8, max_batch_pixels=12_000_000, warm_up_ms=0)
+    engine = replace(opened.engine, device=device)  # type: ignore[type-var]
+    load_and_warm_up(settings, EngineLoader(settings, engine))
     assert timed == [largest]
