@@ -14,21 +14,29 @@ TESTS ?=
 SERVE := .venv-serve
 DEV := .venv
 SUPPLY := .venv-supply
+WIRE := .venv-wire
+WIRE_TESTS := tests/service/wire tests/service/test_process.py tests/service/test_process_clients.py tests/service/test_server.py
 IMAGES := openvino cpu cuda
 MYPY_PATHS := model service tests
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test soak lint format typecheck lock audit clean
+.PHONY: help serve test test-wire soak lint format typecheck lock audit clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 serve: $(SERVE)/installed ## Install what serving needs (no torch) and serve the demo model: HOST, PORT, DEVICE, MODEL
 	$(SERVE)/bin/detr serve --host $(HOST) --port $(PORT) --device $(DEVICE) $(if $(MODEL),--model $(MODEL))
 
 test: $(DEV)/installed ## Install everything, torch included, and run the tests: TESTS
 	$(DEV)/bin/python -m pytest $(TESTS)
+
+test-wire: ## Run the tests of service/wire against the newest uvicorn and h11, in an environment of their own: TESTS
+	$(PYTHON) -m venv --clear $(WIRE)
+	$(WIRE)/bin/python -m pip install --quiet --editable . pytest pytest-timeout hypothesis httpx psutil onnx
+	$(WIRE)/bin/python -m pip install --quiet --upgrade uvicorn h11
+	$(WIRE)/bin/python -m pytest $(WIRE_TESTS) $(TESTS)
 
 soak: $(DEV)/installed ## Run the long tests of reliability, about an hour of load, faults and chaos: TESTS
 	$(DEV)/bin/python -m pytest -m soak $(TESTS)
@@ -58,7 +66,7 @@ audit: $(SUPPLY)/installed ## Ask PyPI for known holes in what the images instal
 	    $(foreach image,$(IMAGES) build,--requirement docker/requirements-$(image).txt)
 
 clean: ## Remove the environments, caches and build products
-	rm -rf $(SERVE) $(DEV) $(SUPPLY) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(SERVE) $(DEV) $(SUPPLY) $(WIRE) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find model service tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Each environment is made once, and again when pyproject.toml changes. The stamp is written last, so an install that

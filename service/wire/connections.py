@@ -8,21 +8,9 @@ never closed; `Settings.max_requests` keeps them fewer than connections.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
 from service.process.metrics import Metrics
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a client is given on its connection; times in seconds."""
-
-    max_header_bytes: int
-    header_timeout: float  # from the first byte of a request, or the connection's begin, to the end of the headers
-    body_timeout: float  # for the rest of an upload that is answered already
-    write_timeout: float  # for an answer to be read, once it does not fit into buffers
-    max_rest_bytes: int  # of an upload that is answered already, that are read and thrown away
 
 
 class Connection(Protocol):

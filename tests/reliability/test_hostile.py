@@ -135,6 +135,9 @@ UNFRAMED = {
     "two hosts": (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", {400}),
     "a space before a colon": (b"GET / HTTP/1.1\r\nHost: a\r\nX : y\r\n\r\n", {400}),
     "NUL": (b"GET / HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n", {400}),
+    "a URL of another scheme": (b"GET ftp://a/model HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", {400}),
+    "a URL with a user": (b"GET http://u@a/model HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", {400}),
+    "no colon before a large body": (HEAD + b"X\r\n\r\n" + bytes(200_000), {400}),
     "two spaces": (b"GET  / HTTP/1.1\r\n\r\n", {400}),
     "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", {400, 404, 405, 505}),
     "every byte": (bytes(range(256)) * 50, {400, 431}),
@@ -160,6 +163,17 @@ def test_odd_http_is_refused_and_its_connection_closed(server: ServerProcess, na
             assert answer.json()["error"]["code"]
         assert is_closed(connection)
     assert server.samples().get(answered, 0) == before
+
+
+@pytest.mark.row(id="S3")
+def test_a_whole_url_is_routed_like_its_path(server: ServerProcess) -> None:
+    """As proxies ask, which every server has to understand (RFC 9112, section 3.2.2)."""
+    live = exchange(server.port, request("http://elsewhere.test:80/health/live", method="GET"))
+    found = exchange(server.port, request("http://elsewhere.test/detect?threshold=0.5", picture(7)))
+    assert live is not None
+    assert live.status_code == 200
+    assert found is not None
+    assert identity_of(found.json()) == 7
 
 
 @pytest.mark.row(id="S3")
@@ -259,7 +273,7 @@ def drip(server: ServerProcess, body: bytes, length: int = 1) -> httpx.Response:
 
 
 @pytest.mark.row(id="S2")
-def test_a_body_in_crumbs_is_refused(server: ServerProcess) -> None:
+def test_a_body_in_small_chunks_is_refused(server: ServerProcess) -> None:
     refused = drip(server, bytes(20_000))
     assert refused.status_code == 400
     assert refused.json()["error"]["code"] == "bad_request"
@@ -268,7 +282,7 @@ def test_a_body_in_crumbs_is_refused(server: ServerProcess) -> None:
 
 
 @pytest.mark.row(id="S2")
-def test_small_pieces_are_no_crumbs(server: ServerProcess) -> None:
+def test_a_body_that_begins_in_small_chunks_is_read(server: ServerProcess) -> None:
     small = picture(7)
     assert len(small) < 4096
     for body, length in ((small, 1), (small + bytes(200 * 5000 - len(small)), 200)):
@@ -278,7 +292,7 @@ def test_small_pieces_are_no_crumbs(server: ServerProcess) -> None:
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
 @pytest.mark.row(id="S2")
-def test_twenty_bodies_in_a_million_crumbs_leave_no_memory_behind(start: Scripted, measured: Measured) -> None:
+def test_twenty_bodies_in_a_million_small_chunks_leave_no_memory_behind(start: Scripted, measured: Measured) -> None:
     with start(*PATIENT) as server:
         for _ in range(4):
             drip(server, bytes(1_000_000))

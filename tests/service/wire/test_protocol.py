@@ -16,7 +16,8 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from service.process.metrics import Metrics
-from service.wire.connections import Connections, Limits
+from service.wire.connections import Connections
+from service.wire.deadlines import ConnectionLimits
 from service.wire.protocol import protocol_with
 
 pytestmark = pytest.mark.anyio
@@ -101,7 +102,7 @@ async def listening(max_connections: int = 100, **changes: float) -> AsyncIterat
     limits: dict[str, Any] = dict.fromkeys(("header_timeout", "body_timeout", "write_timeout"), LONG)
     limits |= {"max_header_bytes": 4096, "max_rest_bytes": 2**30} | changes
     metrics, asked, answered, release = Metrics(), list[str](), list[str](), asyncio.Event()
-    protocol = protocol_with(Limits(**limits), Connections(max_connections, metrics), retry_after_s=7)
+    protocol = protocol_with(ConnectionLimits(**limits), Connections(max_connections, metrics), retry_after_s=7)
     config = uvicorn.Config(
         scripted(asked, answered, release), http=protocol, ws="none", lifespan="off", log_config=None, access_log=False,
         timeout_keep_alive=600,
@@ -297,7 +298,7 @@ async def test_the_rest_of_a_refused_upload_is_bounded_in_bytes() -> None:
 
 
 async def test_the_rest_of_a_refused_upload_is_bounded_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.wire.protocol._MIN_LINGER_S", 0.01)
+    monkeypatch.setattr("service.wire.lingering._MIN_LINGER_S", 0.01)
     async with listening(body_timeout=0.05) as port:
         reader, _ = await port.connect(POST % 1000 + b"x")
         assert b"/refuse" in await reader.read()
@@ -380,3 +381,21 @@ async def test_headers_beyond_the_bound_are_told_so_though_more_are_on_their_way
         told = await reader.read()
         assert told.startswith(b"HTTP/1.1 431")
         assert port.sample("detr_rejected_total/headers_too_large") == 1
+
+
+@pytest.mark.parametrize("broken", [b"X : y", b"X: a\x00b", b"no colon", b"Content-Length: -1"])
+async def test_headers_that_are_not_http_are_told_so_however_large_the_body_behind_them(broken: bytes) -> None:
+    async with listening() as port:
+        told = await port.exchange(b"POST /read HTTP/1.1\r\nHost: a\r\n" + broken + b"\r\n\r\n" + b"x" * 60_000)
+        assert told.startswith(b"HTTP/1.1 400")
+        assert port.sample("detr_rejected_total/bad_request") == 1
+
+
+async def test_a_whole_url_is_asked_for_like_its_path() -> None:
+    async with listening() as port:
+        told = await port.exchange(b"GET http://b/x?y HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        assert told.endswith(b"/x")
+        assert port.asked == ["/x"]
+        refused = await port.exchange(b"GET ftp://b/x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        assert refused.startswith(b"HTTP/1.1 400")
+        assert json.loads(refused.partition(b"\r\n\r\n")[2])["error"]["code"] == "bad_request"

@@ -1,4 +1,4 @@
-"""The process is allowed to open what it may be asked to, or says so at the start."""
+"""The process's start: it may open what it is asked to, finds all it leans on, or says in one line why not."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import resource
 
 import pytest
 
-from service.process.open_files import OWN_FILES, fit_connections
+from service.server import OWN_FILES, fit_connections
 from service.settings import Settings, SettingsError
 
 
-class Limits:
+class FileLimits:
     """A stand-in for the system's limit on open files."""
 
     def __init__(self, soft: int, hard: int) -> None:
@@ -25,8 +25,8 @@ class Limits:
 
 
 @pytest.fixture
-def limits(monkeypatch: pytest.MonkeyPatch) -> Limits:
-    limits = Limits(1024, 4096)
+def limits(monkeypatch: pytest.MonkeyPatch) -> FileLimits:
+    limits = FileLimits(1024, 4096)
     monkeypatch.setattr(resource, "getrlimit", limits.get)
     monkeypatch.setattr(resource, "setrlimit", limits.set)
     return limits
@@ -35,28 +35,30 @@ def limits(monkeypatch: pytest.MonkeyPatch) -> Limits:
 @pytest.mark.parametrize(
     ("soft", "hard"), [(1024, 4096), (4096, resource.RLIM_INFINITY), (resource.RLIM_INFINITY,) * 2]
 )
-def test_where_the_limit_is_high_enough_nothing_changes(limits: Limits, soft: int, hard: int) -> None:
+def test_where_the_limit_is_high_enough_nothing_changes(limits: FileLimits, soft: int, hard: int) -> None:
     limits.soft, limits.hard = soft, hard
     settings = Settings()
     assert fit_connections(settings) is settings
     assert limits.soft == soft
 
 
-def test_a_low_soft_limit_is_raised_as_far_as_needed(limits: Limits) -> None:
+def test_a_low_soft_limit_is_raised_as_far_as_needed(limits: FileLimits) -> None:
     limits.soft = 128
     settings = Settings()
     assert fit_connections(settings) is settings
     assert limits.soft == 512 + OWN_FILES
 
 
-def test_a_low_hard_limit_lowers_the_default_with_a_warning(limits: Limits, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_low_hard_limit_lowers_the_default_with_a_warning(
+    limits: FileLimits, caplog: pytest.LogCaptureFixture
+) -> None:
     limits.soft = limits.hard = 128
     assert fit_connections(Settings()).max_connections == 128 - OWN_FILES
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
 
 
 @pytest.mark.parametrize(("hard", "given"), [(128, 512), (128, 65), (OWN_FILES, None), (1, None)])
-def test_a_number_that_was_asked_for_is_not_lowered(limits: Limits, hard: int, given: int | None) -> None:
+def test_a_number_that_was_asked_for_is_not_lowered(limits: FileLimits, hard: int, given: int | None) -> None:
     limits.soft = limits.hard = hard
     settings = Settings() if given is None else Settings(max_connections=given)
     with pytest.raises(SettingsError, match=rf"DETR_MAX_CONNECTIONS .* may open {hard} files"):

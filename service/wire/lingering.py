@@ -1,0 +1,104 @@
+"""Closing a connection so that its client can have read the answer.
+
+To close while the client still sends would make its system throw the answer away unread. So where an upload has not
+ended, the connection lingers: it is closed in one direction only, and in the other when the client has closed it too,
+at the deadline of the upload, or after as many bytes as an upload may have.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from service.process.metrics import Metrics
+from service.wire.deadlines import Clock, ConnectionLimits
+
+# Who has just been answered gets a moment to notice, however late it is.
+_MIN_LINGER_S = 1.0
+
+
+class LingeringTransport:
+    """A transport that closes like this, and cuts off who does not read or end in time; all else is the real one's.
+
+    Args:
+        real: the transport.
+        limits: of the connection.
+        metrics: where connections that are cut off are counted.
+        is_amid_upload: whether the client may still send what belongs to its request.
+    """
+
+    def __init__(
+        self,
+        real: asyncio.Transport,
+        loop: asyncio.AbstractEventLoop,
+        limits: ConnectionLimits,
+        metrics: Metrics,
+        is_amid_upload: Callable[[], bool],
+    ) -> None:
+        self.write = real.write
+        self.upload_deadline = 0.0  # the event loop's time
+        self._real = real
+        self._loop = loop
+        self._limits = limits
+        self._metrics = metrics
+        self._is_amid_upload = is_amid_upload
+        self._is_closing = False
+        self._rest_bytes = limits.max_rest_bytes
+        self._reader_clock = Clock(loop, lambda: self.cut_off("slow_reader"))
+        self._rest_clock = Clock(loop, lambda: self.cut_off("slow_rest"))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def is_closing(self) -> bool:
+        """Whether nothing more is answered here."""
+        return self._is_closing or self._real.is_closing()
+
+    def close(self) -> None:
+        """Close once the client can have read its answer; called a second time, close now."""
+        if self._is_amid_upload() and not self._is_closing:
+            self.linger()
+            return
+        self._is_closing = True
+        self._real.close()
+        if self.has_unread_answer():
+            self.wait_for_reader()
+
+    def linger(self) -> None:
+        """Close in one direction, and read on in the other for a while."""
+        self._is_closing = True
+        if not self._real.is_closing():
+            self._real.write_eof()
+            self._real.resume_reading()
+        self._rest_clock.start(max(_MIN_LINGER_S, self.upload_deadline - self._loop.time()))
+
+    def throw_away(self, count: int) -> None:
+        """Note so many bytes of an upload that is answered already."""
+        self._rest_bytes -= count
+        if self._rest_bytes < 0:
+            self.cut_off("slow_rest")
+
+    def has_unread_answer(self) -> bool:
+        """Whether not all that was sent has left for the client."""
+        return self._real.get_write_buffer_size() > 0
+
+    def wait_for_reader(self) -> None:
+        """Cut the client off unless it reads its answer in time."""
+        self._reader_clock.start(self._limits.write_timeout)
+
+    def note_reader(self) -> None:
+        """Wait for the client no longer, most of its answer having been read; to the end if it was the last."""
+        if not self.is_closing():
+            self._reader_clock.stop()
+
+    def cut_off(self, reason: str) -> None:
+        """Close at once, and count it."""
+        self._metrics.connections_closed.labels(reason=reason).inc()
+        self._real.abort()
+
+    def lost(self) -> None:
+        """Stop all clocks, the connection being gone."""
+        self._is_closing = True
+        self._reader_clock.stop()
+        self._rest_clock.stop()
