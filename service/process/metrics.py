@@ -25,9 +25,10 @@ TIMED = ("detect", "segment", "live", "ready")
 _BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 # The reasons are service/batching/former.py's DispatchReason.
 _DISPATCH = (
-    "batches, by why they went with no more in them: full (max_batch_size or max_batch_pixels), cheaper_apart (one more"
-    " would cost more than it saves), deadline (one more, or waiting for one, would make somebody late), waited "
-    "(max_queue_delay_ms), idle (nobody else waited), drain (the same, at the end)"
+    "Counts batches by the reason why they went with no more images: full (max_batch_size or max_batch_pixels was "
+    "reached), cheaper_apart (one more would have cost more than it saved), deadline (one more, or waiting for one, "
+    "would have made an image miss its deadline), waited (max_queue_delay_ms had passed), idle (no other image "
+    "waited), drain (no other image waited, and the service was about to end)."
 )
 _RATIOS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -49,51 +50,55 @@ class Metrics:
         """Of requests and connections."""
         self.requests = Counter(
             "detr_requests",
-            "requests answered, by endpoint and status",
+            "Counts answered requests by endpoint and status.",
             ["endpoint", "status"],
             registry=self.registry,
         )
         self.request_duration = Histogram(
             "detr_request_duration_seconds",
-            "from a request's headers to its answer's end, of the endpoints " + ", ".join(TIMED),
+            f"Measures the seconds from a request's headers to its answer's end, for the endpoints {', '.join(TIMED)}.",
             ["endpoint"],
             buckets=_SECONDS,
             registry=self.registry,
         )
         self._durations = {endpoint: self.request_duration.labels(endpoint=endpoint) for endpoint in TIMED}
         self.requests_in_flight = Gauge(
-            "detr_requests_in_flight", "requests that have begun and are not answered", registry=self.registry
+            "detr_requests_in_flight",
+            "Shows how many requests have begun and are not answered.",
+            registry=self.registry,
         )
-        self.connections = Gauge("detr_connections", "connections that are open", registry=self.registry)
+        self.connections = Gauge("detr_connections", "Shows how many connections are open.", registry=self.registry)
         self.connections_closed = Counter(
             "detr_connections_closed",
-            "connections that were cut off, by why: room (for a new one, max_connections being open), slow_headers, "
-            "slow_reader (of an answer), slow_rest (of an upload that was refused)",
+            "Counts connections that were cut off, by reason: room (for a new one, max_connections being open), "
+            "slow_headers (of a request), slow_reader (of an answer), slow_rest (of an upload that was refused).",
             ["reason"],
             registry=self.registry,
         )
         _show_zeros(self.connections_closed, "room", "slow_headers", "slow_reader", "slow_rest")
         self.stage_duration = Histogram(
-            "detr_stage_duration_seconds", "time of one image in one stage", ["stage"],
+            "detr_stage_duration_seconds", "Measures the seconds of one image in one stage.", ["stage"],
             buckets=_SECONDS, registry=self.registry,
         )  # fmt: skip
         # Looked up once, because every request is noted under each.
         self._stages = {stage: self.stage_duration.labels(stage=stage) for stage in get_args(Stage)}
         self.rejected = Counter(
             "detr_rejected",
-            "requests not answered with a success, by error code",
+            "Counts requests that were not answered with a success, by error code.",
             ["reason"],
             registry=self.registry,
         )
 
     def _add_batches(self) -> None:
         """Of the queue and what leaves it."""
-        self.queue_depth = Gauge("detr_queue_depth", "images that wait for the engine", registry=self.registry)
+        self.queue_depth = Gauge(
+            "detr_queue_depth", "Shows how many images wait for the engine.", registry=self.registry
+        )
         self.batch_size = Histogram(
-            "detr_batch_size", "images in a batch", buckets=_BATCH_SIZES, registry=self.registry
+            "detr_batch_size", "Measures how many images a batch has.", buckets=_BATCH_SIZES, registry=self.registry
         )
         self.batch_padding_ratio = Histogram(
-            "detr_batch_padding_ratio", "fraction of a batch's pixels that are padding", buckets=_RATIOS,
+            "detr_batch_padding_ratio", "Measures the fraction of a batch's pixels that is padding.", buckets=_RATIOS,
             registry=self.registry,
         )  # fmt: skip
         self.batch_dispatch = Counter(
@@ -101,14 +106,14 @@ class Metrics:
         )  # fmt: skip
         self.batch_splits = Counter(
             "detr_batch_splits",
-            "batches that failed and were run again in parts, by why: memory (it ran out), error (anything else)",
+            "Counts batches that failed and were run again in parts, by reason: memory (ran out), error (any other).",
             ["reason"],
             registry=self.registry,
         )
         _show_zeros(self.batch_splits, "memory", "error")
         self.max_batch_size = Gauge(
             "detr_max_batch_size",
-            "images in the largest batch that is tried: max_batch_size, or less for a while after memory ran out",
+            "Shows how many images a batch may have: max_batch_size, or less for a while after memory ran out.",
             registry=self.registry,
         )
 
@@ -116,34 +121,34 @@ class Metrics:
         """Of the engine, the model and the process."""
         self.engine_reopens = Counter(
             "detr_engine_reopens",
-            "how often the engine was opened again because image after image failed: opened, failed",
+            "Counts how often the engine was opened again because image after image failed, by result: opened, failed.",
             ["result"],
             registry=self.registry,
         )
         _show_zeros(self.engine_reopens, "opened", "failed")
         self.engine_stalled = Gauge(
             "detr_engine_stalled",
-            "1 while one batch takes longer than engine_stall_ms, and requests are refused; else 0",
+            "Is 1 while one batch takes longer than engine_stall_ms and requests are refused, and else 0.",
             registry=self.registry,
         )
         self.model_reloads = Counter(
             "detr_model_reloads",
-            "reloads of the model, by result: replaced, refused (the file or the device cannot be used)",
+            "Counts reloads of the model, by result: replaced, refused (the file or the device cannot be used).",
             ["result"],
             registry=self.registry,
         )
         _show_zeros(self.model_reloads, "replaced", "refused")
         self.memory_budget = Gauge(
             "detr_memory_budget_bytes",
-            "the most memory that the service takes at its present settings; its log says what for",
+            "Shows the most bytes that the service takes at its present settings; its log says what for.",
             registry=self.registry,
         )
         self.log_lines_dropped = Counter(
             "detr_log_lines_dropped",
-            "lines that were not written, because the log's reader is too slow or the log cannot be written",
+            "Counts log lines that were not written, because the log's reader is too slow or it cannot be written.",
             registry=self.registry,
         )
-        self.model_info = Info("detr_model", "the model that is served", registry=self.registry)
+        self.model_info = Info("detr_model", "Describes the model that is served.", registry=self.registry)
 
     def describe_model(self, metadata: Metadata, device: str, precision: str) -> None:
         """Fill `detr_model_info` once the model has loaded."""

@@ -113,7 +113,7 @@ def test_alerts_and_operators_page_speak_of_metrics_that_exist() -> None:
     assert {name for name in exposed if name.startswith("detr_")} <= of_page, "the page leaves metrics out"
 
 
-def test_counters_that_alerts_watch_begin_at_nought() -> None:
+def test_counters_that_alerts_watch_begin_at_zero() -> None:
     """The first of them would be missed where a series begins at one: there is nothing it has increased from."""
     samples = re.findall(r"^(\w+)(?:{([^}]*)})? 0\.0$", Metrics().text().decode(), re.MULTILINE)
     watched = {

@@ -36,8 +36,8 @@ def scene_jpeg(index: int, size: int) -> bytes:
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     url = f"http://127.0.0.1:{(port := free_port())}"
     command = [sys.executable, "-m", "service.cli", "serve", "--port", str(port), "--device", "cpu"]
-    # Pictures wait for company here, so that they have it.
-    # Not timed: a CPU gains nothing by company, and here it has to keep some.
+    # Pictures wait for others here, so that they share batches.
+    # Not timed: a CPU gains nothing by batches, and here there have to be some.
     command += ["--max-queue-delay-ms", "200", "--request-timeout-ms", "60000", "--batch-timing-ms", "0"]
     log = tmp_path_factory.mktemp("serve") / "log"
     with (

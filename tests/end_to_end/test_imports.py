@@ -37,7 +37,9 @@ TRAINING = (
     "onnxscript",
     "scipy",
 )
-HTTP = ("fastapi", "starlette", "uvicorn", "prometheus_client", "service")
+WEB = ("fastapi", "starlette", "uvicorn")
+HTTP = (*WEB, "prometheus_client", "service")
+RUNTIMES = ("onnxruntime", "openvino")
 
 
 def import_all(packages: str, blocked: tuple[str, ...]) -> list[str]:
@@ -59,6 +61,15 @@ def test_serving_imports_without_torch() -> None:
 def test_the_model_imports_without_the_web_framework() -> None:
     modules = import_all("model", HTTP)
     assert {"model.network.detr", "model.train", "model.export", "model.runtime.engines.opening"} <= set(modules)
+
+
+def test_below_http_the_service_imports_without_the_web_framework() -> None:
+    rooms = "service.lifecycle,service.images,service.batching,service.process"
+    assert {"service.lifecycle.service", "service.images.answers"} <= set(import_all(rooms, WEB))
+
+
+def test_batches_are_formed_without_the_runtimes_that_run_them() -> None:
+    assert "service.batching.batcher" in import_all("service.batching", (*WEB, *RUNTIMES, "pydantic"))
 
 
 def test_the_blocker_blocks() -> None:

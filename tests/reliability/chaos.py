@@ -8,7 +8,7 @@ Prints what happened as JSON, and exits with 1 if a promise was broken:
 - every success is, byte for byte, the answer of a quiet server to that picture;
 - every refusal is one that something explains, and says when to try again;
 - no request is logged twice, and nothing else than the engine's scripted faults is logged as an error;
-- at the end nobody is in the house, and memory, descriptors and threads are what they were.
+- at the end nothing is in flight, and memory, descriptors and threads are what they were.
 
 The seed decides what happens and what is asked, in which order; how the two meet is the machine's doing.
 """

@@ -52,7 +52,7 @@ def test_every_caller_gets_their_own_answer_and_is_counted(start: Scripted, meas
 
 @pytest.mark.soak
 @pytest.mark.row(id="F13")
-def test_two_hundred_pictures_are_answered_alike_alone_and_in_company(
+def test_two_hundred_pictures_are_answered_alike_alone_and_in_a_batch(
     demo_server: ServerProcess, measured: Measured
 ) -> None:
     """The demo model's, with sizes from 60 to 400 pixels."""
@@ -75,5 +75,5 @@ def test_two_hundred_pictures_are_answered_alike_alone_and_in_company(
         assert_same_detections(crowded[index], expected)
         edges = itertools.product(zip(crowded[index], expected, strict=True), ("x1", "y1", "x2", "y2"))
         worst = max(worst, *(abs(one["box"][edge] - other["box"][edge]) for (one, other), edge in edges), 0)
-    assert demo_server.samples()["detr_batch_size_count"] < 400, "some were in company"
+    assert demo_server.samples()["detr_batch_size_count"] < 400, "some shared a batch"
     measured("F13", f"200 pictures of the demo model, alone and mixed: worst box edge off by {worst:.2f} px")

@@ -159,7 +159,7 @@ def test_overload_costs_nothing_of_what_the_service_can_do(start: Scripted, meas
 
 
 def is_empty(samples: Mapping[str, float]) -> bool:
-    """Nobody is in the house but who asks."""
+    """Nothing is in flight but this question."""
     return samples["detr_queue_depth"] == 0 and samples["detr_requests_in_flight"] == 1
 
 

@@ -28,7 +28,7 @@ def test_its_answer_says_whose_it_is(server: ServerProcess) -> None:
 
 
 @given(st.lists(st.integers(0, 0xFFFFFF), min_size=1, max_size=5))
-def test_company_does_not_change_its_outputs(identities: list[int]) -> None:
+def test_sharing_a_batch_does_not_change_its_outputs(identities: list[int]) -> None:
     images = [
         np.full((40 + 8 * i, 60, 3), [identity >> 16, identity >> 8 & 255, identity & 255], np.uint8)
         for i, identity in enumerate(identities)
@@ -38,9 +38,9 @@ def test_company_does_not_change_its_outputs(identities: list[int]) -> None:
     together = ScriptedEngine().infer(make_batch(images), thresholds)
     for index, image in enumerate(images):
         alone = ScriptedEngine().infer(make_batch([image]), thresholds[index : index + 1]).image(0)
-        company = together.image(index)
-        assert np.array_equal(company.pred_logits, alone.pred_logits)
-        assert np.array_equal(company.pred_boxes, alone.pred_boxes)
+        shared = together.image(index)
+        assert np.array_equal(shared.pred_logits, alone.pred_logits)
+        assert np.array_equal(shared.pred_boxes, alone.pred_boxes)
 
 
 def test_its_script_can_be_changed_while_it_hangs(start: Scripted) -> None:

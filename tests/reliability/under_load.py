@@ -26,7 +26,7 @@ from tests.reliability.server_process import ServerProcess
 # Batches of 1 take 110 ms and of 8, the most by default, 320 ms: 25 images a second.
 SCRIPT = {"delay_ms": 80, "delay_per_image_ms": 30}
 CAPACITY = 8 / 0.32  # images a second, if nothing but the engine took time
-PLACES = 8 + 64  # requests in the house, by default
+PLACES = 8 + 64  # uploads in flight that are admitted, by default
 STEADY = 0.7  # of what the server can do
 CLIENTS = 32  # of a closed loop, so that the engine always has a full batch before it
 HEALTH = [Request(path, method="GET") for path in ("/health/live", "/health/ready")]

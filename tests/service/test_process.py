@@ -217,7 +217,7 @@ def test_a_port_in_use_is_one_line_that_names_it(process: Process, panoptic_arti
 
 
 def test_sigterm_finishes_what_was_begun(panoptic_artifact: Path, jpeg: bytes) -> None:
-    # The delay keeps the request in the queue until the drain sends it, if company is not measured to be of no use.
+    # The delay keeps the request in the queue until the drain sends it, if batches are not measured to save nothing.
     waiting = ("--max-queue-delay-ms", "10000", "--batch-timing-ms", "0", "--request-timeout-ms", "600000")
     with (
         serving(panoptic_artifact, *waiting) as running,
@@ -239,7 +239,7 @@ def test_sigterm_finishes_what_was_begun(panoptic_artifact: Path, jpeg: bytes) -
 
 
 def wait_for_queue(running: Process) -> None:
-    """Return when one image waits for company."""
+    """Return when one image waits for others."""
     for _ in range(1000):
         if "detr_queue_depth 1.0" in httpx.get(f"{running.url}/metrics", timeout=PATIENCE_S).text:
             return

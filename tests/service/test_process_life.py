@@ -79,7 +79,7 @@ def test_twenty_swaps_under_load_lose_no_request_and_mix_no_answer(
     file: Path, admin_keys: Path, tmp_path: Path
 ) -> None:
     pictures = [encode(scene(64 + 16 * number, 96), "PNG") for number in range(3)]
-    # One image a batch, because company moves the last digit of a float.
+    # One image a batch, because others in it move the last digit of a float.
     options = ("--max-batch-size", "1", "--batch-timing-ms", "0", "--admin-keys-file", str(admin_keys), *PATIENT)
     with serving(file, tmp_path, *options) as server, server.client() as client:
         expected = set()

@@ -180,7 +180,7 @@ async def test_an_image_past_its_deadline_is_never_given_to_the_engine(engine: F
     assert engine.seen == [255, 2]
 
 
-async def test_in_a_hurry_nobody_waits_for_company(engine: FakeEngine) -> None:
+async def test_in_a_hurry_no_batch_waits_for_more_images(engine: FakeEngine) -> None:
     metrics = Metrics()
     async with batching(engine, 4, max_queue_delay_ms=100_000, metrics=metrics) as batcher:
         first = submit(batcher, 1)

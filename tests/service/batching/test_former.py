@@ -17,7 +17,7 @@ from tests.benchmarks.batch_former import FIXED_SHARES, FORMERS, Simulation, eng
 LIMITS = BatchLimits(max_batch_size=4, max_batch_pixels=10**9)
 GPU = LatencyLine(0.02, 2e-8)  # one image of a megapixel: 20 ms fixed and 20 ms for its pixels
 BUSY_GPU = LatencyLine(0.01, 2e-8)  # half of that fixed
-CPU = LatencyLine(0.0, 1e-6)  # one second, and nothing saved by company
+CPU = LatencyLine(0.0, 1e-6)  # one second, and nothing saved by batching
 NEVER = 1e9
 WIDE, TALL, SQUARE = (800, 1088), (1088, 800), (800, 800)
 
@@ -108,7 +108,7 @@ def test_the_oldest_goes_even_if_it_is_late_and_holds_nobody_back() -> None:
 WAITING = BatchLimits(4, 10**9, max_queue_delay=1.0)
 
 
-def test_an_incomplete_batch_waits_for_company_as_long_as_it_may() -> None:
+def test_an_incomplete_batch_waits_for_more_images_as_long_as_it_may() -> None:
     waits = plan(place(arrived=3.0), place(arrived=3.5), limits=WAITING, start=3.6)
     assert (waits.members, waits.reason, waits.go_at) == ((0, 1), "waited", 4.0)
     assert not waits.is_complete

@@ -50,7 +50,7 @@ def test_batches_that_get_no_dearer_are_all_fixed_cost() -> None:
     assert 0.4 < line.fixed < 0.5
 
 
-def test_from_one_size_alone_nothing_is_held_to_be_saved_by_company() -> None:
+def test_from_one_size_alone_nothing_is_held_to_be_saved_by_batching() -> None:
     line = fit_line([(MEGAPIXEL, 0.5)])
     assert line.fixed == 0
     assert line.per_pixel == pytest.approx(0.5e-6)

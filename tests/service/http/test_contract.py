@@ -146,7 +146,7 @@ async def test_a_detect_request_asks_for_no_masks(serving: Serving, engine: Fake
     assert engine.thresholds == [[2.0], [0.25]]
 
 
-async def test_company_does_not_change_an_answer(serving: Serving, jpeg: bytes) -> None:
+async def test_sharing_a_batch_does_not_change_an_answer(serving: Serving, jpeg: bytes) -> None:
     sizes = [(40, 90), (128, 96), (300, 61), (64, 64), (90, 200)]
     crowd = [encode(scene(*size), "PNG") for size in sizes * 4]
     async with serving() as app:
@@ -155,7 +155,7 @@ async def test_company_does_not_change_an_answer(serving: Serving, jpeg: bytes) 
         responses = await asyncio.gather(*(app.detect(body) for body in crowd))
         samples = await app.samples()
     assert samples["detr_batch_size_sum"] == 22
-    assert samples["detr_batch_size_count"] < 22, "some were in company"
+    assert samples["detr_batch_size_count"] < 22, "some shared a batch"
     lonely, crowded = alone.json()["detections"], responses[10].json()["detections"]
     assert [found["label"] for found in lonely] == [found["label"] for found in crowded]
     for one, other in zip(lonely, crowded, strict=True):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 
+import httpx
 import pytest
 
+from service.app import create_metrics_app
 from service.settings import Settings
 from tests.service.conftest import Serving, check_error, red_png, until
 from tests.service.fakes import FakeEngine
@@ -35,6 +37,20 @@ async def test_beyond_the_requests_that_connections_allow_only_health_is_answere
         engine.release()
         assert [response.status_code for response in await asyncio.gather(*working)] == [200] * 3
         assert (await app.client.get("/model")).status_code == 200
+
+
+async def test_each_port_has_requests_of_its_own_and_the_gauge_shows_all(serving: Serving, engine: FakeEngine) -> None:
+    engine.hold()
+    async with serving(engine, max_connections=4, metrics_port=1) as app:
+        working = [asyncio.create_task(app.detect(red_png(red))) for red in range(3)]
+        await until(lambda: app.service.requests.count == 3)
+        transport = httpx.ASGITransport(create_metrics_app(app.app))
+        async with httpx.AsyncClient(transport=transport, base_url="http://metrics") as scraper:
+            scrape = await scraper.get("/metrics")
+        assert "detr_requests_in_flight 4.0" in scrape.text, "the scrape itself among them"
+        check_error(await app.client.get("/model"), 503, "too_many_connections")
+        engine.release()
+        await asyncio.gather(*working)
 
 
 async def test_headers_are_bounded_in_number(serving: Serving, engine: FakeEngine) -> None:

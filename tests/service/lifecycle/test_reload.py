@@ -302,7 +302,7 @@ async def test_an_upload_that_began_with_the_old_model_is_answered_by_the_new_on
 
 async def test_models_are_swapped_under_load_and_every_answer_is_one_models(serving: Serving, file: Path) -> None:
     pictures = [encode(scene(64 + 16 * number, 96)) for number in range(4)]
-    # One image a batch, because company moves the last digit of a float.
+    # One image a batch, because others in it move the last digit of a float.
     async with serving(model=file, max_batch_size=1, max_queue_size=100) as app:
         expected: dict[str, list[Any]] = {}
         for name, shift in (("second", 1.0), ("first", 0.0)):
