@@ -45,7 +45,7 @@ def started(
     pass_fds: Sequence[int] = (),
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a process for the length of a `with` block, whatever it answers; its output goes to `log`."""
-    with log.open("wb") as output:
+    with log.open("ab") as output:  # at its end, whoever else writes there
         process = subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, env=env, cwd=cwd, pass_fds=pass_fds
         )

@@ -17,8 +17,8 @@ import threading
 from dataclasses import asdict
 
 from service.cli import add_serve
+from service.lifecycle.loading import LoadedModel
 from service.lifecycle.service import StartupError
-from service.process.memory import configure_malloc
 from service.server import BAD_SETTING, STARTUP_FAILED, run
 from service.settings import Settings, SettingsError, read_settings
 from tests.reliability.scripted_engine import Script, ScriptedEngine
@@ -32,19 +32,32 @@ def main() -> int:
     parser.add_argument("--script", type=json.loads, default={})
     parser.add_argument("--control-fd", type=int)
     arguments = vars(parser.parse_args())
-    configure_malloc()  # here already, because malloc's settings do not hold for threads that run before them
     engine = ScriptedEngine(Script().changed(arguments["script"]))
-    if arguments["control_fd"] is not None:
-        control = socket.socket(fileno=arguments["control_fd"])
-        threading.Thread(target=obey, args=(control, engine), daemon=True, name="control").start()
     try:
         given = {name: value for name, value in arguments.items() if name in Settings.model_fields}
         # To time batches would play the script before anybody asks.
         settings = read_settings({"batch_timing_ms": "0"} | given)
-        return run(settings, EngineLoader(settings, engine, on_reopen=engine.reopen))
+        return run(settings, ControlledLoader(settings, engine, arguments["control_fd"]))
     except (SettingsError, StartupError) as error:
         print(f"scripted_server: {error}", file=sys.stderr)
         return BAD_SETTING if isinstance(error, SettingsError) else STARTUP_FAILED
+
+
+class ControlledLoader(EngineLoader):
+    """Begins to obey when the engine is taken for the first time: a thread that started before the service does would
+    have memory that `detr serve` does not have, so it would be another process whose growth is measured."""
+
+    def __init__(self, settings: Settings, engine: ScriptedEngine, control_fd: int | None) -> None:
+        super().__init__(settings, engine, on_reopen=engine.reopen)
+        self._scripted = engine
+        self._control_fd = control_fd
+
+    def load(self) -> LoadedModel:
+        if self._control_fd is not None:
+            control = socket.socket(fileno=self._control_fd)
+            self._control_fd = None
+            threading.Thread(target=obey, args=(control, self._scripted), daemon=True, name="control").start()
+        return super().load()
 
 
 def obey(control: socket.socket, engine: ScriptedEngine) -> None:
