@@ -1,31 +1,34 @@
-"""`detr predict`: the service's own steps, from bytes to answer, on files and without a server."""
+"""`detr predict`: what the service answers, for files and without a server."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from math import prod
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
-from model.runtime.answers.detections import OutputError, detections_of
-from model.runtime.answers.overlay import draw_detections, draw_panoptic
+from model.runtime.answers.detections import OutputError
 from model.runtime.artifact.file import ArtifactError
-from model.runtime.decode import ImageError, ImageLimits, decode
-from model.runtime.engines.device_errors import DeviceError
-from model.runtime.engines.raw_outputs import NO_MASKS, ImageOutputs
-from model.runtime.preprocess import make_batch, resize
+from model.runtime.decode import ImageError
+from model.runtime.engines.device_errors import DeviceError, DeviceMemoryError
+from model.runtime.engines.raw_outputs import ImageOutputs
+from model.runtime.preprocess import make_batch, round_up
 from service.errors import NoMasksError
-from service.images.answers import Prepared, check_has_masks, detect_response, segment_response, segments_of
+from service.images.answers import TASKS, Prepared, Task
+from service.images.prepare import ImageRules, prepare
 from service.lifecycle.loading import LoadedModel, load_model
+from service.lifecycle.warm_up import worthwhile_pixels
+from service.process.trace import Trace
 from service.settings import Settings, SettingsError, add_option, given_settings, read_settings
-
-Kind = Literal["detect", "segment"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--task",
-        choices=get_args(Kind),
+        choices=TASKS,
         default="detect",
         help="Find objects and their boxes (detect), or segment the whole picture (segment). The default is "
         "%(default)s.",
@@ -68,10 +71,7 @@ def run(args: argparse.Namespace) -> int:
     """Predict; 0 if every image got its answer, else 1. Each failure is one line on standard error."""
     try:
         settings = read_settings(given_settings(args))
-        model = load_model(settings)
-        if args.task == "segment":
-            check_has_masks(model.metadata)
-        answers = list(_predict_all(args, settings, model))
+        answers = _answers(args, settings, load_model(settings))
         _write(answers, args.json)
     except (SettingsError, ArtifactError, DeviceError, NoMasksError) as error:
         return _complain(str(error))
@@ -93,49 +93,120 @@ def _write(answers: list[dict[str, Any]], out: Path | None) -> None:
         out.write_text(text + "\n", encoding="utf-8")
 
 
-def _predict_all(args: argparse.Namespace, settings: Settings, model: LoadedModel) -> Iterator[dict[str, Any]]:
-    for number, path in enumerate(args.images):
-        try:
-            data = path.read_bytes()
-            answer, picture = predict(data, args.task, args.threshold, settings, model, draw=args.overlay is not None)
-        except (ImageError, OutputError) as error:
-            _complain(f"{path}: {error}")
-        except OSError as error:
-            _complain(f"{path}: {error.strerror}")
-        else:
-            if picture is not None:
-                args.overlay.mkdir(parents=True, exist_ok=True)
-                # Pictures of the same name in several folders must not replace each other.
-                is_first = path.stem not in {earlier.stem for earlier in args.images[:number]}
-                name = path.stem if is_first else f"{path.stem}-{number}"
-                Image.fromarray(picture).save(args.overlay / f"{name}.png")
-            yield {"file": str(path), **answer}
+@dataclass(frozen=True, eq=False)
+class _Picture:
+    """A file that can be answered."""
+
+    number: int  # among the arguments
+    path: Path
+    prepared: Prepared
 
 
-def predict(
-    data: bytes, task: Kind, threshold: float | None, settings: Settings, model: LoadedModel, *, draw: bool
-) -> tuple[dict[str, Any], NDArray[np.uint8] | None]:
-    """Answer one image, as the HTTP contract words it; with `draw`, also draw the answer over it.
+def _answers(args: argparse.Namespace, settings: Settings, model: LoadedModel) -> list[dict[str, Any]]:
+    """The answers to the files that can be used, in the order of the arguments."""
+    task = TASKS[args.task].of(model.metadata, args.threshold)
+    overlay = TASKS[args.task].of(model.metadata, args.threshold, "overlay") if args.overlay is not None else None
+    rules = ImageRules.of(settings, model.metadata)
+    answers: dict[int, dict[str, Any]] = {}
+    with ThreadPoolExecutor(settings.cpu_threads) as pool:
+        pictures = _prepared(args.images, partial(_prepare, rules=rules, draws=overlay is not None), pool, settings)
+        for batch in _batches(pictures, model, settings):
+            for picture, outputs in _infer(batch, task.mask_threshold, model):
+                try:
+                    answer = _answer(task, picture, outputs, model)
+                except OutputError as error:
+                    _complain(f"{picture.path}: {error}")
+                    continue
+                answers[picture.number] = {"file": str(picture.path), **json.loads(answer)}
+                if overlay is not None:
+                    args.overlay.mkdir(parents=True, exist_ok=True)
+                    drawn = args.overlay / _name_of_drawing(args.images, picture.number)
+                    drawn.write_bytes(_answer(overlay, picture, outputs, model))
+    return [answers[number] for number in sorted(answers)]
 
-    Raises:
-        ImageError, NoMasksError: the image cannot be used, or the model has no masks.
-        OutputError: the model's numbers are not finite.
+
+def _answer(task: Task, picture: _Picture, outputs: ImageOutputs, model: LoadedModel) -> bytes:
+    return task.answer(model.metadata, picture.prepared, outputs, Trace()).body
+
+
+def _name_of_drawing(paths: Sequence[Path], number: int) -> str:
+    """The file's own name, as a PNG's; pictures of one name in several folders must not replace each other."""
+    stem = paths[number].stem
+    is_first = stem not in {earlier.stem for earlier in paths[:number]}
+    return f"{stem}.png" if is_first else f"{stem}-{number}.png"
+
+
+def _prepare(path: Path, rules: ImageRules, draws: bool) -> Prepared:
+    return prepare(path.read_bytes(), "", rules, Trace(), draws)
+
+
+def _prepared(
+    paths: Sequence[Path], prepare_file: Callable[[Path], Prepared], pool: ThreadPoolExecutor, settings: Settings
+) -> Iterator[_Picture]:
+    """The pictures in their order, some of them prepared ahead; a file that cannot be used is told of and left out."""
+    ahead: deque[tuple[int, Path, Future[Prepared]]] = deque()
+    for number, path in enumerate(paths):
+        ahead.append((number, path, pool.submit(prepare_file, path)))
+        if len(ahead) > settings.cpu_threads:
+            yield from _finished(*ahead.popleft())
+    while ahead:
+        yield from _finished(*ahead.popleft())
+
+
+def _finished(number: int, path: Path, prepared: Future[Prepared]) -> Iterator[_Picture]:
+    try:
+        picture = _Picture(number, path, prepared.result())
+    except ImageError as error:
+        _complain(f"{path}: {error}")
+    except OSError as error:
+        _complain(f"{path}: {error.strerror}")
+    else:
+        yield picture
+
+
+def _batches(pictures: Iterator[_Picture], model: LoadedModel, settings: Settings) -> Iterator[list[_Picture]]:
+    """Pictures to run together, within the service's limits; a few wait for others of their canvas.
+
+    Without a measured line nothing says which padding would pay, so nothing is padded for another. That also keeps
+    padding that leaks, as published, out of a picture's answer.
     """
-    metadata = model.metadata
-    image = decode(data, ImageLimits(settings.max_pixels, settings.max_side))
-    prepared = Prepared((image.shape[0], image.shape[1]), resize(image, metadata.resize), None)
-    if task == "detect":
-        threshold = metadata.detect_threshold if threshold is None else threshold
-        outputs = _infer(model, prepared, NO_MASKS)
-        found = detections_of(outputs.pred_logits, outputs.pred_boxes, prepared.orig_size, threshold)
-        answer = detect_response(metadata, prepared.orig_size, found).model_dump(mode="json")
-        return answer, draw_detections(image, found, metadata.categories) if draw else None
-    threshold = metadata.segment_threshold if threshold is None else threshold
-    result = segments_of(metadata, prepared, _infer(model, prepared, threshold), threshold)
-    answer = segment_response(metadata, prepared.orig_size, result).model_dump(mode="json")
-    return answer, draw_panoptic(image, result, metadata.categories) if draw else None
+    waiting: list[_Picture] = []
+    for picture in pictures:
+        waiting.append(picture)
+        if len(waiting) >= 2 * settings.max_batch_size:
+            yield _take_batch(waiting, model, settings)
+    while waiting:
+        yield _take_batch(waiting, model, settings)
 
 
-def _infer(model: LoadedModel, prepared: Prepared, mask_threshold: float) -> ImageOutputs:
-    batch = make_batch([prepared.resized], model.canvas_multiple)
-    return model.engine.infer(batch, np.array([mask_threshold], dtype=np.float32)).image(0)
+def _take_batch(waiting: list[_Picture], model: LoadedModel, settings: Settings) -> list[_Picture]:
+    """Take the picture that waits longest, and those that may share a batch with it."""
+    step = model.canvas_multiple if model.metadata.padding == "exact" else 1
+
+    def size(picture: _Picture) -> list[int]:
+        return [round_up(side, step) for side in picture.prepared.resized.shape[:2]]
+
+    wanted = size(waiting[0])
+    pixels = prod(round_up(side, model.canvas_multiple) for side in wanted)
+    most = max(1, min(settings.max_batch_size, worthwhile_pixels(model.engine, settings) // pixels))
+    batch = [picture for picture in waiting if size(picture) == wanted][:most]
+    waiting[:] = [picture for picture in waiting if picture not in batch]
+    return batch
+
+
+def _infer(
+    batch: Sequence[_Picture], mask_threshold: float, model: LoadedModel
+) -> Iterator[tuple[_Picture, ImageOutputs]]:
+    """The network's outputs for each picture; where memory runs out, those of one half after the other's."""
+    canvas = make_batch([picture.prepared.resized for picture in batch], model.canvas_multiple)
+    try:
+        outputs = model.engine.infer(canvas, np.full(len(batch), mask_threshold, dtype=np.float32))
+    except DeviceMemoryError:
+        if len(batch) == 1:
+            _complain(f"{batch[0].path}: there is no memory for it on {model.engine.device}")
+            return
+        middle = len(batch) // 2
+        for half in (batch[:middle], batch[middle:]):
+            yield from _infer(half, mask_threshold, model)
+    else:
+        yield from ((picture, outputs.image(index)) for index, picture in enumerate(batch))

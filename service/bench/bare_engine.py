@@ -14,19 +14,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle
 from multiprocessing import get_context, parent_process
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.runtime.decode import ImageLimits, decode
 from model.runtime.engines.engine import GPUS, Engine
-from model.runtime.engines.raw_outputs import NO_MASKS
-from model.runtime.preprocess import Batch, make_batch, resize
+from model.runtime.preprocess import Batch, make_batch
+from service.images.answers import TASKS, TaskName
+from service.images.prepare import ImageRules, prepare
 from service.lifecycle.loading import load_model
+from service.process.trace import Trace
 from service.settings import read_settings
-
-Kind = Literal["detect", "segment"]
 
 _WARM_UPS = 2
 
@@ -67,7 +65,7 @@ class BareEngine:
 def bare_engine(
     settings: Mapping[str, str],
     pictures: Sequence[bytes],
-    task: Kind,
+    task: TaskName,
     threshold: float | None,
     batch_size: int | None = None,
 ) -> Iterator[BareEngine]:
@@ -78,7 +76,7 @@ def bare_engine(
         pictures: encoded; taken in their order.
         task: what the engine is asked for.
         threshold: of /segment; the model's own if None.
-        batch_size: images in each batch; if None, one on a CPU, where company saves nothing, and the service's
+        batch_size: images in each batch; if None, one on a CPU, where batches save nothing, and the service's
             largest batch on a GPU.
 
     Raises:
@@ -91,21 +89,20 @@ def bare_engine(
 
 
 def _open(
-    settings: dict[str, str], pictures: list[bytes], task: Kind, threshold: float | None, batch_size: int | None
+    settings: dict[str, str], pictures: list[bytes], task: TaskName, threshold: float | None, batch_size: int | None
 ) -> int:
     """Make this process's loop, and return the size of its batches."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     values = read_settings(settings)
     model = load_model(values)
-    limits = ImageLimits(values.max_pixels, values.max_side)
-    images = [resize(decode(picture, limits), model.metadata.resize) for picture in pictures]
+    rules = ImageRules.of(values, model.metadata)
+    images = [prepare(picture, "", rules, Trace()).resized for picture in pictures]
     size = batch_size or (values.max_batch_size if model.engine.device in GPUS else 1)
     batches = [
         make_batch([images[(first + step) % len(images)] for step in range(size)], model.canvas_multiple)
         for first in range(0, len(images), size)
     ]
-    of_masks = model.metadata.segment_threshold if threshold is None else threshold
-    loop = _Loop(model.engine, batches, NO_MASKS if task == "detect" else of_masks)
+    loop = _Loop(model.engine, batches, TASKS[task].of(model.metadata, threshold).mask_threshold)
     for batch in batches[:_WARM_UPS]:
         loop.run(batch)
     _LOOPS.append(loop)

@@ -7,59 +7,33 @@ import asyncio
 import json
 import math
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
-from typing import Any, get_args
+from typing import Any
 
 from model.runtime.artifact.file import ArtifactError
 from model.runtime.decode import ImageError
 from model.runtime.engines.device_errors import DeviceError
-from service.bench.bare_engine import Kind, bare_engine
+from service.bench.bare_engine import bare_engine
 from service.bench.connection import Request, Target
-from service.bench.load import Sample, closed_loop, open_loop
+from service.bench.measurement import BenchError, Load, measure
 from service.bench.pictures import PictureError, pictures_of, synthetic_pictures
-from service.bench.report import (
-    Figures,
-    ServerFigures,
-    figures_of,
-    load_rows,
-    server_figures,
-    server_rows,
-    table,
-)
-from service.bench.running_service import BenchError, check_service, metrics_text
+from service.bench.report import Figures, ServerFigures, load_rows, load_table, server_rows
 from service.bench.server_process import ServerError, detr_service
+from service.errors import NoMasksError
 from service.http.paths import DETECT, SEGMENT
+from service.images.answers import TASKS, TaskName
 from service.settings import SettingsError, add_option, given_settings
 
 # Settings of the service that can be given for a model file, and their options.
 _PASSED_ON = ("device", "precision", "engine_threads", "max_batch_size")
 _SYNTHETIC = 64  # different pictures
-_PATHS = {"detect": DETECT, "segment": SEGMENT}
-
-
-@dataclass(frozen=True)
-class Load:
-    """What is sent, and how."""
-
-    requests: Sequence[Request]
-    clients: int
-    rate: float | None  # requests a second; None for a closed loop
-    seconds: float
-    warmup: float  # seconds
-
-    async def run(self, target: Target) -> list[Sample]:
-        """Warm up and measure."""
-        if self.warmup > 0:
-            await self._run(target, self.warmup, seed=1)
-        return await self._run(target, self.seconds, seed=0)
-
-    async def _run(self, target: Target, seconds: float, seed: int) -> list[Sample]:
-        if self.rate is not None:
-            return await open_loop(target, self.requests, rate=self.rate, seconds=seconds, seed=seed)
-        return await closed_loop(target, self.requests, clients=self.clients, seconds=seconds, seed=seed)
+_REFUSALS = (
+    BenchError, PictureError, ServerError, ImageError, NoMasksError, SettingsError, ArtifactError, DeviceError,
+)  # fmt: skip
+_PATHS: Mapping[TaskName, str] = {"detect": DETECT, "segment": SEGMENT}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--task",
-        choices=get_args(Kind),
+        choices=TASKS,
         default="detect",
         help="Ask for detections or for segments. The default is %(default)s.",
     )
@@ -155,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
         found = _bench_url(args) if "://" in args.what else _bench_file(args)
         if args.json is not None:
             args.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    except (BenchError, PictureError, ServerError, ImageError, SettingsError, ArtifactError, DeviceError) as error:
+    except _REFUSALS as error:
         print(f"detr bench: {error}", file=sys.stderr)
         return 1
     except OSError as error:
@@ -172,9 +146,9 @@ def _bench_url(args: argparse.Namespace) -> dict[str, Any]:
         target = Target.of(args.what)
     except ValueError as error:
         raise BenchError(str(error)) from None
-    figures, server = asyncio.run(_measure(args, target, _load(args, _pictures(args))))
+    figures, server = _measure(args, target, _pictures(args))
     memory = "memory", _megabytes(server.resident_bytes)
-    print(table([*load_rows(figures), *server_rows(server), memory]))
+    print(load_table([*load_rows(figures), *server_rows(server), memory]))
     return {"load": asdict(figures), "server": asdict(server)}
 
 
@@ -185,14 +159,14 @@ def _bench_file(args: argparse.Namespace) -> dict[str, Any]:
         times, batch_size = engine.seconds(seconds=args.seconds), engine.batch_size
     limit = batch_size * len(times) / sum(times)
     with detr_service(settings) as server:
-        figures, counted = asyncio.run(_measure(args, server.target, _load(args, pictures)))
+        figures, counted = _measure(args, server.target, pictures)
         peak = server.peak_memory_bytes()
     ratio = figures.throughput / limit
     engine_rows = [
         ("engine alone", f"{limit:.2f} images/s, {1000 * median(times):.1f} ms for a batch of {batch_size}"),
         ("service ÷ engine alone", f"{ratio:.3f}"),
     ]
-    print(table([*load_rows(figures), *server_rows(counted), ("peak memory", _megabytes(peak)), *engine_rows]))
+    print(load_table([*load_rows(figures), *server_rows(counted), ("peak memory", _megabytes(peak)), *engine_rows]))
     engine_alone = {"throughput": limit, "batch_size": batch_size, "p50_ms": 1000 * median(times), "ratio": ratio}
     return {"load": asdict(figures), "server": asdict(counted), "peak_memory_bytes": peak, "engine_alone": engine_alone}
 
@@ -201,20 +175,12 @@ def _pictures(args: argparse.Namespace) -> list[bytes]:
     return pictures_of(args.images) if args.images is not None else synthetic_pictures(_SYNTHETIC, args.scale)
 
 
-def _load(args: argparse.Namespace, pictures: Sequence[bytes]) -> Load:
-    path = _PATHS[args.task] + ("" if args.threshold is None else f"?threshold={args.threshold:g}")
-    requests = [Request(path, picture, headers=dict(args.header)) for picture in pictures]
-    return Load(requests, args.clients, args.rate, args.seconds, args.warmup)
-
-
-async def _measure(args: argparse.Namespace, target: Target, load: Load) -> tuple[Figures, ServerFigures]:
-    """Check that the server can be asked this, load it, and read its metrics around that."""
+def _measure(args: argparse.Namespace, target: Target, pictures: Sequence[bytes]) -> tuple[Figures, ServerFigures]:
     headers = dict(args.header)
-    await check_service(target, args.task, headers)
-    before = await metrics_text(target, headers)
-    samples = await load.run(target)
-    after = await metrics_text(target, headers)
-    return figures_of(samples, args.deadline_ms), server_figures(before, after)
+    path = _PATHS[args.task] + ("" if args.threshold is None else f"?threshold={args.threshold:g}")
+    requests = [Request(path, picture, headers=headers) for picture in pictures]
+    load = Load(requests, args.clients, args.rate, args.seconds, args.warmup)
+    return asyncio.run(measure(target, args.task, load, headers, args.deadline_ms))
 
 
 def _megabytes(count: float | None) -> str:

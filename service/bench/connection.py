@@ -66,7 +66,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Reply:
     """What came back."""
 
     status: int
@@ -74,7 +74,7 @@ class Answer:
     body: bytes
 
 
-class Connection(asyncio.Protocol):
+class BenchConnection(asyncio.Protocol):
     """Sends one request at a time; an answer or an error ends it."""
 
     def __init__(self) -> None:
@@ -82,18 +82,17 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._received = bytearray()
         self._head_length = 0  # bytes, with the empty line; 0 until it is there
-        self._length: int | None = (
-            None  # of the whole answer in bytes; None until known, or if it ends with the connection
-        )
-        self._waiting: asyncio.Future[Answer] | None = None
+        # Of the whole answer in bytes; None until it is known, or if the answer ends with the connection.
+        self._length: int | None = None
+        self._waiting: asyncio.Future[Reply] | None = None
 
     @classmethod
-    async def open(cls, target: Target) -> Connection:
+    async def open(cls, target: Target) -> BenchConnection:
         """Connect. Raises OSError."""
         _, connection = await asyncio.get_running_loop().create_connection(cls, target.host, target.port)
         return connection
 
-    async def exchange(self, wire: bytes) -> Answer:
+    async def exchange(self, wire: bytes) -> Reply:
         """Send a request and wait for its answer; to cancel this is to close the connection.
 
         Raises:
@@ -154,7 +153,7 @@ class Connection(asyncio.Protocol):
         head = bytes(self._received[: self._head_length - len(_HEAD_END)])
         self.is_open = self.is_open and not _CLOSE.search(head)
         if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(Answer(int(head[9:12]), head, bytes(self._received[self._head_length :])))
+            self._waiting.set_result(Reply(int(head[9:12]), head, bytes(self._received[self._head_length :])))
 
     def _fail(self, error: Exception) -> None:
         if self._waiting is not None and not self._waiting.done():

@@ -18,7 +18,7 @@ from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from service.bench.connection import Connection, Request, Target
+from service.bench.connection import BenchConnection, Request, Target
 
 __all__ = ["Request", "Sample", "Target", "closed_loop", "open_loop"]
 
@@ -88,17 +88,17 @@ async def closed_loop(
     """
     if seconds is None and count is None:
         raise ValueError("a closed loop needs seconds or a count")
-    load = _Load(target, requests, timeout, keep_bodies, seed)
+    sender = _Sender(target, requests, timeout, keep_bodies, seed)
     end = time.monotonic() + seconds if seconds is not None else float("inf")
     numbers = iter(range(count)) if count is not None else itertools.count()
 
     async def client() -> None:
         while (due := time.monotonic()) < end and next(numbers, None) is not None:
-            if not await load.send(due):
+            if not await sender.send(due):
                 await asyncio.sleep(_PAUSE_S)
 
-    await load.run(client() for _ in range(clients))
-    return load.samples
+    await sender.run(client() for _ in range(clients))
+    return sender.samples
 
 
 async def open_loop(
@@ -128,7 +128,7 @@ async def open_loop(
     Returns:
         Samples in order of their end.
     """
-    load = _Load(target, requests, timeout, keep_bodies, seed)
+    sender = _Sender(target, requests, timeout, keep_bodies, seed)
     begin = time.monotonic()
     sending: set[asyncio.Task[bool]] = set()
 
@@ -137,16 +137,16 @@ async def open_loop(
             due = begin + number / rate
             if (left := due - time.monotonic()) > 0:
                 await asyncio.sleep(left)
-            task = asyncio.create_task(load.send(due))
+            task = asyncio.create_task(sender.send(due))
             sending.add(task)
             task.add_done_callback(sending.discard)
         await asyncio.gather(*sending)
 
-    await load.run([schedule()])
-    return load.samples
+    await sender.run([schedule()])
+    return sender.samples
 
 
-class _Load:
+class _Sender:
     """What both loops share: the requests, the connections that are idle, and the samples."""
 
     def __init__(
@@ -161,7 +161,7 @@ class _Load:
         self._timeout = timeout
         self._keep_bodies = keep_bodies
         self._bodies: dict[bytes, bytes] = {}  # equal answers are kept once
-        self._idle: list[tuple[float, Connection]] = []  # since when; the last used is used next
+        self._idle: list[tuple[float, BenchConnection]] = []  # since when; the last used is used next
 
     async def run(self, work: Iterable[Coroutine[Any, Any, None]]) -> None:
         """Await all work, and close the connections however it ends."""
@@ -181,28 +181,28 @@ class _Load:
         try:
             async with asyncio.timeout(self._timeout):
                 connection = await self._connect()
-                answer = await connection.exchange(self._wires[request])
+                reply = await connection.exchange(self._wires[request])
         except TimeoutError:
             error = "timeout"
         except OSError as failure:
             error = type(failure).__name__
         else:
-            status, head = answer.status, answer.head
+            status, head = reply.status, reply.head
             if self._keep_bodies:
-                body = self._bodies.setdefault(answer.body, answer.body)
+                body = self._bodies.setdefault(reply.body, reply.body)
         ended = time.monotonic()
         self.samples.append(Sample(request, due, started, ended, status, error, head, body))
         if not error and connection.is_open:
             self._idle.append((ended, connection))
         return not error
 
-    async def _connect(self) -> Connection:
+    async def _connect(self) -> BenchConnection:
         while self._idle:
             since, connection = self._idle.pop()
             if connection.is_open and time.monotonic() - since < _MAX_IDLE_S:
                 return connection
             connection.close()
-        return await Connection.open(self._target)
+        return await BenchConnection.open(self._target)
 
 
 def _shuffled_rounds(count: int, seed: int) -> Iterator[int]:

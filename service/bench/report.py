@@ -84,7 +84,7 @@ def read_metrics(text: str) -> dict[str, float]:
     return {parts[0]: float(parts[1]) for parts in lines if len(parts) > 1}
 
 
-def table(rows: Iterable[tuple[str, str]]) -> str:
+def load_table(rows: Iterable[tuple[str, str]]) -> str:
     """Names and values in Markdown."""
     return "\n".join(["| figure | value |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)])
 

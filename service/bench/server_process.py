@@ -41,7 +41,7 @@ class ServerProcess:
 
     def peak_memory_bytes(self) -> int | None:
         """The most memory it held at once, its child processes' included; None where the system does not tell."""
-        peaks = [_peak_bytes(pid) for pid in _family(self.pid)]
+        peaks = [_peak_bytes(pid) for pid in _with_children(self.pid)]
         known = [peak for peak in peaks if peak is not None]
         return sum(known) if known else None
 
@@ -112,7 +112,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], port: int, path: str, lo
     deadline = time.monotonic() + _PATIENCE_S
     while not _answers(port, path):
         if process.poll() is not None:
-            raise ServerError(_last_words(log))
+            raise ServerError(_last_message(log))
         if time.monotonic() > deadline:
             raise ServerError(f"the server was not ready after {_PATIENCE_S:g} s")
         time.sleep(_POLL_S)
@@ -140,12 +140,12 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _last_words(log: int) -> str:
+def _last_message(log: int) -> str:
     """The last line of the log that is not a record of an ordinary event."""
     os.lseek(log, 0, os.SEEK_SET)
     lines = [line for line in os.read(log, 2**20).decode(errors="replace").splitlines() if line.strip()]
     plain = [line for line in lines if not _is_record(line)]
-    return (plain or lines or ["the server ended without a word"])[-1][:500]
+    return (plain or lines or ["the server ended and said nothing"])[-1][:500]
 
 
 def _is_record(line: str) -> bool:
@@ -155,13 +155,13 @@ def _is_record(line: str) -> bool:
         return False
 
 
-def _family(pid: int) -> list[int]:
-    """A process and all below it (Linux, proc_pid_task(5))."""
+def _with_children(pid: int) -> list[int]:
+    """A process and all that it started, directly or not (Linux, proc_pid_task(5))."""
     try:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except OSError:
         children = []
-    return [pid, *(member for child in children for member in _family(int(child)))]
+    return [pid, *(member for child in children for member in _with_children(int(child)))]
 
 
 def _peak_bytes(pid: int) -> int | None:

@@ -16,7 +16,7 @@ from service.http import paths
 from service.http.access import require_admin
 from service.http.exchange import exchange, prefers_png
 from service.http.openapi import ADMIN_KEY, IMAGE_BODY, PNG_ANSWER, errors
-from service.images.answers import DetectTask, SegmentTask, Task, check_has_masks
+from service.images.answers import DetectTask, SegmentTask, Task
 from service.lifecycle.service import Service
 from service.schemas import (
     DetectParameters,
@@ -64,7 +64,7 @@ async def detect(request: Request, parameters: Annotated[DetectParameters, Query
     """Boxes of the objects in one image, in pixels of the image as displayed."""
 
     def task(metadata: Metadata) -> Task:
-        return DetectTask(_or_default(parameters.threshold, metadata.detect_threshold))
+        return DetectTask.of(metadata, parameters.threshold)
 
     return await exchange(request, service_of(request), task)
 
@@ -80,11 +80,11 @@ async def segment(request: Request, parameters: Annotated[SegmentParameters, Que
     """Panoptic segments of an image: JSON, the COCO id PNG (`Accept: image/png`), or painted over it."""
 
     def task(metadata: Metadata) -> Task:
-        check_has_masks(metadata)
-        threshold = _or_default(parameters.threshold, metadata.segment_threshold)
         if parameters.overlay:
-            return SegmentTask(threshold, "overlay")
-        return SegmentTask(threshold, "png" if prefers_png(request.headers.get("accept", "")) else "json")
+            return SegmentTask.of(metadata, parameters.threshold, "overlay")
+        if prefers_png(request.headers.get("accept", "")):
+            return SegmentTask.of(metadata, parameters.threshold, "png")
+        return SegmentTask.of(metadata, parameters.threshold)
 
     return await exchange(request, service_of(request), task)
 
@@ -141,10 +141,6 @@ async def page() -> Response:
 async def docs() -> Response:
     """The OpenAPI description for people."""
     return HTMLResponse(_DOCS, headers=_PAGE_HEADERS)
-
-
-def _or_default(given: float | None, default: float) -> float:
-    return default if given is None else given
 
 
 def _static(name: str) -> str:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import BaseModel
 
 from model.runtime.answers.detections import Detections, detections_of
-from model.runtime.answers.overlay import draw_panoptic
+from model.runtime.answers.overlay import draw_detections, draw_panoptic
 from model.runtime.answers.panoptic import PanopticResult, panoptic
 from model.runtime.answers.segment_codec import encode_rles, id_png
 from model.runtime.artifact.metadata import Metadata
@@ -71,19 +72,30 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class DetectTask:
-    """Boxes as JSON."""
+    """Boxes as JSON, or drawn on the picture."""
 
     threshold: float
-    draws = False
+    form: Literal["json", "overlay"] = "json"
     mask_threshold = NO_MASKS
+
+    @classmethod
+    def of(cls, metadata: Metadata, threshold: float | None, form: Literal["json", "overlay"] = "json") -> DetectTask:
+        """The task for a model, at the model's own threshold unless one is given."""
+        return cls(metadata.detect_threshold if threshold is None else threshold, form)
+
+    @property
+    def draws(self) -> bool:
+        """See Task."""
+        return self.form == "overlay"
 
     def answer(self, metadata: Metadata, prepared: Prepared, outputs: ImageOutputs, trace: Trace) -> Content:
         """See Task."""
         with trace.stage("postprocess"):
             found = detections_of(outputs.pred_logits, outputs.pred_boxes, prepared.orig_size, self.threshold)
+        if self.form == "overlay":
+            return _drawn(prepared, lambda image: draw_detections(image, found, metadata.categories), trace)
         with trace.stage("encode"):
-            response = detect_response(metadata, prepared.orig_size, found)
-            return Content(response.model_dump_json().encode(), "application/json")
+            return _json(detect_response(metadata, prepared.orig_size, found))
 
 
 @dataclass(frozen=True)
@@ -91,7 +103,20 @@ class SegmentTask:
     """Segments as JSON, as the COCO panoptic PNG, or painted over the picture."""
 
     threshold: float
-    form: Literal["json", "png", "overlay"]
+    form: Literal["json", "png", "overlay"] = "json"
+
+    @classmethod
+    def of(
+        cls, metadata: Metadata, threshold: float | None, form: Literal["json", "png", "overlay"] = "json"
+    ) -> SegmentTask:
+        """The task for a model, at the model's own threshold unless one is given.
+
+        Raises:
+            NoMasksError: the model only detects.
+        """
+        if metadata.mask_stride is None:
+            raise _no_masks(metadata)
+        return cls(metadata.segment_threshold if threshold is None else threshold, form)
 
     @property
     def draws(self) -> bool:
@@ -107,22 +132,29 @@ class SegmentTask:
         """See Task."""
         with trace.stage("postprocess"):
             found = segments_of(metadata, prepared, outputs, self.threshold)
-        if prepared.decode_again is not None:
-            with trace.stage("decode"):
-                image = prepared.decode_again()
-            with trace.stage("encode"):
-                return Content(png(draw_panoptic(image, found, metadata.categories)), "image/png")
+        if self.form == "overlay":
+            return _drawn(prepared, lambda image: draw_panoptic(image, found, metadata.categories), trace)
         with trace.stage("encode"):
             if self.form == "png":
                 return Content(id_png(found.ids), "image/png")
-            response = segment_response(metadata, prepared.orig_size, found)
-            return Content(response.model_dump_json().encode(), "application/json")
+            return _json(segment_response(metadata, prepared.orig_size, found))
 
 
-def check_has_masks(metadata: Metadata) -> None:
-    """Raise NoMasksError for a model that only detects."""
-    if metadata.mask_stride is None:
-        raise _no_masks(metadata)
+TaskName = Literal["detect", "segment"]
+TASKS: Mapping[TaskName, type[DetectTask] | type[SegmentTask]] = {"detect": DetectTask, "segment": SegmentTask}
+
+
+def _drawn(prepared: Prepared, draw: Callable[[NDArray[np.uint8]], NDArray[np.uint8]], trace: Trace) -> Content:
+    """The whole image, decoded once more, with the answer on it."""
+    assert prepared.decode_again is not None, "it was not prepared to be drawn on"
+    with trace.stage("decode"):
+        image = prepared.decode_again()
+    with trace.stage("encode"):
+        return Content(png(draw(image)), "image/png")
+
+
+def _json(response: BaseModel) -> Content:
+    return Content(response.model_dump_json().encode(), "application/json")
 
 
 def _no_masks(metadata: Metadata) -> NoMasksError:

@@ -2,46 +2,57 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model.runtime.artifact.metadata import Metadata
 from model.runtime.decode import ImageLimits, decode, decode_reduced
 from model.runtime.preprocess import ResizeRule, resize_to
 from service.images.answers import Prepared
 from service.images.multipart import image_field
 from service.process.trace import Trace
+from service.settings import Settings
+
+
+@dataclass(frozen=True)
+class ImageRules:
+    """Which images are accepted, and what the network gets of them."""
+
+    limits: ImageLimits  # what is refused
+    resize: ResizeRule  # how large the network sees an image
+    reduced_decode: bool = False  # a JPEG may be decoded at a fraction of its size, see `decode_reduced`
+
+    @classmethod
+    def of(cls, settings: Settings, metadata: Metadata) -> ImageRules:
+        """Those of a service with these settings and a model with these metadata."""
+        return cls(ImageLimits(settings.max_pixels, settings.max_side), metadata.resize, settings.reduced_decode)
 
 
 def prepare(
-    body: bytes | bytearray,
-    content_type: str,
-    limits: ImageLimits,
-    rule: ResizeRule,
-    trace: Trace,
-    draws: bool = False,
-    reduced_decode: bool = False,
+    body: bytes | bytearray, content_type: str, rules: ImageRules, trace: Trace, draws: bool = False
 ) -> Prepared:
     """Decode and resize one image.
 
     Args:
         body: an image, or a multipart form with one.
         content_type: of the body; only a multipart one matters.
-        limits: what is refused.
-        rule: how large the network sees it.
+        rules: of the service and its model.
         trace: takes the times.
         draws: the answer is drawn on the image, which can then be decoded again; this keeps the body.
-        reduced_decode: a JPEG may be decoded at a fraction of its size, see `decode_reduced`.
 
     Raises:
         ServiceError, ImageError: the form, or the image, cannot be used.
     """
     with trace.stage("decode"):
-        decoded = decode_reduced(_image_bytes(body, content_type), limits, rule if reduced_decode else None)
+        decoded = decode_reduced(
+            _image_bytes(body, content_type), rules.limits, rules.resize if rules.reduced_decode else None
+        )
     with trace.stage("preprocess"):
-        resized = resize_to(decoded.picture, rule.size(*decoded.orig_size), decoded.box)
-    return Prepared(decoded.orig_size, resized, partial(_decode, body, content_type, limits) if draws else None)
+        resized = resize_to(decoded.picture, rules.resize.size(*decoded.orig_size), decoded.box)
+    return Prepared(decoded.orig_size, resized, partial(_decode, body, content_type, rules.limits) if draws else None)
 
 
 def _decode(body: bytes | bytearray, content_type: str, limits: ImageLimits) -> NDArray[np.uint8]:

@@ -14,14 +14,13 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar
 
-from model.runtime.decode import ImageLimits
 from model.runtime.engines.engine import Engine
 from service.batching.batcher import Batcher
 from service.batching.limits import BatchLimits
 from service.batching.waiting import EngineInput
 from service.errors import DeadlineError
 from service.images.answers import Content, Task
-from service.images.prepare import prepare
+from service.images.prepare import ImageRules, prepare
 from service.lifecycle.host import ModelHost
 from service.lifecycle.in_flight import InFlight
 from service.lifecycle.loading import LoadedModel
@@ -71,8 +70,7 @@ class Pipeline:
         self._host = host
         self._digest = model.digest
         self._is_retired = False
-        self._image_limits = ImageLimits(settings.max_pixels, settings.max_side)
-        self._reduced_decode = settings.reduced_decode
+        self._rules = ImageRules.of(settings, model.metadata)
         self._timeout = settings.request_timeout_ms / 1000  # seconds
         self._stall_seconds = settings.engine_stall_ms / 1000
         self._cpu = cpu
@@ -127,12 +125,11 @@ class Pipeline:
             self._host.engine_lost()
 
     async def _answer(self, upload: Upload, task: Task, trace: Trace, deadline: float) -> Content:
-        limits, rule, draws = self._image_limits, self.metadata.resize, task.draws
         # The body is named in here only, so that to release the upload is to free it.
         prepared = await self._on_cpu(
-            partial(prepare, upload.body, upload.content_type, limits, rule, trace, draws, self._reduced_decode)
+            partial(prepare, upload.body, upload.content_type, self._rules, trace, task.draws)
         )
-        if not draws:
+        if not task.draws:
             upload.release()
         inference = await self.batcher.submit(EngineInput(prepared.resized, task.mask_threshold), deadline)
         trace.batch_size = inference.batch_size

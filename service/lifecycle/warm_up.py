@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from model.runtime.engines.canvases import canvases_of
-from model.runtime.engines.engine import GPUS
+from model.runtime.engines.engine import GPUS, Engine
 from model.runtime.engines.raw_outputs import ALL_MASKS
 from model.runtime.preprocess import make_batch
 from service.batching.former import MIN_SAVING
@@ -28,10 +28,10 @@ logger = logging.getLogger(__name__)
 _SAMPLE_PIXELS = 256 * 256
 # Runtimes take memory in steps, which grow: R50 took 1.37 times as much for 800 x 1333 pixels as its sample foretold.
 _STEPS = 1.5
-# Padded pixels of the largest batch that is timed on a CPU: one image at 800 x 1066. A runtime keeps the memory of the
-# largest batch it ever ran, 0.2 GB an image of R50, and batches of images that large save nothing there, as a line
-# through one point says. Where images are small, or on a GPU, larger ones are timed.
-_TIMED_PIXELS = 2**20
+# Padded pixels of the largest batch that is worth a try on a CPU: one image at 800 x 1066. A runtime keeps the memory
+# of the largest batch it ever ran, 0.2 GB an image of R50, and batches of images that large save nothing there, as a
+# line through one point says. Where images are small, or on a GPU, larger ones are worth it.
+_CPU_BATCH_PIXELS = 2**20
 
 
 @dataclass(frozen=True)
@@ -59,14 +59,19 @@ def load_and_warm_up(settings: Settings, loader: ModelLoader) -> WarmModel:
         warm_canvases(model.engine, order, settings.warm_up_ms / 1000)
     if settings.batch_timing_ms > 0:
         bytes_per_pixel = _bytes_per_pixel(model)
-        most = settings.max_batch_pixels
-        limits = settings.max_batch_size, most if model.engine.device in GPUS else min(most, _TIMED_PIXELS)
+        limits = settings.max_batch_size, worthwhile_pixels(model.engine, settings)
         budget = settings.batch_timing_ms / 1000
         line = measure_line(model.engine, model.metadata.resize, *limits, budget, model.canvas_multiple)
     if before is None or loaded is None:
         return WarmModel(model, line, None)
     pixels = largest_batch(line, largest_canvas(model.metadata, model.canvas_multiple), settings)
     return WarmModel(model, line, EngineMemory(before, loaded, bytes_per_pixel, pixels))
+
+
+def worthwhile_pixels(engine: Engine, settings: Settings) -> int:
+    """Padded pixels that a batch may have where nobody has timed the engine, or before it is timed."""
+    most = settings.max_batch_pixels
+    return most if engine.device in GPUS else min(most, _CPU_BATCH_PIXELS)
 
 
 def largest_batch(line: LatencyLine, canvas: int, settings: Settings) -> int:

@@ -25,7 +25,7 @@ from model.runtime.decode import ImageLimits, decode
 from model.runtime.engines.raw_outputs import ImageOutputs
 from model.runtime.preprocess import ResizeRule
 from service.images.answers import DetectTask, Prepared, SegmentTask
-from service.images.prepare import prepare
+from service.images.prepare import ImageRules, prepare
 from service.process.memory import configure_malloc
 from service.process.trace import Trace
 
@@ -109,7 +109,7 @@ def status(name: str) -> int:
 
 def decode_case(body: bytes) -> float:
     before = status("VmRSS")
-    prepare(body, "image/x", LIMITS, RULE, Trace())
+    prepare(body, "image/x", ImageRules(LIMITS, RULE), Trace())
     return (status("VmHWM") - before) / (WIDTH * HEIGHT)
 
 
@@ -134,6 +134,7 @@ def main() -> int:
         print(f"decode {name:30} {measure(decode_case, body):6.1f}   ({len(body) / 2**20:.1f} MiB)", flush=True)
     for name, task in {
         "detect": DetectTask(0.5),
+        "detect overlay": DetectTask(0.0, "overlay"),
         "json": SegmentTask(0.0, "json"),
         "png": SegmentTask(0.0, "png"),
         "overlay": SegmentTask(0.0, "overlay"),

@@ -29,7 +29,7 @@ from model.runtime.engines.engine import Engine
 from model.runtime.engines.opening import open_engine
 from model.runtime.engines.raw_outputs import NO_MASKS, ImageOutputs
 from model.runtime.preprocess import ResizeRule, make_batch
-from service.images.prepare import prepare
+from service.images.prepare import ImageRules, prepare
 from service.process.trace import Trace
 from service.settings import DEMO_MODEL
 
@@ -52,7 +52,7 @@ def seconds(data: bytes, reduced: bool, rounds: int) -> float:
     times = []
     for _ in range(rounds):
         began = time.process_time()
-        prepare(data, "image/jpeg", LIMITS, PUBLISHED, Trace(), reduced_decode=reduced)
+        prepare(data, "image/jpeg", ImageRules(LIMITS, PUBLISHED, reduced), Trace())
         times.append(time.process_time() - began)
     return statistics.median(times)
 
@@ -99,8 +99,8 @@ def changes(scenes: int) -> Iterator[tuple[int, int, Changes, Changes]]:
         for index in range(scenes):
             data = photo(index, short_side)
             scale = round(short_side / min(decode_reduced(data, LIMITS, rule).image.shape[:2]))
-            whole, less = (prepare(data, "image/jpeg", LIMITS, rule, Trace(), False, way) for way in (False, True))
-            other = prepare(photo(index, short_side, 85), "image/jpeg", LIMITS, rule, Trace())
+            whole, less = (prepare(data, "image/jpeg", ImageRules(LIMITS, rule, way), Trace()) for way in (False, True))
+            other = prepare(photo(index, short_side, 85), "image/jpeg", ImageRules(LIMITS, rule), Trace())
             outputs = infer(engine, whole.resized)
             reduced.add(outputs, infer(engine, less.resized), whole.orig_size)
             compressed.add(outputs, infer(engine, other.resized), whole.orig_size)

@@ -21,8 +21,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 
-from service.bench.bare_engine import BareEngine, Kind, bare_engine
+from service.bench.bare_engine import BareEngine, bare_engine
 from service.bench.pictures import synthetic_jpeg, synthetic_pictures
+from service.images.answers import TaskName
 from service.settings import DEMO_MODEL
 from tests.benchmarks.serving_files import DETECTOR, Files, detector_flops, threshold_that_keeps
 from tests.benchmarks.serving_sides import MatrixProduct, Served, baseline, our_service
@@ -199,7 +200,7 @@ class Benchmark:
                     busy.append(1000 * service.probe_p99(PROBES_PER_S, 4, 2 * CLIENTS))
             yield Row(f"p99 of /health/live, saturated − idle, {name}", "≤ 50 ms", "ms", busy, idle, difference)
 
-    def _beside(self, task: Kind, wanted: str, counts: Mapping[str, int], threshold: float | None) -> Iterator[Row]:
+    def _beside(self, task: TaskName, wanted: str, counts: Mapping[str, int], threshold: float | None) -> Iterator[Row]:
         given = {"model": str(self.files.artifact()), **self.engines[self.best]}
         query = "" if threshold is None else f"?threshold={threshold}"
         checkpoint, folder = self.files.checkpoint(), self.files.transformers(task)

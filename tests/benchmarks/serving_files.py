@@ -19,7 +19,7 @@ from model.runtime.decode import decode
 from model.runtime.engines.opening import open_engine
 from model.runtime.engines.raw_outputs import NO_MASKS
 from model.runtime.preprocess import make_batch, resize
-from service.bench.bare_engine import Kind
+from service.images.answers import TaskName
 from tests.benchmarks.baselines.eager import LIMITS
 from tests.benchmarks.baselines.pipelines import save_folder
 from tests.model.networks import filled
@@ -48,7 +48,7 @@ class Files:
             export(read_checkpoint(self.checkpoint(preset)), path, padding=padding)
         return path
 
-    def transformers(self, kind: Kind) -> Path:
+    def transformers(self, kind: TaskName) -> Path:
         """As the pipelines of transformers take it."""
         folder = self.folder / f"transformers-{kind}"
         if not (folder / "preprocessor_config.json").exists():

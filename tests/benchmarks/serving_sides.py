@@ -20,10 +20,10 @@ import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from service.bench.bare_engine import Kind
 from service.bench.load import Request, Sample, closed_loop, open_loop
 from service.bench.report import figures_of, percentile
 from service.bench.server_process import ServerProcess, detr_service, free_port, server_process
+from service.images.answers import TaskName
 
 _TIMEOUT_S = 600.0  # of one request: eight images with all masks take a minute and more in eager PyTorch
 
@@ -96,7 +96,7 @@ class Served:
 
 @contextmanager
 def our_service(
-    settings: Mapping[str, str], pictures: Sequence[bytes], task: Kind, query: str = ""
+    settings: Mapping[str, str], pictures: Sequence[bytes], task: TaskName, query: str = ""
 ) -> Iterator[Served]:
     """The service, warmed up."""
     patient = {**settings, "request_timeout_ms": str(1000 * _TIMEOUT_S)}  # a busy machine is no failure
@@ -108,7 +108,7 @@ def our_service(
 
 @contextmanager
 def baseline(
-    module: str, model: Path, pictures: Sequence[bytes], task: Kind, threshold: float | None, *options: str
+    module: str, model: Path, pictures: Sequence[bytes], task: TaskName, threshold: float | None, *options: str
 ) -> Iterator[Served]:
     """One of the servers in `tests.benchmarks.baselines`, warmed up with one picture."""
     port = free_port()

@@ -19,9 +19,9 @@ from model.exporting.parity_proof import fixed_picture
 from model.network.config import PRESETS
 from model.network.segmentation import DETRsegm
 from model.runtime.categories import Category
-from service.bench.bare_engine import Kind
 from service.bench.load import Request, Sample, Target, closed_loop
 from service.bench.server_process import ServerProcess, detr_service
+from service.images.answers import TaskName
 from tests.benchmarks.baselines.eager import EagerModel
 from tests.benchmarks.baselines.pipelines import PipelineModel, save_folder
 from tests.benchmarks.serving_sides import baseline
@@ -66,14 +66,14 @@ def ask(process: ServerProcess, requests: list[Request], count: int = 1) -> list
     return [json.loads(sample.body or b"") for sample in samples]
 
 
-def things(answer: dict[str, Any], kind: Kind) -> list[dict[str, Any]]:
+def things(answer: dict[str, Any], kind: TaskName) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = answer["detections" if kind == "detect" else "segments"]
     return found
 
 
 @pytest.mark.parametrize("kind", ["detect", "segment"])
 def test_eager_pytorch_behind_either_server_answers_what_the_service_answers(
-    kind: Kind, checkpoint: Path, artifact: Path
+    kind: TaskName, checkpoint: Path, artifact: Path
 ) -> None:
     picture = jpeg(128, 160)
     given = {"model": str(artifact), "device": "cpu", "engine_threads": "1", "batch_timing_ms": "0"}

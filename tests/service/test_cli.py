@@ -1,33 +1,19 @@
-"""The command line without a server: its help, its arguments, and `detr predict`."""
+"""The command line without a server: its help and its arguments."""
 
 from __future__ import annotations
 
-import base64
-import json
 import logging
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from model.runtime.answers.segment_codec import read_id_png
 from service import cli
 from service.settings import SECRETS, Settings
-from tests.service.conftest import Serving, encode, scene
 
 REPOSITORY = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def pictures(tmp_path: Path, jpeg: bytes) -> list[Path]:
-    paths = [tmp_path / "first.jpg", tmp_path / "second.png"]
-    paths[0].write_bytes(jpeg)
-    paths[1].write_bytes(encode(scene(60, 80), "PNG"))
-    return paths
 
 
 def detr(*arguments: str | Path) -> int:
@@ -105,104 +91,6 @@ def test_serve_refuses_a_bad_setting_and_names_it(flags: tuple[str, str], capsys
 def test_serve_says_what_is_wrong_with_an_address(panoptic_artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert detr("serve", "--model", panoptic_artifact, "--host", "203.0.113.7", "--port", "1") == 1
     assert "cannot listen on 203.0.113.7 port 1: " in capsys.readouterr().err
-
-
-@pytest.mark.anyio
-@pytest.mark.parametrize("task", ["detect", "segment"])
-async def test_predict_answers_what_the_service_answers(
-    task: str,
-    serving: Serving,
-    panoptic_artifact: Path,
-    pictures: list[Path],
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    code = detr("predict", *pictures, "--model", panoptic_artifact, "--task", task, "--device", "cpu")
-    answers = json.loads(capsys.readouterr().out)
-    assert code == 0
-    assert [answer.pop("file") for answer in answers] == [str(path) for path in pictures]
-    async with serving() as app:
-        for answer, path in zip(answers, pictures, strict=True):
-            served = await app.client.post(f"/{task}", files={"image": path.read_bytes()})
-            assert answer == served.json()
-
-
-def test_predict_writes_json_and_overlays(
-    panoptic_artifact: Path, pictures: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out, drawn = tmp_path / "answers.json", tmp_path / "deep" / "drawn"
-    arguments = ("--task", "segment", "--json", out, "--overlay", drawn, "--threshold", "0.1", "--device", "cpu")
-    assert detr("predict", *pictures, "--model", panoptic_artifact, *arguments) == 0
-    assert capsys.readouterr().out == ""
-    answers = json.loads(out.read_text())
-    assert read_id_png(base64.b64decode(answers[0]["panoptic_png"])).shape == (96, 128)
-    with Image.open(drawn / "first.png") as overlay, Image.open(pictures[0]) as original:
-        assert overlay.size == original.size
-        assert not np.array_equal(np.asarray(overlay), np.asarray(original))
-    assert (drawn / "second.png").exists()
-
-
-def test_predict_keeps_overlays_of_one_name_apart(panoptic_artifact: Path, tmp_path: Path, jpeg: bytes) -> None:
-    paths = [tmp_path / folder / "same.jpg" for folder in ("a", "b")]
-    for path in paths:
-        path.parent.mkdir()
-        path.write_bytes(jpeg)
-    out = tmp_path / "out"
-    flags = ("--device", "cpu", "--overlay", out, "--json", tmp_path / "out.json")
-    assert detr("predict", *paths, "--model", panoptic_artifact, *flags) == 0
-    assert sorted(path.name for path in out.iterdir()) == ["same-1.png", "same.png"]
-
-
-def test_predict_says_where_it_cannot_write(
-    panoptic_artifact: Path, pictures: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    flags = ("--device", "cpu", "--json", tmp_path / "no folder" / "out.json")
-    assert detr("predict", *pictures, "--model", panoptic_artifact, *flags) == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("detr predict: cannot write ")
-    assert line.endswith("No such file or directory")
-
-
-@pytest.mark.parametrize("threshold", ["-0.1", "1.1", "nan", "x"])
-def test_predict_takes_a_threshold_from_0_to_1(threshold: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as left:
-        detr("predict", "a.jpg", "--threshold", threshold)
-    assert left.value.code == 2
-    assert "--threshold" in capsys.readouterr().err
-
-
-def test_predict_goes_on_after_a_bad_file_and_says_so(
-    panoptic_artifact: Path, pictures: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    bad, missing = tmp_path / "bad.jpg", tmp_path / "missing.jpg"
-    bad.write_bytes(b"no picture")
-    assert detr("predict", bad, missing, pictures[0], "--model", panoptic_artifact, "--device", "cpu") == 1
-    captured = capsys.readouterr()
-    assert len(json.loads(captured.out)) == 1
-    assert [line.partition(str(tmp_path))[2] for line in captured.err.splitlines()] == [
-        "/bad.jpg: the upload is not an image",
-        "/missing.jpg: No such file or directory",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "reason"),
-    [
-        (("--model", "nowhere.onnx"), "nowhere.onnx"),
-        (("--device", "cuda"), "cuda"),
-        (("--task", "segment"), "no masks"),
-    ],
-)
-def test_predict_says_in_one_line_why_it_cannot(
-    arguments: tuple[str, ...],
-    reason: str,
-    detection_artifact: Path,
-    pictures: list[Path],
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert detr("predict", pictures[0], "--model", detection_artifact, *arguments) == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("detr predict: ")
-    assert reason in line
 
 
 # Imports every module of the service where torch and all that trains does not exist.

@@ -22,9 +22,8 @@ from model.network.nested_tensor import normalize, pad_images
 from model.network.segmentation import DETRsegm, MaskHeadSmallConv
 from model.runtime.decode import ImageLimits
 from model.runtime.engines.raw_outputs import ImageOutputs
-from service.bench.bare_engine import Kind
-from service.images.answers import DetectTask, Prepared, SegmentTask
-from service.images.prepare import prepare
+from service.images.answers import TASKS, Prepared, TaskName
+from service.images.prepare import ImageRules, prepare
 from service.process.trace import Trace
 
 LIMITS = ImageLimits(max_pixels=50_000_000, max_side=16_384)
@@ -56,7 +55,7 @@ class ReferenceHead(MaskHeadSmallConv):
 class EagerModel:
     """Answers as the service's route of the same name does."""
 
-    def __init__(self, checkpoint: Path, kind: Kind, threshold: float | None) -> None:
+    def __init__(self, checkpoint: Path, kind: TaskName, threshold: float | None) -> None:
         read = read_checkpoint(checkpoint)
         config = replace(read.config, padding="published")
         network = build_model(config)
@@ -67,10 +66,7 @@ class EagerModel:
         if kind == "segment":
             assert self._segm is not None
             self._segm.mask_head.__class__ = ReferenceHead
-            threshold = self._metadata.segment_threshold if threshold is None else threshold
-            self._task: DetectTask | SegmentTask = SegmentTask(threshold, "json")
-        else:
-            self._task = DetectTask(self._metadata.detect_threshold if threshold is None else threshold)
+        self._task = TASKS[kind].of(self._metadata, threshold)
 
     def answer(self, body: bytes) -> bytes:
         """One encoded image to JSON."""
@@ -80,7 +76,7 @@ class EagerModel:
 
     def prepare(self, body: bytes) -> Prepared:
         """Decode and resize."""
-        return prepare(body, "image/jpeg", LIMITS, self._metadata.resize, Trace())
+        return prepare(body, "image/jpeg", ImageRules(LIMITS, self._metadata.resize), Trace())
 
     def infer(self, batch: Sequence[Prepared]) -> list[ImageOutputs]:
         """Run a batch on the smallest canvas that holds it."""

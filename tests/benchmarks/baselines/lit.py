@@ -15,8 +15,7 @@ from typing import Any
 import litserve
 
 from model.runtime.engines.raw_outputs import ImageOutputs
-from service.bench.bare_engine import Kind
-from service.images.answers import Prepared
+from service.images.answers import Prepared, TaskName
 from tests.benchmarks.baselines.eager import EagerModel
 from tests.benchmarks.baselines.plain import arguments
 
@@ -27,7 +26,7 @@ BATCH_TIMEOUT_S = 0.05
 class EagerApi(litserve.LitAPI):  # type: ignore[misc]  # LitServe ships no types
     """The four steps that LitServe calls."""
 
-    def __init__(self, checkpoint: Path, kind: Kind, threshold: float | None) -> None:
+    def __init__(self, checkpoint: Path, kind: TaskName, threshold: float | None) -> None:
         super().__init__(max_batch_size=MAX_BATCH_SIZE, batch_timeout=BATCH_TIMEOUT_S, api_path=f"/{kind}")
         self._given = checkpoint, kind, threshold
 

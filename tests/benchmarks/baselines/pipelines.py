@@ -25,16 +25,16 @@ from transformers import (
 
 from model.checkpoint import read_checkpoint
 from model.checkpoint.hugging_face import published_key
-from service.bench.bare_engine import Kind
+from service.images.answers import TaskName
 
-_PIPELINES: Mapping[Kind, str] = {"detect": "object-detection", "segment": "image-segmentation"}
+_PIPELINES: Mapping[TaskName, str] = {"detect": "object-detection", "segment": "image-segmentation"}
 _PROJECTION = re.compile(r"\.([qkv])_proj\.(weight|bias)$")
 
 
 class PipelineModel:
     """Answers what the pipeline answers, as JSON; masks as PNG in base64."""
 
-    def __init__(self, folder: Path, kind: Kind, threshold: float | None) -> None:
+    def __init__(self, folder: Path, kind: TaskName, threshold: float | None) -> None:
         make: Any = pipeline  # its overloads are of literal names
         self._pipeline = make(_PIPELINES[kind], model=str(folder), device="cpu")
         options: dict[str, Any] = {} if kind == "detect" else {"subtask": "panoptic"}
@@ -46,7 +46,7 @@ class PipelineModel:
         return json.dumps([{key: _plain(value) for key, value in each.items()} for each in found]).encode()
 
 
-def save_folder(checkpoint: Path, kind: Kind, folder: Path) -> None:
+def save_folder(checkpoint: Path, kind: TaskName, folder: Path) -> None:
     """Write what `from_pretrained` reads, of a published ResNet-50 checkpoint with masks."""
     read = read_checkpoint(checkpoint)
     levels: dict[str, Any] = {"out_features": ["stage1", "stage2", "stage3", "stage4"]}

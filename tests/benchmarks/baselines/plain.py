@@ -12,7 +12,7 @@ from typing import Protocol, get_args
 import uvicorn
 from fastapi import FastAPI, Request, Response
 
-from service.bench.bare_engine import Kind
+from service.images.answers import TaskName
 
 
 class Model(Protocol):
@@ -22,7 +22,7 @@ class Model(Protocol):
         """One encoded image to JSON."""
 
 
-def create_app(model: Model, kind: Kind) -> FastAPI:
+def create_app(model: Model, kind: TaskName) -> FastAPI:
     """The whole server."""
     app = FastAPI()
 
@@ -41,13 +41,13 @@ def arguments(description: str) -> argparse.ArgumentParser:
     """What all baselines are told."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="a checkpoint, or a folder of transformers")
-    parser.add_argument("--task", choices=get_args(Kind), default="detect")
+    parser.add_argument("--task", choices=get_args(TaskName), default="detect")
     parser.add_argument("--threshold", type=float)
     parser.add_argument("--port", type=int, required=True)
     return parser
 
 
-def load(kind: str, folder: Path, task: Kind, threshold: float | None) -> Model:
+def load(kind: str, folder: Path, task: TaskName, threshold: float | None) -> Model:
     """The model; imported only here, because transformers takes seconds."""
     if kind == "pipeline":
         from tests.benchmarks.baselines.pipelines import PipelineModel

@@ -12,11 +12,11 @@ from service.bench.report import (
     ServerFigures,
     figures_of,
     load_rows,
+    load_table,
     percentile,
     read_metrics,
     server_figures,
     server_rows,
-    table,
 )
 from service.process.metrics import Metrics
 
@@ -87,7 +87,7 @@ def test_a_load_in_words() -> None:
         ("stage decode, mean", "2.0 ms"),
         ("stage infer, mean", "20.0 ms"),
     ]
-    assert table([("a", "b")]) == "| figure | value |\n| --- | --- |\n| a | b |"
+    assert load_table([("a", "b")]) == "| figure | value |\n| --- | --- |\n| a | b |"
 
 
 def test_a_load_without_a_success_has_figures_too() -> None:

@@ -15,7 +15,7 @@ from model.runtime.artifact.file import read_artifact
 from model.runtime.decode import LEAST_MARGIN, BrokenImageError, ImageLimits, ImageTooLargeError, decode, decode_reduced
 from model.runtime.engines.opening import open_engine
 from model.runtime.preprocess import ResizeRule, resize
-from service.images.prepare import prepare
+from service.images.prepare import ImageRules, prepare
 from service.process.trace import Trace
 from service.settings import DEMO_MODEL
 from tests.benchmarks.reduced_decode import Changes, infer, photo
@@ -23,6 +23,7 @@ from tests.service.conftest import Serving, encode
 
 LIMITS = ImageLimits(max_pixels=50_000_000, max_side=16_384)
 RULE = ResizeRule(64, 96)
+WHOLE, REDUCED = (ImageRules(LIMITS, RULE, way) for way in (False, True))
 SIDES = st.integers(1, 700)
 RULES = st.tuples(st.integers(1, 300), st.integers(1, 500)).map(sorted).map(lambda edges: ResizeRule(*edges))
 
@@ -62,7 +63,7 @@ def test_the_reduced_image_is_as_large_as_the_network_wants_it_and_knows_its_own
 @pytest.mark.parametrize("size", [(803, 601), (1001, 1501), (640, 512), (515, 1031)])
 def test_every_orientation_shows_the_same_picture(size: tuple[int, int], orientation: int) -> None:
     data = jpeg(*size, orientation)
-    exact, reduced = (prepare(data, "image/jpeg", LIMITS, RULE, Trace(), False, way) for way in (False, True))
+    exact, reduced = (prepare(data, "image/jpeg", rules, Trace()) for rules in (WHOLE, REDUCED))
     assert reduced.orig_size == exact.orig_size
     assert reduced.resized.shape == exact.resized.shape
     # Were the box ignored or not turned with the image, the ramps would lie up to 4 levels beside each other.
@@ -80,7 +81,7 @@ def test_other_kinds_of_jpeg_are_reduced_too(options: dict[str, Any]) -> None:
 @pytest.mark.parametrize("mode", ["L", "CMYK"])
 def test_a_jpeg_of_another_mode_is_reduced_to_rgb(mode: str) -> None:
     data = encode(picture(900, 700).convert(mode), quality=95)
-    reduced = prepare(data, "image/jpeg", LIMITS, RULE, Trace(), False, True)
+    reduced = prepare(data, "image/jpeg", REDUCED, Trace())
     exact = resize(decode(data, LIMITS), RULE)
     assert np.abs(exact.astype(int) - reduced.resized).max() <= 3
 
@@ -102,7 +103,7 @@ def test_an_image_that_is_not_shrunk_by_more_than_the_margin_is_decoded_whole() 
 @given(SIDES, SIDES)
 def test_without_it_an_image_is_prepared_as_ever(width: int, height: int) -> None:
     data = jpeg(width, height)
-    prepared = prepare(data, "image/jpeg", LIMITS, RULE, Trace(), True)
+    prepared = prepare(data, "image/jpeg", WHOLE, Trace(), draws=True)
     image = decode(data, LIMITS)
     np.testing.assert_array_equal(prepared.resized, resize(image, RULE))
     assert prepared.decode_again is not None
@@ -111,10 +112,10 @@ def test_without_it_an_image_is_prepared_as_ever(width: int, height: int) -> Non
 
 def test_an_image_that_is_drawn_on_is_decoded_whole_for_that() -> None:
     data = jpeg(900, 700)
-    drawn = prepare(data, "image/jpeg", LIMITS, RULE, Trace(), draws=True, reduced_decode=True)
+    drawn = prepare(data, "image/jpeg", REDUCED, Trace(), draws=True)
     assert drawn.decode_again is not None
     np.testing.assert_array_equal(drawn.decode_again(), decode(data, LIMITS))
-    other = prepare(data, "image/jpeg", LIMITS, RULE, Trace(), reduced_decode=True)
+    other = prepare(data, "image/jpeg", REDUCED, Trace())
     assert other.decode_again is None
     np.testing.assert_array_equal(drawn.resized, other.resized)  # so that it shows what the JSON says
 
@@ -135,7 +136,7 @@ def test_a_truncated_jpeg_is_broken_at_any_size() -> None:
 def test_of_several_pictures_in_one_file_the_first_is_reduced() -> None:
     data = encode(picture(900, 700), "MPO", save_all=True, append_images=[Image.new("RGB", (900, 700))], quality=95)
     assert Image.open(io.BytesIO(data)).format == "MPO"
-    reduced = prepare(data, "image/jpeg", LIMITS, RULE, Trace(), False, True)
+    reduced = prepare(data, "image/jpeg", REDUCED, Trace())
     assert np.abs(resize(np.asarray(picture(900, 700)), RULE).astype(int) - reduced.resized).max() <= 4
 
 
@@ -148,7 +149,7 @@ def test_detections_of_the_demo_model_stay_where_they_are() -> None:
     moved = Changes(artifact.metadata.detect_threshold)
     for index in range(6):
         data = photo(index, 480)
-        whole, less = (prepare(data, "image/jpeg", LIMITS, rule, Trace(), False, way) for way in (False, True))
+        whole, less = (prepare(data, "image/jpeg", ImageRules(LIMITS, rule, way), Trace()) for way in (False, True))
         assert (whole.resized != less.resized).any()
         moved.add(infer(engine, whole.resized), infer(engine, less.resized), whole.orig_size)
     assert len(moved.boxes) > 20

@@ -1,0 +1,290 @@
+"""`detr predict`: what a service with the same settings answers, for files."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from service import cli, predict
+from service.bench.server_process import detr_service
+from service.images.prepare import prepare
+from service.lifecycle.loading import LoadedModel
+from service.settings import DEMO_MODEL
+from tests.benchmarks.reduced_decode import photo
+from tests.service.conftest import JPEG, encode, red_png, scene
+from tests.service.fakes import FakeEngine
+from tests.tiny_artifact import tiny_metadata
+
+# One image at a time and one thread, so that a served answer and a predicted one are the same to the last digit.
+SETTINGS = {"model": str(DEMO_MODEL), "device": "cpu", "engine_threads": "1", "max_batch_size": "1"}
+
+
+def detr(*arguments: str | Path) -> int:
+    return cli.main([str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def pictures(tmp_path: Path, jpeg: bytes) -> list[Path]:
+    paths = [tmp_path / "first.jpg", tmp_path / "second.png"]
+    paths[0].write_bytes(jpeg)
+    paths[1].write_bytes(encode(scene(60, 80), "PNG"))
+    return paths
+
+
+@pytest.fixture(scope="module")
+def uploads() -> dict[str, bytes]:
+    """Pictures that are decoded in several ways; the first is large enough to be decoded at a fraction of its size."""
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    drawing = Image.open(io.BytesIO(photo(3, 200)))
+    transparent = drawing.convert("RGBA")
+    transparent.putalpha(128)
+    return {
+        "large.jpg": photo(0, 500),
+        "small.jpg": photo(1, 200),
+        "turned.jpg": encode(drawing, quality=90, exif=turned),
+        "gray.png": encode(drawing.convert("L"), "PNG"),
+        "transparent.png": encode(transparent, "PNG"),
+        "still.webp": encode(drawing, "WEBP", quality=90),
+    }
+
+
+@contextmanager
+def served(reduced: bool) -> Iterator[httpx.Client]:
+    with (
+        detr_service({**SETTINGS, "batch_timing_ms": "0", "reduced_decode": str(reduced).lower()}) as server,
+        httpx.Client(base_url=f"http://127.0.0.1:{server.target.port}", timeout=60, headers=JPEG) as client,
+    ):
+        yield client
+
+
+@pytest.fixture(scope="module")
+def large_answers() -> dict[bool, Any]:
+    """What is answered to the large picture with and without a reduced decode."""
+    return {}
+
+
+@pytest.mark.parametrize("reduced", [False, True])
+def test_a_file_is_answered_as_a_service_with_the_same_settings_answers_it(
+    reduced: bool,
+    uploads: dict[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    large_answers: dict[bool, Any],
+) -> None:
+    for name, data in uploads.items():
+        (tmp_path / name).write_bytes(data)
+    paths = [tmp_path / name for name in uploads]
+    for name, value in {**SETTINGS, "reduced_decode": str(reduced).lower()}.items():
+        monkeypatch.setenv(f"DETR_{name.upper()}", value)
+    with served(reduced) as client:
+        for task in ("detect", "segment"):
+            out, drawn = tmp_path / f"{task}.json", tmp_path / task
+            assert detr("predict", *paths, "--task", task, "--json", out, "--overlay", drawn) == 0
+            answers = json.loads(out.read_text())
+            assert [answer.pop("file") for answer in answers] == [str(path) for path in paths]
+            assert answers == [client.post(f"/{task}", content=path.read_bytes()).json() for path in paths]
+            assert sum(len(answer.get("detections", answer.get("segments"))) for answer in answers) > 10
+        for path in paths:
+            overlay = client.post("/segment?overlay=true", content=path.read_bytes())
+            assert (drawn / f"{path.stem}.png").read_bytes() == overlay.content
+    large_answers[reduced] = answers[0]
+    if len(large_answers) == 2:  # or the setting would have been tested on a picture that it does not change
+        assert large_answers[False] != large_answers[True]
+
+
+def test_json_and_drawings_are_written(
+    panoptic_artifact: Path, pictures: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, drawn = tmp_path / "answers.json", tmp_path / "deep" / "drawn"
+    arguments = ("--task", "segment", "--json", out, "--overlay", drawn, "--threshold", "0.1", "--device", "cpu")
+    assert detr("predict", *pictures, "--model", panoptic_artifact, *arguments) == 0
+    assert capsys.readouterr().out == ""
+    answers = json.loads(out.read_text())
+    with Image.open(io.BytesIO(base64.b64decode(answers[0]["panoptic_png"]))) as ids:
+        assert ids.size == (128, 96)
+    with Image.open(drawn / "first.png") as overlay, Image.open(pictures[0]) as original:
+        assert overlay.size == original.size
+        assert not np.array_equal(np.asarray(overlay), np.asarray(original))
+    assert (drawn / "second.png").exists()
+
+
+def test_drawings_of_one_name_are_kept_apart(panoptic_artifact: Path, tmp_path: Path, jpeg: bytes) -> None:
+    paths = [tmp_path / folder / "same.jpg" for folder in ("a", "b")]
+    for path in paths:
+        path.parent.mkdir()
+        path.write_bytes(jpeg)
+    out = tmp_path / "out"
+    flags = ("--device", "cpu", "--overlay", out, "--json", tmp_path / "out.json")
+    assert detr("predict", *paths, "--model", panoptic_artifact, *flags) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["same-1.png", "same.png"]
+
+
+def test_it_says_where_it_cannot_write(
+    panoptic_artifact: Path, pictures: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--device", "cpu", "--json", tmp_path / "no folder" / "out.json")
+    assert detr("predict", *pictures, "--model", panoptic_artifact, *flags) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("detr predict: cannot write ")
+    assert line.endswith("No such file or directory")
+
+
+@pytest.mark.parametrize("threshold", ["-0.1", "1.1", "nan", "x"])
+def test_a_threshold_is_from_0_to_1(threshold: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        detr("predict", "a.jpg", "--threshold", threshold)
+    assert left.value.code == 2
+    assert "--threshold" in capsys.readouterr().err
+
+
+def test_it_goes_on_after_a_bad_file_and_says_so(
+    panoptic_artifact: Path, pictures: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad, missing = tmp_path / "bad.jpg", tmp_path / "missing.jpg"
+    bad.write_bytes(b"no picture")
+    assert detr("predict", bad, missing, pictures[0], "--model", panoptic_artifact, "--device", "cpu") == 1
+    captured = capsys.readouterr()
+    assert len(json.loads(captured.out)) == 1
+    assert [line.partition(str(tmp_path))[2] for line in captured.err.splitlines()] == [
+        "/bad.jpg: the upload is not an image",
+        "/missing.jpg: No such file or directory",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("--model", "nowhere.onnx"), "nowhere.onnx"),
+        (("--device", "cuda"), "cuda"),
+        (("--task", "segment"), "no masks"),
+    ],
+)
+def test_it_says_in_one_line_why_it_cannot(
+    arguments: tuple[str, ...],
+    reason: str,
+    detection_artifact: Path,
+    pictures: list[Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert detr("predict", pictures[0], "--model", detection_artifact, *arguments) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("detr predict: ")
+    assert reason in line
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
+    """An engine in place of the model's, for batches of at most three images."""
+    engine = FakeEngine()
+    monkeypatch.setenv("DETR_MAX_BATCH_SIZE", "3")
+    monkeypatch.setattr(predict, "load_model", lambda _: LoadedModel(tiny_metadata(), engine, "digest"))
+    return engine
+
+
+def red_files(folder: Path, *sizes: tuple[int, int]) -> list[Path]:
+    """Pictures of these (width, height), which the engine knows by their reds, from 1."""
+    paths = [folder / f"{red}.png" for red in range(1, len(sizes) + 1)]
+    for red, (path, size) in enumerate(zip(paths, sizes, strict=True), start=1):
+        path.write_bytes(red_png(red, size))
+    return paths
+
+
+def answered(out: str) -> list[int]:
+    """The reds of the pictures that were answered, each checked to have its own answer."""
+    answers = json.loads(out)
+    reds = [int(Path(answer["file"]).stem) for answer in answers]
+    for red, answer in zip(reds, answers, strict=True):
+        (found,) = answer["detections"]
+        right = (red / 255 + 0.125) * answer["image"]["width"]
+        assert found["box"]["x2"] == pytest.approx(right, abs=0.01)
+    return reds
+
+
+def test_images_of_one_canvas_share_batches_and_answers_come_in_the_order_of_the_files(
+    engine: FakeEngine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    square, wide = (64, 64), (96, 64)
+    files = red_files(tmp_path, square, wide, square, square, wide, square, square)
+    assert detr("predict", *files) == 0
+    assert answered(capsys.readouterr().out) == [1, 2, 3, 4, 5, 6, 7]
+    assert engine.batches == [[1, 3, 4], [2, 5], [6, 7]]
+
+
+def test_a_batch_has_no_more_pixels_than_the_service_allows(
+    engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DETR_MAX_BATCH_PIXELS", str(2 * 64 * 64))
+    assert detr("predict", *red_files(tmp_path, *[(64, 64)] * 3, (96, 64), (96, 64))) == 0
+    assert answered(capsys.readouterr().out) == [1, 2, 3, 4, 5]
+    assert engine.batches == [[1, 2], [3], [4], [5]]
+
+
+def test_images_of_a_model_whose_padding_leaks_share_a_batch_only_if_they_have_one_size(
+    engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = red_files(tmp_path, (70, 64), (80, 64), (70, 64))
+    assert detr("predict", *files) == 0
+    assert engine.batches == [[1, 2, 3]]
+    engine.batches.clear()
+    leaking = LoadedModel(replace(tiny_metadata(), padding="published"), engine, "digest")
+    monkeypatch.setattr(predict, "load_model", lambda _: leaking)
+    capsys.readouterr()
+    assert detr("predict", *files) == 0
+    assert answered(capsys.readouterr().out) == [1, 2, 3]
+    assert engine.batches == [[1, 3], [2]]
+
+
+def test_a_batch_for_which_there_is_no_memory_is_run_in_parts(
+    engine: FakeEngine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine.largest = 1
+    assert detr("predict", *red_files(tmp_path, *[(64, 64)] * 3)) == 0
+    assert answered(capsys.readouterr().out) == [1, 2, 3]
+    engine.largest = 0
+    assert detr("predict", tmp_path / "1.png") == 1
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == []
+    assert captured.err == f"detr predict: {tmp_path / '1.png'}: there is no memory for it on fake\n"
+
+
+def test_an_image_whose_answer_is_not_finite_does_not_disturb_the_others(
+    engine: FakeEngine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine.not_finite = {2}
+    assert detr("predict", *red_files(tmp_path, *[(64, 64)] * 3)) == 1
+    captured = capsys.readouterr()
+    assert answered(captured.out) == [1, 3]
+    assert captured.err == f"detr predict: {tmp_path / '2.png'}: the network gave a logit that is not finite\n"
+
+
+def test_no_more_pictures_are_in_memory_than_two_batches_and_those_in_the_threads(
+    engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DETR_CPU_THREADS", "2")
+    begun, ahead = [], []
+
+    def counted(*arguments: Any) -> Any:
+        begun.append(arguments)
+        return prepare(*arguments)
+
+    def infer(*arguments: Any) -> Any:
+        ahead.append(len(begun) - len(engine.seen))
+        return FakeEngine.infer(engine, *arguments)
+
+    monkeypatch.setattr(predict, "prepare", counted)
+    monkeypatch.setattr(engine, "infer", infer)
+    assert detr("predict", *red_files(tmp_path, *[(64, 64)] * 30), "--json", tmp_path / "out.json") == 0
+    assert len(begun) == 30
+    assert max(ahead) <= 2 * 3 + 2 + 1
