@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,9 @@ from service.batching.latency_line import LatencyLine
 from service.batching.limits import BatchLimits
 from service.batching.waiting import EngineInput, Inference, Waiting
 from service.errors import DeadlineError, DrainingError
-from service.process.metrics import Metrics
+
+if TYPE_CHECKING:  # Prometheus's client, an HTTP server included, is not needed to form batches
+    from service.process.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ import gc
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
@@ -29,7 +29,9 @@ from service.batching.latency_line import CorrectedLine, LatencyLine
 from service.batching.limits import BatchCeiling, BatchLimits
 from service.batching.waiting import Inference, Waiting
 from service.errors import DeadlineError, DeviceFullError, DrainingError, EngineError
-from service.process.metrics import Metrics
+
+if TYPE_CHECKING:  # Prometheus's client, an HTTP server included, is not needed to form batches
+    from service.process.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
