@@ -10,6 +10,8 @@ MODEL ?=
 LOCK ?=
 # For more options to pytest, e.g. make test TESTS="tests/service -k queue -x"
 TESTS ?=
+# How many tests make test runs at once.
+WORKERS ?= 2
 
 SERVE := .venv-serve
 DEV := .venv
@@ -21,7 +23,7 @@ MYPY_PATHS := model service tests
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test test-wire soak lint format typecheck lock audit clean
+.PHONY: help serve test test-rest test-all test-wire soak lint format typecheck lock audit clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,8 +31,13 @@ help: ## List the targets
 serve: $(SERVE)/installed ## Install what serving needs (no torch) and serve the demo model: HOST, PORT, DEVICE, MODEL
 	$(SERVE)/bin/detr serve --host $(HOST) --port $(PORT) --device $(DEVICE) $(if $(MODEL),--model $(MODEL))
 
-test: $(DEV)/installed ## Install everything, torch included, and run the tests: TESTS
-	$(DEV)/bin/python -m pytest $(TESTS)
+test: $(DEV)/installed ## Install everything, torch included, and run the tests that are not slow: TESTS, WORKERS
+	$(DEV)/bin/python -m pytest -m 'not slow and not soak' --numprocesses $(WORKERS) $(TESTS)
+
+test-rest: $(DEV)/installed ## Run the slow tests, which make test leaves out: TESTS
+	$(DEV)/bin/python -m pytest -m 'slow and not soak' $(TESTS)
+
+test-all: test test-rest ## Run all tests but the soak
 
 test-wire: ## Run the tests of service/wire against the newest uvicorn and h11, in an environment of their own: TESTS
 	$(PYTHON) -m venv --clear $(WIRE)

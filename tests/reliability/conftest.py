@@ -49,13 +49,14 @@ def demo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProc
         yield running
 
 
+# The property of a test's report in which a figure comes back from the process that measured it.
+FIGURE = "figure"
+
+
 class Measured(Protocol):
     """Notes a figure of a row, in words and, for whoever compares runs, in numbers."""
 
     def __call__(self, row: str, figure: str, **numbers: float) -> None: ...
-
-
-FIGURES: list[tuple[str, str]] = []
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def measured(request: pytest.FixtureRequest) -> Measured:
     """Note a figure of a row; all are told at the end of the run, for docs/reliability.md."""
 
     def note(row: str, figure: str, **numbers: float) -> None:
-        FIGURES.append((row, figure))
+        request.node.user_properties.append((FIGURE, f"{row:>4}  {figure}"))
         write_down(request.node.nodeid, row, figure, numbers)
 
     return note
@@ -71,5 +72,7 @@ def measured(request: pytest.FixtureRequest) -> Measured:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Tell what was measured."""
-    for row, figure in FIGURES:
-        terminalreporter.write_line(f"{row:>4}  {figure}")
+    for report in [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]:
+        for name, text in report.user_properties:
+            if name == FIGURE:
+                terminalreporter.write_line(text)
