@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -43,6 +44,9 @@ from service.errors import (
 )
 from service.process.trace import trace_of
 from service.schemas import ErrorBody, ErrorResponse
+
+# What may be told back to whoever sent it: short, and without a meaning to any terminal, page or log.
+_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_.\[\]-]{0,39}")
 
 
 @dataclass(frozen=True)
@@ -103,11 +107,14 @@ def row_of(error: Exception) -> ErrorRow:
 
 
 def message_of(error: Exception, row: ErrorRow) -> str:
-    """What the client is told: our own words, or pydantic's about a parameter's bounds; never the input."""
+    """What the client is told: our own words, or pydantic's about a parameter's bounds; never the input, but for the
+    name of a parameter that there is not, if it is a plain word.
+    """
     if isinstance(error, RequestValidationError):
         problem = error.errors()[0]
         if problem["type"] == "extra_forbidden":
-            return "unknown query parameter"
+            name = str(problem["loc"][-1])
+            return f"unknown query parameter: {name}" if _WORD.fullmatch(name) else "unknown query parameter"
         return f"{problem['loc'][-1]}: {problem['msg']}"
     return row.message or str(error)
 

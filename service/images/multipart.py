@@ -1,58 +1,37 @@
-"""Finding the one field `image` in a multipart form that is already in memory, without a temporary file."""
+"""Finding the one field `image` in a multipart form that is already in memory (RFC 2046, section 5.1.1; RFC 7578).
+
+It is read here, because python-multipart takes no preamble, no padding after the first boundary and no folded headers,
+and copies the whole body. A form of one field is simple: a boundary, headers, an empty line, the field, a boundary.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass
 
-from python_multipart import MultipartParser
-from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 
 from service.errors import BrokenMultipartError, EmptyUploadError, FieldError
 
 FIELD = b"image"
 
-
-@dataclass
-class _Part:
-    disposition: bytes = b""
-    data: bytearray = field(default_factory=bytearray)
-
-
-class _Form:
-    """Collects parts as the parser meets them; the parser calls back with positions in what it was given."""
-
-    def __init__(self) -> None:
-        self.parts: list[_Part] = []
-        self.ended = False
-        self._header_name = b""
-        self._header_value = b""
-
-    def on_part_begin(self) -> None:
-        # One too many is enough to refuse the form, however many follow.
-        if len(self.parts) > 1:
-            raise FieldError("the form has to have exactly one field, `image`")
-        self.parts.append(_Part())
-
-    def on_header_field(self, data: bytes, start: int, end: int) -> None:
-        self._header_name += data[start:end]
-
-    def on_header_value(self, data: bytes, start: int, end: int) -> None:
-        self._header_value += data[start:end]
-
-    def on_header_end(self) -> None:
-        if self._header_name.lower() == b"content-disposition":
-            self.parts[-1].disposition = self._header_value
-        self._header_name = self._header_value = b""
-
-    def on_part_data(self, data: bytes, start: int, end: int) -> None:
-        self.parts[-1].data += data[start:end]
-
-    def on_end(self) -> None:
-        self.ended = True
+# Bytes, and lines: far more than any client sends.
+_MAX_BOUNDARY, _MAX_HEAD, _MAX_HEADERS = 256, 8192, 8
+_FOLD = re.compile(rb"\r\n[ \t]+")
+_HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\r\n]*)")
+_PADDING = re.compile(rb"[ \t]*\r\n")
 
 
-def image_field(body: bytes | bytearray, content_type: str) -> bytearray:
+@dataclass(frozen=True)
+class _Delimiter:
+    """A line that begins with the boundary: where it begins and ends in the body, and whether it ends the form."""
+
+    begin: int
+    end: int
+    is_last: bool
+
+
+def image_field(body: bytes | bytearray, content_type: str) -> bytes:
     """The bytes of the field `image`, which has to be the form's only field.
 
     Other fields are refused rather than ignored, because a threshold sent as a field would silently do
@@ -63,38 +42,59 @@ def image_field(body: bytes | bytearray, content_type: str) -> bytearray:
         FieldError: the field is missing, repeated, or not alone.
         EmptyUploadError: the field has no bytes.
     """
-    parts = _parse(body, content_type)
-    names = [parse_options_header(part.disposition)[1].get(b"name") for part in parts]
-    if FIELD not in names:
+    boundary = b"--" + _boundary(content_type)
+    first = _delimiter(body, boundary, 0)
+    if first.is_last:
         raise FieldError("the form has no field `image`")
-    if len(parts) > 1:
+    # Where there are no headers, their empty line follows the boundary at once.
+    head_end = body.find(b"\r\n\r\n", first.end - 2, first.end + _MAX_HEAD)
+    if head_end < 0:
+        raise BrokenMultipartError("a field of the multipart form has no end of headers, or too long ones")
+    name = _name(bytes(body[first.end : head_end]))
+    begin = head_end + 4
+    last = _delimiter(body, boundary, begin)
+    if not last.is_last:
         raise FieldError("the form has to have exactly one field, `image`; parameters go into the query")
-    if not parts[0].data:
+    if name != FIELD:
+        raise FieldError("the form has no field `image`")
+    # The newline before a boundary belongs to it; a field without bytes may share it with the headers.
+    if last.begin - 2 <= begin:
         raise EmptyUploadError("the field `image` is empty")
-    return parts[0].data
+    return bytes(memoryview(body)[begin : last.begin - 2])
 
 
-def _parse(body: bytes | bytearray, content_type: str) -> list[_Part]:
-    boundary = parse_options_header(content_type)[1].get(b"boundary")
-    if not boundary:
-        raise BrokenMultipartError("the content type names no multipart boundary")
-    form = _Form()
-    try:
-        parser = MultipartParser(
-            boundary,
-            {
-                "on_part_begin": form.on_part_begin,
-                "on_header_field": form.on_header_field,
-                "on_header_value": form.on_header_value,
-                "on_header_end": form.on_header_end,
-                "on_part_data": form.on_part_data,
-                "on_end": form.on_end,
-            },
-        )
-        parser.write(bytes(body))
-        parser.finalize()
-    except FormParserError:
-        raise BrokenMultipartError("the multipart form cannot be read") from None
-    if not form.ended:
+def _boundary(content_type: str) -> bytes:
+    boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
+    if not 0 < len(boundary) <= _MAX_BOUNDARY:
+        raise BrokenMultipartError("the content type names no multipart boundary, or too long a one")
+    return boundary
+
+
+def _delimiter(body: bytes | bytearray, boundary: bytes, start: int) -> _Delimiter:
+    """The first line that begins with the boundary, from a position on, at which a line begins.
+
+    Raises:
+        BrokenMultipartError: there is none, or it goes on with something else, which nothing in a form may.
+    """
+    if body.startswith(boundary, start):
+        begin = start
+    elif (newline := body.find(b"\r\n" + boundary, start)) >= 0:
+        begin = newline + 2
+    else:
         raise BrokenMultipartError("the multipart form ends too early")
-    return form.parts
+    after = begin + len(boundary)
+    if body.startswith(b"--", after):
+        return _Delimiter(begin, after + 2, is_last=True)
+    if (padding := _PADDING.match(body, after)) is None:
+        raise BrokenMultipartError("a boundary of the multipart form cannot be read")
+    return _Delimiter(begin, padding.end(), is_last=False)
+
+
+def _name(head: bytes) -> bytes | None:
+    """The name that the headers of a field give it."""
+    lines = _FOLD.sub(b" ", head).split(b"\r\n") if head else []
+    headers = [_HEADER.fullmatch(line) for line in lines]
+    if len(headers) > _MAX_HEADERS or None in headers:
+        raise BrokenMultipartError("the headers of a field of the multipart form cannot be read")
+    fields = {header[1].lower(): header[2].strip(b" \t") for header in headers if header is not None}
+    return parse_options_header(fields.get(b"content-disposition", b""))[1].get(b"name")

@@ -101,9 +101,8 @@ def configure_logging(level: str) -> LogWriter:
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.raiseExceptions = False  # a full disk must not fill standard error too
     logging.captureWarnings(True)  # Pillow warns of every odd file
-    # What these say of bad requests, the service says in a line of its own; and so of uvicorn's start and stop.
-    for name in ("uvicorn", "python_multipart"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    # What it says of bad requests, and of start and stop, the service says in lines of its own.
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
     return handler
 
 

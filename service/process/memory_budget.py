@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 # Of a photo, at the worst of what is accepted: WebP's decoder, or painting segments over the photo.
 BYTES_PER_PIXEL = 18
-# A body as it was received, the field in it, and the parser's copy.
+# A body as it was received, the field in it, and the decoder's copy.
 _COPIES_OF_BODY = 3
 _CANVASES = 2  # the batch in the engine, and the next one
 _CANVAS_BYTES_PER_PIXEL = 4  # RGB and the padding mask

@@ -202,6 +202,21 @@ async def test_a_bad_parameter_is_named(serving: Serving, engine: FakeEngine, qu
     async with serving(engine) as app:
         response = await app.client.post(f"/segment?{query}", content=jpeg, headers=JPEG)
     check_error(response, 422, "bad_parameter")
+
+
+@pytest.mark.parametrize(
+    ("query", "named"),
+    [("treshold=0.5", ": treshold"), ("threshold[]=1", ": threshold[]"), ("x" * 40 + "=1", ": " + "x" * 40),
+     ("x" * 41 + "=1", ""), ("<b>=1", ""), ("%1b[31m=1", ""), ("%0aERROR=1", ""), ("a%00=1", ""), ("t%C3%A9=1", ""),
+     ("a\"b=1", ""), ("/usr/a=1", "")],
+)  # fmt: skip
+async def test_an_unknown_parameter_is_told_by_its_name_if_that_is_a_plain_word(
+    serving: Serving, engine: FakeEngine, query: str, named: str, jpeg: bytes
+) -> None:
+    async with serving(engine) as app:
+        response = await app.client.post(f"/detect?{query}", content=jpeg, headers=JPEG)
+    check_error(response, 422, "bad_parameter")
+    assert response.json()["error"]["message"] == f"unknown query parameter{named}"
     assert len(response.text) < 300
     assert "parameter" in response.text or query.partition("=")[0] in response.text
 

@@ -1,24 +1,18 @@
-"""Reading uploads: bounds of size, memory and time, and the form they come in."""
+"""Reading uploads: bounds of size, memory and time."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
 
-from service.errors import BrokenMultipartError, EmptyUploadError, FieldError, UploadMemoryError
-from service.images.multipart import image_field
+from service.errors import UploadMemoryError
 from service.lifecycle.uploads import UploadMemory
 from tests.service.conftest import JPEG, Serving, check_error, red_png
 from tests.service.fakes import FakeEngine
 
 pytestmark = pytest.mark.anyio
-
-FORM = "multipart/form-data; boundary=x"
 
 
 async def chunks(body: bytes, size: int) -> AsyncIterator[bytes]:
@@ -100,101 +94,3 @@ def test_memory_is_given_back_however_the_upload_ends() -> None:
             upload.append(b"123456")
         assert memory.used_bytes == 6
     assert memory.used_bytes == 0
-
-
-def form(*parts: tuple[str, bytes]) -> bytes:
-    """A form of parts, each a header line and its content."""
-    lines = b"".join(b"--x\r\n" + header.encode() + b"\r\n\r\n" + content + b"\r\n" for header, content in parts)
-    return lines + b"--x--\r\n"
-
-
-def field(name: str, rest: str = '; filename="a.jpg"') -> str:
-    return f'Content-Disposition: form-data; name="{name}"{rest}'
-
-
-def test_the_field_image_is_found() -> None:
-    content = bytes(range(256)) * 300 + b"\r\n--y\r\n\r\n--"
-    assert image_field(form((field("image"), content)), FORM) == content
-    assert image_field(form((field("image", ""), content)), FORM) == content
-    assert image_field(form((field("image").lower(), content)), 'multipart/form-data; boundary="x"') == content
-
-
-@pytest.mark.parametrize("name", ["../../etc/passwd", "a\x00b", "nul", "x" * 3000])
-def test_the_file_name_does_not_matter(name: str) -> None:
-    assert image_field(form((field("image", f'; filename="{name}"'), b"1")), FORM) == b"1"
-
-
-@pytest.mark.parametrize(
-    "parts",
-    [
-        [],
-        [(field("picture"), b"1")],
-        [(field("Image"), b"1")],
-        [("Content-Type: image/jpeg", b"1")],
-        [(field("image"), b"1"), (field("image"), b"2")],
-        [(field("image"), b"1"), (field("threshold", ""), b"0.5")],
-        [(field(f"field{number}"), b"1") for number in range(1001)],
-    ],
-    ids=["none", "misnamed", "capital", "unnamed", "repeated", "accompanied", "thousand"],
-)
-def test_any_other_field_is_refused(parts: list[tuple[str, bytes]]) -> None:
-    with pytest.raises(FieldError, match="image"):
-        image_field(form(*parts), FORM)
-
-
-@pytest.mark.parametrize(
-    ("body", "content_type"),
-    [
-        (form((field("image"), b"1"))[:-6], FORM),
-        (form((field("image"), b"1")), "multipart/form-data"),
-        (form((field("image"), b"1")), "multipart/form-data; boundary="),
-        (form((field("image"), b"1")), "multipart/form-data; boundary=" + "x" * 300),
-        (form((field("image"), b"1")), "multipart/form-data; boundary=other"),
-        (b"", FORM),
-        (b"\r\n" * 100, FORM),
-        (b"--x\r\n" + b"A: b\r\n" * 100 + b"\r\n1\r\n--x--\r\n", FORM),
-        (b"--x\r\nA: " + b"b" * 10_000 + b"\r\n\r\n1\r\n--x--\r\n", FORM),
-        (b"--x\r\n\xff\xfe: b\r\n\r\n1\r\n--x--\r\n", FORM),
-    ],
-    ids=[
-        "cut", "no boundary", "empty boundary", "long boundary", "other boundary",
-        "nothing", "newlines", "many headers", "long header", "bad header",
-    ],
-)  # fmt: skip
-def test_what_is_not_a_form_is_called_broken(body: bytes, content_type: str) -> None:
-    with pytest.raises(BrokenMultipartError):
-        image_field(body, content_type)
-
-
-def test_an_empty_field_is_called_empty() -> None:
-    with pytest.raises(EmptyUploadError):
-        image_field(form((field("image"), b"")), FORM)
-
-
-BOUNDARY = st.text(
-    st.characters(min_codepoint=33, max_codepoint=126, exclude_characters='";,'), min_size=1, max_size=70
-)
-PIECES = st.sampled_from(
-    [b"--x", b"--x--", b"\r\n", b"\n", b"--", b"Content-Disposition: form-data; name=", b"image", b'"image"', b";",
-     b"=", b"filename*=utf-8''%00", b":", b"\x00", b"\xff", b"Content-Transfer-Encoding: base64"]
-)  # fmt: skip
-BODIES = st.binary(max_size=300) | st.lists(PIECES | st.binary(max_size=4), max_size=40).map(b"".join)
-# As a header is read: each byte is a character.
-LATIN_1 = st.text(st.characters(max_codepoint=255), max_size=60)
-TYPES = st.just(FORM) | LATIN_1.map(lambda rest: "multipart/form-data; boundary=" + rest) | LATIN_1
-
-
-@settings(max_examples=1000)
-@given(BODIES, TYPES)
-def test_any_body_under_any_type_is_a_field_or_one_of_our_errors(body: bytes, content_type: str) -> None:
-    with suppress(BrokenMultipartError, FieldError, EmptyUploadError):
-        assert image_field(body, content_type)
-
-
-@given(st.binary(min_size=1), BOUNDARY)
-def test_whatever_is_in_the_field_comes_out_of_it(content: bytes, boundary: str) -> None:
-    assume(f"--{boundary}".encode() not in content)
-    mark = b"--" + boundary.encode()
-    head = b'Content-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
-    body = mark + b"\r\n" + head + content + b"\r\n" + mark + b"--\r\n"
-    assert image_field(body, f'multipart/form-data; boundary="{boundary}"') == content
