@@ -52,8 +52,9 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "model.runtime.answers": ("model.runtime.engines",),
     "model.runtime.engines": ("model.runtime.artifact",),
     "model.runtime.artifact": ("model.runtime.categories", "model.runtime.preprocess"),
-    "model.runtime.decode": ("model.runtime.upright",),
-    "model.runtime.upright": ("model.runtime.preprocess",),
+    "model.runtime.decode": ("model.runtime.orientation", "model.runtime.png_chunks"),
+    "model.runtime.orientation": ("model.runtime.preprocess",),
+    "model.runtime.png_chunks": (),
     "model.runtime.preprocess": (),
     "model.runtime.categories": (),
 }

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from model.data.coco_dataset import CocoDataset
-from model.data.coco_files import ImageRecord, open_image
 from model.data.coco_panoptic import CocoPanoptic
+from model.data.id_png import check_id_png
 from model.data.objects import boxes_xywh_to_xyxy, clipped_xyxy
+from model.data.picture_files import Frame, check_picture
 
 PICTURES_A_TASK = 64  # enough that handing out work costs nothing beside it, few enough to stop soon at a complaint
 ROUNDING = 0.5  # pixels that a box may reach outside its picture without being counted
 NAMED_CLASSES = 8  # of a kind in a report
-
-# Pillow's modes in which an id PNG comes out right as RGB. Gray would repeat its one byte in all three.
-_ID_MODES = ("RGB", "RGBA", "P")
 
 
 @dataclass(frozen=True)
@@ -34,6 +31,9 @@ class DatasetReport:
     degenerate: int  # boxes left out because nothing of them is inside their picture
     outside: int  # boxes that reach outside their picture and are clipped
     crowds: int  # left out
+    # File names of pictures that EXIF turns, in their order:
+    either_way: tuple[str, ...]  # learnt as displayed, though their annotated size would fit them as stored as well
+    as_stored: tuple[str, ...]  # learnt as stored, because their annotated size only fits that; served as displayed
 
     def __str__(self) -> str:
         seen = sorted((pair for pair in self.boxes if pair[1]), key=lambda pair: -pair[1])
@@ -46,6 +46,12 @@ class DatasetReport:
         ]
         if len(seen) < len(self.boxes):
             lines.append(f"  classes without a box: {_first([name for name, count in self.boxes if not count])}")
+        for names, what in (
+            (self.either_way, "that EXIF turns and whose size fits both ways, taken as displayed"),
+            (self.as_stored, "annotated as stored and taken so, though the service turns them by EXIF"),
+        ):
+            if names:
+                lines.append(f"  pictures {what}: {len(names):,}, {_first(list(names))}")
         return "\n".join(lines)
 
 
@@ -59,8 +65,8 @@ def check_dataset(data: CocoDataset, *, workers: int) -> DatasetReport:
 
     Raises:
         FileNotFoundError: naming the first picture, in the order of the data, that is not there.
-        ValueError: naming the first that cannot be decoded or has another size than annotated, likewise for the id
-            PNGs of panoptic data with masks; or if nothing at all is annotated.
+        ValueError: naming the first that cannot be decoded, is in a format that the service refuses, or has another
+            size than annotated, likewise for the id PNGs of panoptic data with masks; or if nothing is annotated.
     """
     report = _report(data)
     if not any(count for _, count in report.boxes):
@@ -70,9 +76,12 @@ def check_dataset(data: CocoDataset, *, workers: int) -> DatasetReport:
     # Pillow decodes without holding the interpreter's lock, so threads are enough. Leaving the loop by an error
     # cancels the tasks that have not begun.
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        for _ in pool.map(lambda first: _check_files(data, first), range(0, len(data), PICTURES_A_TASK)):
-            pass
-    return report
+        tasks = pool.map(lambda first: _check_files(data, first), range(0, len(data), PICTURES_A_TASK))
+        frames = [frame for task in tasks for frame in task]
+    names: dict[Frame, list[str]] = {"displayed": [], "either": [], "stored": []}
+    for record, frame in zip(data.records, frames, strict=True):
+        names[frame].append(record.file_name)
+    return replace(report, either_way=tuple(names["either"]), as_stored=tuple(names["stored"]))
 
 
 def check_categories(train: CocoDataset, val: CocoDataset) -> None:
@@ -90,31 +99,14 @@ def check_categories(train: CocoDataset, val: CocoDataset) -> None:
             )
 
 
-def _check_files(data: CocoDataset, first: int) -> None:
+def _check_files(data: CocoDataset, first: int) -> list[Frame]:
+    """The frame that each picture of a task is annotated in."""
+    frames = []
     for index in range(first, min(first + PICTURES_A_TASK, len(data))):
-        check_picture(data.images, data.records[index])
+        frames.append(check_picture(data.images, data.records[index]))
         if isinstance(data, CocoPanoptic) and data.masks:
             check_id_png(data.segments, data.png(index))
-
-
-def check_picture(folder: Path, record: ImageRecord) -> None:
-    """Raise what `coco_files.read_pixels` would, in about half of its time for a JPEG.
-
-    A JPEG is read to its end but only an eighth of its detail, and none of its color, is turned into pixels.
-    """
-    with open_image(folder, record) as image:
-        image.draft("L", (max(1, record.width // 8), max(1, record.height // 8)))
-        image.load()
-
-
-def check_id_png(folder: Path, record: ImageRecord) -> None:
-    """Check size, mode and checksums of an id PNG, without decoding it; raises like `check_picture`."""
-    with open_image(folder, record) as image:
-        mode, kind = image.mode, image.format
-        image.verify()
-    if kind != "PNG" or mode not in _ID_MODES:
-        where = f"image {record.id}, {folder / record.file_name},"
-        raise ValueError(f"{where} is a {kind} of mode {mode}: segment ids need a PNG of mode RGB")
+    return frames
 
 
 def _report(data: CocoDataset) -> DatasetReport:
@@ -133,4 +125,6 @@ def _report(data: CocoDataset) -> DatasetReport:
         degenerate=int((~usable).sum()),
         outside=int(outside.sum()),
         crowds=objects.crowds,
+        either_way=(),
+        as_stored=(),
     )

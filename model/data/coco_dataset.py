@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+from torchvision import tv_tensors
 
-from model.data.coco_files import Target, read_categories, read_image, read_records
+from model.data.coco_files import Target, read_categories, read_records
 from model.data.objects import Objects
+from model.data.picture_files import read_pixels
 from model.runtime.categories import Category
 
 
@@ -45,9 +48,10 @@ class CocoDataset(Dataset[tuple[Tensor, Target]], ABC):
         return len(self.records)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Target]:
-        """Decode one item; raises what `target` and `coco_files.read_image` do."""
+        """Decode one item, the picture as RGB, uint8 [3, height, width]; raises what `target` and `read_pixels` do."""
         target = self.target(index)
-        return read_image(self.images, self.records[index]), target
+        pixels = torch.from_numpy(read_pixels(self.images, self.records[index]))
+        return tv_tensors.Image(pixels.permute(2, 0, 1).contiguous()), target
 
     @abstractmethod
     def target(self, index: int) -> Target:

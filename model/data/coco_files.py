@@ -1,4 +1,4 @@
-"""What COCO's annotation files have in common: reading the JSON, its categories and its pictures.
+"""What COCO's annotation files have in common: reading the JSON, its categories and its records of pictures.
 
 Every complaint names the file and the id in question, because a data set has hundreds of thousands of both.
 """
@@ -7,18 +7,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
-from torchvision import tv_tensors
 
 from model.categories.names import distinct_color
 from model.runtime.categories import Category
@@ -118,38 +112,3 @@ def class_index(indices: dict[int, int], category_id: int, where: str) -> int:
     if category_id not in indices:
         raise ValueError(f"{where} has category {category_id}, which is not among the categories")
     return indices[category_id]
-
-
-@contextmanager
-def open_image(folder: Path, record: ImageRecord) -> Iterator[Image.Image]:
-    """Open a picture, to be decoded within the context: whatever Pillow raises there says which picture it was.
-
-    Raises FileNotFoundError if it is not there, ValueError if it cannot be decoded or has another size than
-    annotated.
-    """
-    path = folder / record.file_name
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            yield image
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"image {record.id} has no file {path}") from error
-    except Exception as error:  # decoders raise nearly anything on broken files
-        raise ValueError(f"image {record.id}, {path}, cannot be decoded: {error}") from error
-    if (height, width) != (record.height, record.width):
-        annotated, found = f"{record.width} x {record.height}", f"{width} x {height}"
-        raise ValueError(f"image {record.id}, {path}, is {found} pixels but annotated as {annotated}")
-
-
-def read_pixels(folder: Path, record: ImageRecord) -> NDArray[np.uint8]:
-    """Decode a picture to RGB, uint8 [height, width, 3]; raises what `open_image` does.
-
-    It is not turned by its EXIF orientation: COCO's annotations belong to the stored pixels.
-    """
-    with open_image(folder, record) as image:
-        return np.array(image.convert("RGB"))
-
-
-def read_image(folder: Path, record: ImageRecord) -> tv_tensors.Image:
-    """Decode a picture to RGB, uint8 [3, height, width]; otherwise like `read_pixels`."""
-    return tv_tensors.Image(torch.from_numpy(read_pixels(folder, record)).permute(2, 0, 1).contiguous())

@@ -18,8 +18,8 @@ from model.data.coco_files import (
     class_indices,
     field_of,
     read_annotations,
-    read_image,
 )
+from model.data.id_png import read_ids
 from model.data.mask_layers import MaskLayers, layer_of_segments, tight_boxes_xyxy
 from model.data.objects import BoxXywh, Objects, boxes_xywh_to_xyxy, read_box
 from model.data.targets import make_target
@@ -98,7 +98,7 @@ class CocoPanoptic(CocoDataset):
     def target(self, index: int) -> Target:
         """What is in one picture.
 
-        Raises what `coco_files.read_image` does, for the PNG, and ValueError if a segment has no pixel in it.
+        Raises what `read_ids` does, and ValueError if a segment has no pixel in it.
         """
         here = self.objects.of(index)
         layers = self._layers(index, here) if self.masks else None
@@ -110,17 +110,10 @@ class CocoPanoptic(CocoDataset):
         return target
 
     def _layers(self, index: int, here: slice) -> MaskLayers:
-        id_map = decode_ids(torch.as_tensor(read_image(self.segments, self.png(index))))
-        return layer_of_segments(id_map.numpy(), self._segment_ids[here].tolist())
+        return layer_of_segments(read_ids(self.segments, self.png(index)), self._segment_ids[here].tolist())
 
     def _refuse_missing(self, index: int, boxes_xyxy: Tensor, here: slice) -> None:
         for segment_id, right in zip(self._segment_ids[here].tolist(), boxes_xyxy[:, 2].tolist(), strict=True):
             if right == 0:
                 png = self.segments / self.png(index).file_name
                 raise ValueError(f"image {self.records[index].id}, {png}: segment {segment_id} has no pixel")
-
-
-def decode_ids(png: Tensor) -> Tensor:
-    """Segment ids, int32 [h, w], of an id PNG, uint8 [3, h, w]: red + 256 * green + 256 * 256 * blue."""
-    red, green, blue = png.to(torch.int32).unbind()
-    return red + 256 * green + 65536 * blue

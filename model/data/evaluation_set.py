@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from model.data.coco_dataset import CocoDataset
-from model.data.coco_files import read_pixels
+from model.data.picture_files import read_pixels
 from model.runtime.preprocess import Batch, ResizeRule, make_batch, resize
 
 
@@ -37,7 +37,7 @@ class EvaluationSet(Dataset[tuple[int, NDArray[np.uint8]]]):
         return len(self.data)
 
     def __getitem__(self, index: int) -> tuple[int, NDArray[np.uint8]]:
-        """The index and the resized picture, RGB uint8 [h, w, 3]; raises what `coco_files.read_pixels` does."""
+        """The index and the resized picture, RGB uint8 [h, w, 3]; raises what `picture_files.read_pixels` does."""
         return index, resize(read_pixels(self.data.images, self.data.records[index]), self.rule)
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
-from model.data.coco_files import ImageRecord, class_index, class_indices, read_annotations, read_image
-from model.data.coco_panoptic import decode_ids
+from model.data.coco_files import ImageRecord, class_index, class_indices, read_annotations
+from model.data.id_png import read_ids
 from model.evaluation.panoptic_quality import PanopticMap
 from model.runtime.categories import Category
 
@@ -29,10 +27,10 @@ class SegmentAnnotations:
                 class_index(indices, info["category_id"], f"{path.name}: segment {info['id']}")
 
     def of(self, record: ImageRecord) -> PanopticMap:
-        """The segments of one picture. Raises what `read_image` does, for the PNG."""
+        """The segments of one picture. Raises what `read_ids` does."""
         entry = self._entries[record.id]
         png = ImageRecord(record.id, entry["file_name"], record.height, record.width)
-        id_map = decode_ids(torch.as_tensor(read_image(self._folder, png))).numpy()
+        id_map = read_ids(self._folder, png)
         infos = entry["segments_info"]
         crowds = frozenset(info["id"] for info in infos if info.get("iscrowd", 0))
         return PanopticMap(id_map, {info["id"]: info["category_id"] for info in infos}, crowds)

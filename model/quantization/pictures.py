@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
+from model.data.picture_files import open_picture
 from model.runtime.preprocess import ResizeRule, resize
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -35,11 +35,8 @@ def choose_pictures(folder: Path, count: int) -> list[Path]:
 
 
 def resized_pictures(paths: Sequence[Path], rule: ResizeRule) -> Iterator[NDArray[np.uint8]]:
-    """RGB uint8 [h, w, 3] each, upright and resized as in the service. Raises ValueError naming a broken one."""
+    """RGB uint8 [h, w, 3] each, decoded and resized as in the service. Raises ValueError naming one it would refuse."""
     for path in paths:
-        try:
-            with Image.open(path) as image:
-                pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-        except Exception as error:  # decoders raise nearly anything on broken files
-            raise ValueError(f"{path} cannot be decoded: {error}") from error
+        with open_picture(path, str(path)) as image:
+            pixels = image.decode(image.turn).image
         yield resize(pixels, rule)

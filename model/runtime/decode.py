@@ -1,10 +1,12 @@
-"""From uploaded bytes to RGB pixels as a person sees them, within limits."""
+"""From encoded bytes to RGB pixels as a person sees them, within limits: for the service and for data on disk alike."""
 
 from __future__ import annotations
 
 import io
 import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +15,9 @@ from numpy.typing import NDArray
 # Pillow would load its decoders at the first upload, and at the first WebP those of all 43 formats.
 from PIL import Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin  # noqa: F401
 
+from model.runtime.orientation import Turn, exif_of, turn_of
+from model.runtime.png_chunks import split_png
 from model.runtime.preprocess import CropBox, ResizeRule
-from model.runtime.upright import turn_of
 
 # Above Pillow's own bound an image is refused like any other that is too large, instead of with a line on
 # stderr.
@@ -22,11 +25,12 @@ warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 # How files of known image formats begin. Only JPEG, PNG and WebP are decoded: Pillow's decoders of the many
 # other formats are where nearly all of its published security holes are.
-_ACCEPTED = ((b"\xff\xd8\xff", "JPEG"), (b"\x89PNG\r\n\x1a\n", "PNG"))
-_REFUSED = (
-    b"GIF8", b"BM", b"II*\x00", b"MM\x00*", b"8BPS", b"\x00\x00\x01\x00", b"\x00\x00\x00\x0cjP  ",
-    b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cJXL ", b"\xff\x0a", b"<svg",
-)  # fmt: skip
+_ACCEPTED = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG"}
+_REFUSED = {
+    b"GIF8": "GIF", b"BM": "BMP", b"II*\x00": "TIFF", b"MM\x00*": "TIFF", b"8BPS": "PSD", b"\x00\x00\x01\x00": "ICO",
+    b"\x00\x00\x00\x0cjP  ": "JPEG 2000", b"\xff\x4f\xff\x51": "JPEG 2000", b"\x00\x00\x00\x0cJXL ": "JPEG XL",
+    b"\xff\x0a": "JPEG XL", b"<svg": "SVG",
+}  # fmt: skip
 
 # How many times as large as the network's a reduced image has to be, so that the antialiased resize has the last word
 # on what is left of fine detail. Without a margin the demo model's probabilities moved by up to 0.39 (median 0.0007),
@@ -46,6 +50,10 @@ class NotAnImageError(ImageError):
 class ImageFormatError(ImageError):
     """The bytes are an image in a format that is not accepted."""
 
+    def __init__(self, image_format: str) -> None:
+        super().__init__("the image has to be a JPEG, PNG or WebP")
+        self.image_format = image_format  # its name, for people
+
 
 class ImageTooLargeError(ImageError):
     """The image has more pixels, or a longer side, than is accepted."""
@@ -63,13 +71,19 @@ class ImageLimits:
     max_side: int  # pixels
 
 
+# The most that a service can be told to accept, which is where Pillow warns of a decompression bomb. It is the limit of
+# pictures on disk, which may be larger than uploads usually are; one that could never be served is not learnt from.
+LARGEST = ImageLimits(max_pixels=89_478_485, max_side=89_478_485)
+
+
 @dataclass(frozen=True)
-class Decoded:
+class DecodedImage:
     """An image that was decoded at its own size or, to be resized, at a fraction of it."""
 
     picture: Image.Image  # RGB, upright; a resize of this needs no copy of its pixels
     orig_size: tuple[int, int]  # (height, width) in pixels, upright, of the whole image
     box: CropBox  # of the picture, what the whole image covers: all of it, but for less than a pixel at two edges
+    orientation: int  # as EXIF numbers it, 1 to 8: how the image was stored, before it was turned upright
 
     @property
     def image(self) -> NDArray[np.uint8]:
@@ -91,7 +105,7 @@ def decode(data: bytes | bytearray, limits: ImageLimits) -> NDArray[np.uint8]:
     return decode_reduced(data, limits, None).image
 
 
-def decode_reduced(data: bytes | bytearray, limits: ImageLimits, rule: ResizeRule | None) -> Decoded:
+def decode_reduced(data: bytes | bytearray, limits: ImageLimits, rule: ResizeRule | None) -> DecodedImage:
     """Like `decode`, but at a half, a quarter or an eighth of the size where that is still larger, on both sides, than
     the rule then makes it, by `LEAST_MARGIN`; without a rule never. The limits are of the whole image.
 
@@ -102,17 +116,45 @@ def decode_reduced(data: bytes | bytearray, limits: ImageLimits, rule: ResizeRul
     Raises:
         NotAnImageError, ImageFormatError, ImageTooLargeError, BrokenImageError: like `decode`.
     """
+    with open_image(data, limits) as opened:
+        return opened.decode(opened.turn, rule)
+
+
+@dataclass(frozen=True)
+class OpenedImage:
+    """An image whose header is read, and whose pixels are not decoded yet."""
+
+    stored: Image.Image  # as the file has it
+    stored_size: tuple[int, int]  # (height, width) in pixels
+    turn: Turn  # makes it upright, by its EXIF
+
+    @property
+    def displayed_size(self) -> tuple[int, int]:
+        """(height, width) in pixels of the upright image."""
+        return self.turn.apply_to_size(self.stored_size)
+
+    def decode(self, turn: Turn, rule: ResizeRule | None = None) -> DecodedImage:
+        """Decode it and turn it so, by default at its own size, see `decode_reduced`."""
+        box = _whole(self.stored) if rule is None else _reduce(self.stored, rule)
+        self.stored.load()
+        turned = turn.apply(self.stored)
+        box = turn.apply_to_box(box, *turned.size)
+        return DecodedImage(_to_rgb(turned), turn.apply_to_size(self.stored_size), box, turn.orientation)
+
+
+@contextmanager
+def open_image(data: bytes | bytearray, limits: ImageLimits) -> Iterator[OpenedImage]:
+    """Open an image, to be decoded within the block, where whatever the decoder raises becomes one of our errors.
+
+    Raises:
+        NotAnImageError, ImageFormatError, ImageTooLargeError, BrokenImageError: like `decode`.
+    """
     image_format = sniff(data)
     try:
-        with Image.open(io.BytesIO(data), formats=[image_format]) as image:
+        picture, exif = split_png(data) if image_format == "PNG" else (data, b"")
+        with Image.open(io.BytesIO(picture), formats=[image_format]) as image:
             _check_size(image.size, limits)
-            orig_size = image.height, image.width
-            box = _whole(image) if rule is None else _reduce(image, rule)
-            image.load()
-            turn = turn_of(image)
-            upright = turn.apply(image)
-            box = turn.apply_to_box(box, *upright.size)
-            return Decoded(_to_rgb(upright), turn.apply_to_size(orig_size), box)
+            yield OpenedImage(image, (image.height, image.width), turn_of(exif or exif_of(image)))
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise _too_large(limits) from None
     except (ImageTooLargeError, MemoryError):
@@ -145,13 +187,16 @@ def sniff(data: bytes | bytearray) -> str:
         NotAnImageError, ImageFormatError: like `decode`.
     """
     head = bytes(data[:32])
-    for magic, image_format in _ACCEPTED:
+    for magic, image_format in _ACCEPTED.items():
         if head.startswith(magic):
             return image_format
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WEBP"
-    if head.lstrip().startswith(_REFUSED) or head[4:8] == b"ftyp":  # ISO media: HEIC, AVIF
-        raise ImageFormatError("the image has to be a JPEG, PNG or WebP")
+    for magic, image_format in _REFUSED.items():
+        if head.lstrip().startswith(magic):
+            raise ImageFormatError(image_format)
+    if head[4:8] == b"ftyp":
+        raise ImageFormatError("HEIC or AVIF")
     raise NotAnImageError("the upload is not an image")
 
 

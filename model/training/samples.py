@@ -16,8 +16,9 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import nn
 
 from model.data.coco_dataset import CocoDataset
-from model.data.coco_files import Target, read_pixels
+from model.data.coco_files import Target
 from model.data.mask_layers import masks_of
+from model.data.picture_files import read_pixels
 from model.evaluation.panoptic_quality import PanopticMap
 from model.evaluation.pictures import annotated_result
 from model.exporting.served_network import ServedNetwork

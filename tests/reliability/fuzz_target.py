@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from model.runtime.decode import Decoded, ImageError, ImageLimits, decode_reduced
+from model.runtime.decode import DecodedImage, ImageError, ImageLimits, decode_reduced
 from model.runtime.preprocess import ResizeRule, resize
 
 LIMITS = ImageLimits(max_pixels=50_000_000, max_side=16_384)
@@ -41,7 +41,7 @@ def check(data: bytes) -> None:
     assert took <= 2 * SECONDS, f"{took:.1f} s"
 
 
-def decode_or_refuse(data: bytes, rule: ResizeRule | None) -> Decoded | None:
+def decode_or_refuse(data: bytes, rule: ResizeRule | None) -> DecodedImage | None:
     """The picture, or None where it is refused by one of the decoder's own errors, in words that give nothing away."""
     try:
         return decode_reduced(data, LIMITS, rule)

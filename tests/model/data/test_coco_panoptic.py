@@ -9,11 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
-from model.data.coco_panoptic import CocoPanoptic, decode_ids
+from model.data.coco_panoptic import CocoPanoptic
 from model.data.mask_layers import masks_of
 from model.data.shapes.command import CATEGORIES
 
@@ -71,16 +69,6 @@ def test_boxes_of_the_file_are_those_of_the_masks(shapes_root: Path) -> None:
 def test_boxes_alone_need_no_png(own_copy: Path) -> None:
     shutil.rmtree(own_copy / "annotations" / "panoptic_train2017")
     assert len(open_shapes(own_copy, masks=False)[0][1]["boxes"]) >= 3
-
-
-@settings(max_examples=50, deadline=None)
-@given(
-    ids=st.lists(st.lists(st.integers(0, 2**24 - 1), min_size=3, max_size=3), min_size=1, max_size=5)  # rows of three
-)
-def test_ids_are_decoded_from_the_bytes_that_encode_them(ids: list[list[int]]) -> None:
-    wanted = torch.tensor(ids)
-    png = torch.stack([wanted & 255, wanted >> 8 & 255, wanted >> 16]).to(torch.uint8)
-    assert torch.equal(decode_ids(png).long(), wanted)
 
 
 def test_crowds_are_not_targets(own_copy: Path) -> None:

@@ -1,0 +1,68 @@
+"""A PNG without its metadata: damage in there damages no picture, and to unpack it would be work for nothing.
+
+PNG specification, third edition, section 5: a file is a signature and a row of chunks, each with a checksum.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import NamedTuple
+
+_SIGNATURE_BYTES = 8
+_HEADER = struct.Struct(">I4s")  # length of the data, and type
+_AROUND_DATA = 12  # bytes: the header before a chunk's data and the checksum behind
+
+
+class SplitPng(NamedTuple):
+    """The two parts of a PNG that count."""
+
+    picture: bytes | bytearray  # a PNG of those chunks that the picture is made of
+    exif: bytes  # EXIF data from the TIFF header on; empty where there is none
+
+
+def split_png(data: bytes | bytearray) -> SplitPng:
+    """Take a PNG apart. From the first thing on that is no chunk, everything stays in for the decoder to judge.
+
+    As in Chromium, of several EXIF chunks the first counts whose checksum is right, and none behind the pixels. The
+    frames of an animation are metadata: a decoder that knows nothing of them shows the picture they begin with.
+
+    Raises ValueError where the checksum of a chunk is wrong that the picture is made of, or anything interrupts the
+    pixels.
+    """
+    view = memoryview(data)
+    kept: list[memoryview] = []  # all before `kept_from`, if anything was left out
+    exif: bytes | None = None
+    kept_from = start = _SIGNATURE_BYTES
+    previous, has_pixels = b"", False
+    while start + _AROUND_DATA <= len(view):
+        length, kind = _HEADER.unpack_from(view, start)
+        end = start + _AROUND_DATA + length
+        if not kind.isalpha():
+            break
+        if _makes_picture(kind):
+            if not _is_sound(view[start:end]):
+                raise ValueError(f"the {kind.decode()} chunk is damaged")
+            if kind == b"IDAT" and has_pixels and previous != kind:
+                raise ValueError("the pixels are interrupted")
+            has_pixels = has_pixels or kind == b"IDAT"
+        else:
+            if kind == b"eXIf" and exif is None and not has_pixels and _is_sound(view[start:end]):
+                exif = bytes(view[start + _HEADER.size : end - 4])
+            kept.append(view[kept_from:start])
+            kept_from = end
+        if kind == b"IEND":
+            break
+        start, previous = end, kind
+    if not kept:
+        return SplitPng(data, b"")
+    return SplitPng(b"".join([view[:_SIGNATURE_BYTES], *kept, view[kept_from:]]), exif or b"")
+
+
+def _makes_picture(kind: bytes) -> bool:
+    """Whether a chunk is critical, which the case of its type's first letter says, or tells what is transparent."""
+    return kind[:1].isupper() or kind == b"tRNS"
+
+
+def _is_sound(chunk: memoryview) -> bool:
+    return zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:])
