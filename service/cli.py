@@ -44,10 +44,10 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
     for name in Settings.model_fields:
         if name not in SECRETS:
             add_option(parser, name)
-    parser.set_defaults(run=serve)
+    parser.set_defaults(run=run_service)
 
 
-def serve(args: argparse.Namespace) -> int:
+def run_service(args: argparse.Namespace) -> int:
     """Run the service; what goes wrong before it serves is one line on standard error."""
     try:
         return run(read_settings(given_settings(args)))

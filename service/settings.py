@@ -50,7 +50,7 @@ Bytes = Annotated[int, Field(ge=1_024, le=2**40), Metavar("BYTES")]
 PixelCount = Annotated[int, Field(ge=1, le=PILLOW_MAX_PIXELS), Metavar("PIXELS")]
 CanvasMultiple = Annotated[int, Field(ge=32, le=8_192, multiple_of=32), Metavar("PIXELS")]
 Address = Annotated[str, Field(min_length=1), Metavar("ADDRESS")]
-Port = Annotated[int, Field(ge=0, le=65_535), Metavar("NUMBER")]
+PortNumber = Annotated[int, Field(ge=0, le=65_535), Metavar("NUMBER")]
 Switch = Annotated[bool, Metavar("true|false")]
 File = Annotated[Path, Metavar("FILE")]
 Folder = Annotated[Path, Metavar("DIR")]
@@ -84,11 +84,11 @@ class Settings(BaseSettings):
     """
     host: Address = "127.0.0.1"
     """Listen on this address."""
-    port: Port = 8000
+    port: PortNumber = 8000
     """Listen on this port; 0 takes a free one."""
     metrics_host: Address = "127.0.0.1"
     """Listen on this address for metrics, if they have a port of their own."""
-    metrics_port: Port = 0
+    metrics_port: PortNumber = 0
     """Serve /metrics on this port, where it needs no key, and not on the main one; 0 leaves it there."""
     docs: Switch = True
     """Serve the web page, /docs and /openapi.json."""

@@ -17,7 +17,7 @@ from model.runtime.artifact.file import ArtifactError
 from model.runtime.decode import ImageError
 from model.runtime.engines.device_errors import DeviceError
 from service.bench.bare_engine import bare_engine
-from service.bench.connection import Request, Target
+from service.bench.connection import BenchTarget, Request
 from service.bench.measurement import BenchError, Load, measure
 from service.bench.pictures import PictureError, pictures_of, synthetic_pictures
 from service.bench.report import Figures, ServerFigures, load_rows, load_table, server_rows
@@ -143,7 +143,7 @@ def _bench_url(args: argparse.Namespace) -> dict[str, Any]:
         option = f"--{name.replace('_', '-')}"
         raise BenchError(f"{option} needs a model file, not a URL; a running service has its own")
     try:
-        target = Target.of(args.what)
+        target = BenchTarget.of(args.what)
     except ValueError as error:
         raise BenchError(str(error)) from None
     figures, server = _measure(args, target, _pictures(args))
@@ -175,7 +175,7 @@ def _pictures(args: argparse.Namespace) -> list[bytes]:
     return pictures_of(args.images) if args.images is not None else synthetic_pictures(_SYNTHETIC, args.scale)
 
 
-def _measure(args: argparse.Namespace, target: Target, pictures: Sequence[bytes]) -> tuple[Figures, ServerFigures]:
+def _measure(args: argparse.Namespace, target: BenchTarget, pictures: Sequence[bytes]) -> tuple[Figures, ServerFigures]:
     headers = dict(args.header)
     path = _PATHS[args.task] + ("" if args.threshold is None else f"?threshold={args.threshold:g}")
     requests = [Request(path, picture, headers=headers) for picture in pictures]

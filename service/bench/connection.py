@@ -30,14 +30,14 @@ class UnreadableError(ConnectionError):
 
 
 @dataclass(frozen=True)
-class Target:
+class BenchTarget:
     """A server."""
 
     host: str
     port: int
 
     @classmethod
-    def of(cls, url: str) -> Target:
+    def of(cls, url: str) -> BenchTarget:
         """The server of a URL. Raises ValueError unless it is http://HOST[:PORT]."""
         parts = urlsplit(url)
         if parts.scheme != "http" or not parts.hostname or parts.path.strip("/") or parts.query:
@@ -55,7 +55,7 @@ class Request:
     method: str = "POST"
     headers: Mapping[str, str] = field(default_factory=dict)
 
-    def wire(self, target: Target) -> bytes:
+    def wire(self, target: BenchTarget) -> bytes:
         """As it goes over the wire."""
         host = f"[{target.host}]" if ":" in target.host else target.host
         fields = {"Host": f"{host}:{target.port}"} | dict(self.headers)
@@ -87,7 +87,7 @@ class BenchConnection(asyncio.Protocol):
         self._waiting: asyncio.Future[Reply] | None = None
 
     @classmethod
-    async def open(cls, target: Target) -> BenchConnection:
+    async def open(cls, target: BenchTarget) -> BenchConnection:
         """Connect. Raises OSError."""
         _, connection = await asyncio.get_running_loop().create_connection(cls, target.host, target.port)
         return connection

@@ -18,9 +18,9 @@ from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from service.bench.connection import BenchConnection, Request, Target
+from service.bench.connection import BenchConnection, BenchTarget, Request
 
-__all__ = ["Request", "Sample", "Target", "closed_loop", "open_loop"]
+__all__ = ["BenchTarget", "Request", "Sample", "closed_loop", "open_loop"]
 
 # An idle connection is not used again after this, because the server may be closing it (its own default is 5 s).
 _MAX_IDLE_S = 2.0
@@ -61,7 +61,7 @@ class Sample:
 
 
 async def closed_loop(
-    target: Target,
+    target: BenchTarget,
     requests: Sequence[Request],
     *,
     clients: int,
@@ -102,7 +102,7 @@ async def closed_loop(
 
 
 async def open_loop(
-    target: Target,
+    target: BenchTarget,
     requests: Sequence[Request],
     *,
     rate: float,
@@ -150,7 +150,7 @@ class _Sender:
     """What both loops share: the requests, the connections that are idle, and the samples."""
 
     def __init__(
-        self, target: Target, requests: Sequence[Request], timeout: float, keep_bodies: bool, seed: int
+        self, target: BenchTarget, requests: Sequence[Request], timeout: float, keep_bodies: bool, seed: int
     ) -> None:
         if not requests:
             raise ValueError("a load needs at least one request")

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from service.bench.connection import BenchConnection, Reply, Request, Target, UnreadableError
+from service.bench.connection import BenchConnection, BenchTarget, Reply, Request, UnreadableError
 from service.bench.load import Sample, closed_loop, open_loop
 from service.bench.report import Figures, ServerFigures, figures_of, server_figures
 from service.http.paths import METRICS, MODEL
@@ -30,20 +30,20 @@ class Load:
     seconds: float
     warmup: float  # seconds
 
-    async def run(self, target: Target) -> list[Sample]:
+    async def run(self, target: BenchTarget) -> list[Sample]:
         """Warm up and measure."""
         if self.warmup > 0:
             await self._run(target, self.warmup, seed=1)
         return await self._run(target, self.seconds, seed=0)
 
-    async def _run(self, target: Target, seconds: float, seed: int) -> list[Sample]:
+    async def _run(self, target: BenchTarget, seconds: float, seed: int) -> list[Sample]:
         if self.rate is not None:
             return await open_loop(target, self.requests, rate=self.rate, seconds=seconds, seed=seed)
         return await closed_loop(target, self.requests, clients=self.clients, seconds=seconds, seed=seed)
 
 
 async def measure(
-    target: Target, task: TaskName, load: Load, headers: Mapping[str, str], deadline_ms: float
+    target: BenchTarget, task: TaskName, load: Load, headers: Mapping[str, str], deadline_ms: float
 ) -> tuple[Figures, ServerFigures]:
     """Load a service, and say what the client and the server noted.
 
@@ -64,7 +64,7 @@ async def measure(
     return figures_of(samples, deadline_ms), server_figures(before, after)
 
 
-async def _check_service(target: Target, task: TaskName, headers: Mapping[str, str]) -> None:
+async def _check_service(target: BenchTarget, task: TaskName, headers: Mapping[str, str]) -> None:
     """Raise BenchError unless a DETR service answers there whose model can do this."""
     reply = await _get(target, MODEL, headers)
     try:
@@ -78,13 +78,13 @@ async def _check_service(target: Target, task: TaskName, headers: Mapping[str, s
         raise BenchError(f"the model {name} detects objects and has no masks; use --task detect")
 
 
-async def _metrics_text(target: Target, headers: Mapping[str, str]) -> str:
+async def _metrics_text(target: BenchTarget, headers: Mapping[str, str]) -> str:
     """GET /metrics; empty where they are off, or on a port of their own. Raises BenchError if nobody answers."""
     reply = await _get(target, METRICS, headers)
     return reply.body.decode() if reply.status == 200 else ""
 
 
-async def _get(target: Target, path: str, headers: Mapping[str, str]) -> Reply:
+async def _get(target: BenchTarget, path: str, headers: Mapping[str, str]) -> Reply:
     try:
         async with asyncio.timeout(_PATIENCE_S):
             connection = await BenchConnection.open(target)
@@ -100,5 +100,5 @@ async def _get(target: Target, path: str, headers: Mapping[str, str]) -> Reply:
         raise BenchError(f"cannot reach {_where(target)}: {error.strerror}") from None
 
 
-def _where(target: Target) -> str:
+def _where(target: BenchTarget) -> str:
     return f"http://{target.host}:{target.port}"

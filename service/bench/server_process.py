@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.bench.connection import Target
+from service.bench.connection import BenchTarget
 from service.http.paths import READY
 
 _LOOPBACK = "127.0.0.1"
@@ -36,7 +36,7 @@ class ServerError(Exception):
 class ServerProcess:
     """A running server."""
 
-    target: Target
+    target: BenchTarget
     pid: int  # also of its process group
 
     def peak_memory_bytes(self) -> int | None:
@@ -70,7 +70,7 @@ def server_process(command: Sequence[str | Path], port: int, ready_path: str) ->
         try:
             with _guarded(process.pid):
                 _wait_until_ready(process, port, ready_path, log.fileno())
-                yield ServerProcess(Target(_LOOPBACK, port), process.pid)
+                yield ServerProcess(BenchTarget(_LOOPBACK, port), process.pid)
         finally:
             _end(process)
 

@@ -19,7 +19,7 @@ from model.exporting.parity_proof import fixed_picture
 from model.network.config import PRESETS
 from model.network.segmentation import DETRsegm
 from model.runtime.categories import Category
-from service.bench.load import Request, Sample, Target, closed_loop
+from service.bench.load import BenchTarget, Request, Sample, closed_loop
 from service.bench.server_process import ServerProcess, detr_service
 from service.images.answers import TaskName
 from tests.benchmarks.baselines.eager import EagerModel
@@ -60,7 +60,7 @@ def artifact(checkpoint: Path) -> Path:
 
 def ask(process: ServerProcess, requests: list[Request], count: int = 1) -> list[dict[str, Any]]:
     """Answers to so many requests at once."""
-    target: Target = process.target
+    target: BenchTarget = process.target
     samples: list[Sample] = asyncio.run(closed_loop(target, requests, clients=count, count=count, keep_bodies=True))
     assert [sample.status for sample in samples] == [200] * count
     return [json.loads(sample.body or b"") for sample in samples]

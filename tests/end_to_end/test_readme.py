@@ -65,7 +65,7 @@ def test_every_detr_command_is_one_that_the_program_takes(command: str, monkeypa
     taken: list[Namespace] = []
     for run in ("model.train.run", "model.export.run", "model.evaluate.run", "model.data.shapes.command.run"):
         monkeypatch.setattr(run, taken.append)
-    monkeypatch.setattr(cli, "serve", taken.append)
+    monkeypatch.setattr(cli, "run_service", taken.append)
     cli.main(shlex.split(command)[1:])
     assert len(taken) == 1
 

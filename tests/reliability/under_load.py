@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from service.bench.load import Request, Sample, Target, closed_loop, open_loop
+from service.bench.load import BenchTarget, Request, Sample, closed_loop, open_loop
 from service.bench.pictures import synthetic_jpeg
 from tests.reliability.scripted_engine import picture
 from tests.reliability.server_process import ServerProcess
@@ -51,9 +51,9 @@ def small_pictures(count: int = 64) -> list[Request]:
     return [Request("/detect", picture(identity * 0x010307), "image/png") for identity in range(count)]
 
 
-def target_of(server: ServerProcess) -> Target:
+def target_of(server: ServerProcess) -> BenchTarget:
     """Where the load goes."""
-    return Target("127.0.0.1", server.port)
+    return BenchTarget("127.0.0.1", server.port)
 
 
 def saturate(server: ServerProcess, requests: Sequence[Request], seconds: float = 12) -> list[Sample]:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from service.bench.connection import Target
+from service.bench.connection import BenchTarget
 
 
 def answer(status: int = 200, body: bytes = b"{}", *headers: str) -> bytes:
@@ -24,7 +24,7 @@ Script = Callable[[bytes, bytes], Awaitable[bytes | None]]
 class Seen:
     """What the server saw."""
 
-    target: Target
+    target: BenchTarget
     connections: int = 0
     bodies: list[bytes] = field(default_factory=list)
     heads: list[bytes] = field(default_factory=list)
@@ -34,7 +34,7 @@ class Seen:
 
 @asynccontextmanager
 async def scripted_server(script: Script) -> AsyncIterator[Seen]:
-    seen = Seen(Target("127.0.0.1", 0))
+    seen = Seen(BenchTarget("127.0.0.1", 0))
     # Of connections. A task that waits for what only it knows, and whose client has gone, would be collected.
     serving: list[asyncio.Task[None]] = []
 
@@ -51,7 +51,7 @@ async def scripted_server(script: Script) -> AsyncIterator[Seen]:
             writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    seen.target = Target("127.0.0.1", server.sockets[0].getsockname()[1])
+    seen.target = BenchTarget("127.0.0.1", server.sockets[0].getsockname()[1])
     try:
         yield seen
     finally:
