@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import warnings
 from collections.abc import Iterator
@@ -15,7 +14,9 @@ from numpy.typing import NDArray
 # Pillow would load its decoders at the first upload, and at the first WebP those of all 43 formats.
 from PIL import Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin  # noqa: F401
 
-from model.runtime.orientation import Turn, exif_of, turn_of
+from model.runtime.decode_budget import MeteredFile
+from model.runtime.jpeg_segments import split_jpeg
+from model.runtime.orientation import Turn, turn_of, webp_exif
 from model.runtime.png_chunks import split_png
 from model.runtime.preprocess import CropBox, ResizeRule
 
@@ -63,12 +64,23 @@ class BrokenImageError(ImageError):
     """The bytes start like an accepted format, and cannot be decoded."""
 
 
+class ImageTooComplexError(ImageError):
+    """The image takes more work to decode than an image of its size may."""
+
+
 @dataclass(frozen=True)
 class ImageLimits:
-    """How large an image may be, as stored."""
+    """How large an image may be, as stored, and how much work."""
 
     max_pixels: int  # width x height
     max_side: int  # pixels
+    max_parts: int = 20_000  # segments of a JPEG before its pixels, or chunks of a PNG or WebP
+    max_scans: int = 250  # of a JPEG, each of which can be work for all of its pixels
+    max_cpu_seconds: float = 5.0  # to decode an image of `max_pixels`
+
+    def cpu_seconds(self, pixels: int) -> float:
+        """What an image of so many pixels may take: a quarter of the largest one's time, and its share of the rest."""
+        return self.max_cpu_seconds * (0.25 + 0.75 * min(1.0, pixels / self.max_pixels))
 
 
 # The most that a service can be told to accept, which is where Pillow warns of a decompression bomb. It is the limit of
@@ -100,6 +112,7 @@ def decode(data: bytes | bytearray, limits: ImageLimits) -> NDArray[np.uint8]:
         NotAnImageError: the bytes begin like no image.
         ImageFormatError: they begin like an image of another format.
         ImageTooLargeError: the image is larger than the limits; found before its pixels are decoded.
+        ImageTooComplexError: it is more work than the limits allow.
         BrokenImageError: they cannot be decoded.
     """
     return decode_reduced(data, limits, None).image
@@ -114,7 +127,7 @@ def decode_reduced(data: bytes | bytearray, limits: ImageLimits, rule: ResizeRul
     (`python -m tests.benchmarks.reduced_decode` prints how much).
 
     Raises:
-        NotAnImageError, ImageFormatError, ImageTooLargeError, BrokenImageError: like `decode`.
+        NotAnImageError, ImageFormatError, ImageTooLargeError, ImageTooComplexError, BrokenImageError: like `decode`.
     """
     with open_image(data, limits) as opened:
         return opened.decode(opened.turn, rule)
@@ -147,21 +160,55 @@ def open_image(data: bytes | bytearray, limits: ImageLimits) -> Iterator[OpenedI
     """Open an image, to be decoded within the block, where whatever the decoder raises becomes one of our errors.
 
     Raises:
-        NotAnImageError, ImageFormatError, ImageTooLargeError, BrokenImageError: like `decode`.
+        NotAnImageError, ImageFormatError, ImageTooLargeError, ImageTooComplexError, BrokenImageError: like `decode`.
     """
     image_format = sniff(data)
+    file = None
     try:
-        picture, exif = split_png(data) if image_format == "PNG" else (data, b"")
-        with Image.open(io.BytesIO(picture), formats=[image_format]) as image:
+        picture, exif = _without_metadata(data, image_format, limits)
+        file = MeteredFile(picture)
+        with Image.open(file, formats=[image_format]) as image:
             _check_size(image.size, limits)
-            yield OpenedImage(image, (image.height, image.width), turn_of(exif or exif_of(image)))
+            # Of JPEG alone a few bytes can be work for all pixels, and its reader takes what it gets.
+            seconds = limits.cpu_seconds(image.width * image.height)
+            file.limit(seconds, in_small_pieces=image_format == "JPEG")
+            yield OpenedImage(image, (image.height, image.width), turn_of(exif or webp_exif(image)))
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise _too_large(limits) from None
-    except (ImageTooLargeError, MemoryError):
+    except (ImageTooLargeError, ImageTooComplexError, MemoryError):
         raise
     except Exception:
+        if file is not None and file.is_spent:
+            raise ImageTooComplexError("the image takes more time to decode than an image of its size may") from None
         # Decoders raise nearly anything on hostile input, and their messages can hold addresses.
         raise BrokenImageError(f"the {image_format} image is broken or incomplete") from None
+
+
+def _without_metadata(
+    data: bytes | bytearray, image_format: str, limits: ImageLimits
+) -> tuple[bytes | bytearray, bytes]:
+    """What makes the picture, and its EXIF data where they are found here. Raises ImageTooComplexError."""
+    picture, exif, parts, scans = data, b"", 0, 0
+    if image_format == "PNG":
+        picture, exif, parts = split_png(data, limits.max_parts)
+    elif image_format == "JPEG":
+        picture, exif, parts, scans = split_jpeg(data, limits.max_parts)
+    else:
+        parts = _count_webp_chunks(data, limits.max_parts)
+    if parts > limits.max_parts:
+        raise ImageTooComplexError(f"the image has more than {limits.max_parts} segments or chunks")
+    if scans > limits.max_scans:
+        raise ImageTooComplexError(f"the image has more than {limits.max_scans} scans")
+    return picture, exif
+
+
+def _count_webp_chunks(data: bytes | bytearray, most: int) -> int:
+    """Chunks of a WebP (RFC 9649, section 2.3), but no more than one beyond `most`."""
+    start, count = 12, 0
+    while start + 8 <= len(data) and count <= most:
+        length = int.from_bytes(data[start + 4 : start + 8], "little")
+        start, count = start + 8 + length + length % 2, count + 1
+    return count
 
 
 def _reduce(image: Image.Image, rule: ResizeRule) -> CropBox:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from PIL import Image, JpegImagePlugin
+from PIL import Image
 
 from model.runtime.preprocess import CropBox
 
@@ -62,15 +62,11 @@ _TURNS = (
 )
 
 
-def exif_of(image: Image.Image) -> bytes:
-    """EXIF data of a JPEG or WebP from the TIFF header on, empty if there is none.
+def webp_exif(image: Image.Image) -> bytes:
+    """EXIF data of a WebP from the TIFF header on, empty if there is none, or of another format.
 
-    Pillow's own `getexif` also finds orientations in XMP and in the texts that ImageMagick writes, which no browser
-    does, and puts several segments of a JPEG together, of which browsers take the first.
+    Pillow's own `getexif` also finds orientations in XMP, which no browser does.
     """
-    if isinstance(image, JpegImagePlugin.JpegImageFile):
-        segments = (segment for name, segment in image.applist if name == "APP1" and segment.startswith(b"Exif\0"))
-        return next((segment[6:] for segment in segments if len(segment) > 6), b"")
     exif: bytes = image.info.get("exif", b"") if image.format == "WEBP" else b""
     return exif.removeprefix(b"Exif\0\0")
 

@@ -15,13 +15,14 @@ _AROUND_DATA = 12  # bytes: the header before a chunk's data and the checksum be
 
 
 class SplitPng(NamedTuple):
-    """The two parts of a PNG that count."""
+    """The two parts of a PNG that count, and in how many chunks it came."""
 
     picture: bytes | bytearray  # a PNG of those chunks that the picture is made of
     exif: bytes  # EXIF data from the TIFF header on; empty where there is none
+    chunks: int  # no more than one beyond the given bound
 
 
-def split_png(data: bytes | bytearray) -> SplitPng:
+def split_png(data: bytes | bytearray, max_chunks: int) -> SplitPng:
     """Take a PNG apart. From the first thing on that is no chunk, everything stays in for the decoder to judge.
 
     As in Chromium, of several EXIF chunks the first counts whose checksum is right, and none behind the pixels. The
@@ -34,12 +35,13 @@ def split_png(data: bytes | bytearray) -> SplitPng:
     kept: list[memoryview] = []  # all before `kept_from`, if anything was left out
     exif: bytes | None = None
     kept_from = start = _SIGNATURE_BYTES
-    previous, has_pixels = b"", False
-    while start + _AROUND_DATA <= len(view):
+    previous, has_pixels, count = b"", False, 0
+    while start + _AROUND_DATA <= len(view) and count <= max_chunks:
         length, kind = _HEADER.unpack_from(view, start)
         end = start + _AROUND_DATA + length
         if not kind.isalpha():
             break
+        count += 1
         if _makes_picture(kind):
             if not _is_sound(view[start:end]):
                 raise ValueError(f"the {kind.decode()} chunk is damaged")
@@ -55,8 +57,8 @@ def split_png(data: bytes | bytearray) -> SplitPng:
             break
         start, previous = end, kind
     if not kept:
-        return SplitPng(data, b"")
-    return SplitPng(b"".join([view[:_SIGNATURE_BYTES], *kept, view[kept_from:]]), exif or b"")
+        return SplitPng(data, b"", count)
+    return SplitPng(b"".join([view[:_SIGNATURE_BYTES], *kept, view[kept_from:]]), exif or b"", count)
 
 
 def _makes_picture(kind: bytes) -> bool:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from model.runtime.orientation import AS_STORED, exif_of, turn_of
+from model.runtime.orientation import AS_STORED, turn_of, webp_exif
 from tests.model.exif_blocks import (
     BYTE,
     EXIF_DIRECTORY,
@@ -20,8 +20,6 @@ from tests.model.exif_blocks import (
     Entry,
     exif,
     inner_start,
-    jpeg_with,
-    segment,
 )
 
 SIX = exif(Entry(6))
@@ -114,35 +112,12 @@ def test_any_bytes_have_an_orientation(data: bytes, magic: bytes) -> None:
     assert 1 <= turn_of(magic + data).orientation <= 8
 
 
-JPEGS = {
-    "one": ([b"Exif\0\0" + SIX], 6),
-    "two": ([b"Exif\0\0" + SIX, b"Exif\0\0" + exif(Entry(3))], 6),
-    "behind XMP": ([b"http://ns.adobe.com/xap/1.0/\0<x/>", b"Exif\0\0" + SIX], 6),
-    "behind an empty one": ([b"Exif\0\0", b"Exif\0\0" + SIX], 6),
-    "behind a broken one": ([b"Exif\0\0garbage", b"Exif\0\0" + SIX], 1),
-    "behind one without": ([b"Exif\0\0" + exif(WIDTH), b"Exif\0\0" + SIX], 1),
-    "cut in two": ([b"Exif\0\0" + exif(Entry(6), start=40)[:30], b"Exif\0\0" + exif(Entry(6), start=40)[30:]], 1),
-    "padded with something": ([b"Exif\0\xff" + SIX], 6),
-    "under another name": ([b"EXIF\0\0" + SIX], 1),
-    "in XMP": ([b'http://ns.adobe.com/xap/1.0/\0<x tiff:Orientation="6"/>'], 1),
-}
-
-
-@pytest.mark.filterwarnings("ignore:Corrupt EXIF")  # Pillow looks for the resolution in there
-@pytest.mark.parametrize("name", JPEGS)
-def test_of_the_segments_of_a_jpeg_the_first_exif_counts(name: str) -> None:
-    segments, orientation = JPEGS[name]
-    file = jpeg_with(JPEG, *(segment(data) for data in segments))
-    with Image.open(io.BytesIO(file)) as image:
-        assert turn_of(exif_of(image)).orientation == orientation
-
-
 @pytest.mark.parametrize("prefix", [b"", b"Exif\0\0"])
-def test_the_exif_of_a_webp_may_begin_like_that_of_a_jpeg(prefix: bytes) -> None:
+def test_the_webp_exif_a_webp_may_begin_like_that_of_a_jpeg(prefix: bytes) -> None:
     with Image.open(io.BytesIO(saved("WEBP", exif=b"Exif\0\0" + prefix + SIX))) as image:
-        assert turn_of(exif_of(image)).orientation == 6
+        assert turn_of(webp_exif(image)).orientation == 6
 
 
 def test_xmp_turns_no_webp() -> None:
     with Image.open(io.BytesIO(saved("WEBP", xmp=b'<x tiff:Orientation="6"/>'))) as image:
-        assert exif_of(image) == b""
+        assert webp_exif(image) == b""

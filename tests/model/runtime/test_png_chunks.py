@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from model.runtime.png_chunks import split_png
+from model.runtime.png_chunks import SplitPng, split_png
 from tests.model.exif_blocks import Entry, chunk, exif, png_with
 
 SIX, THREE = exif(Entry(6)), exif(Entry(3))
@@ -29,8 +29,12 @@ HEADER, PIXELS, END = PNG[8:33], PNG[33:-12], PNG[-12:]
 METADATA = (b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"gAMA", b"pHYs", b"tIME", b"eXIf", b"acTL", b"fcTL", b"fdAT", b"prVt")
 
 
+def split(data: bytes | bytearray, max_chunks: int = 1000) -> SplitPng:
+    return split_png(data, max_chunks)
+
+
 def test_a_file_without_metadata_is_not_even_copied() -> None:
-    assert split_png(PNG).picture is PNG
+    assert split(PNG).picture is PNG
 
 
 @given(
@@ -43,12 +47,12 @@ def test_without_its_metadata_a_file_is_what_it_was_before_it_had_any(
 ) -> None:
     chunks = [[chunk(kind, data, is_sound=sound) for kind, data, sound in some] for some in (before, behind)]
     file = png_with(png_with(PNG, *chunks[0]), *chunks[1], behind_pixels=True)
-    assert split_png(bytearray(file + rest)).picture == PNG + rest
+    assert split(bytearray(file + rest)).picture == PNG + rest
 
 
 def test_what_makes_the_picture_stays() -> None:
     palette = PICTURE.quantize(16)
-    kept = split_png(saved(palette, transparency=bytes(range(0, 160, 10)), dpi=(72, 72))).picture
+    kept = split(saved(palette, transparency=bytes(range(0, 160, 10)), dpi=(72, 72))).picture
     assert kept == saved(palette, transparency=bytes(range(0, 160, 10)))
     assert b"PLTE" in kept
     assert b"tRNS" in kept
@@ -56,26 +60,26 @@ def test_what_makes_the_picture_stays() -> None:
 
 def test_of_an_animation_the_frames_are_left_out() -> None:
     frames = [PICTURE.rotate(90), PICTURE.rotate(180)]
-    assert split_png(saved(PICTURE, save_all=True, append_images=frames)).picture == PNG
+    assert split(saved(PICTURE, save_all=True, append_images=frames)).picture == PNG
 
 
 @pytest.mark.parametrize("kind", [b"IHDR", b"IDAT", b"IEND", b"PLTE", b"tRNS"])
 def test_a_chunk_of_the_picture_must_have_the_right_checksum(kind: bytes) -> None:
     file = saved(PICTURE.quantize(16), transparency=3)
-    split_png(file)
+    split(file)
     start = file.index(kind)
     damaged = start + 4 + int.from_bytes(file[start - 4 : start])
     with pytest.raises(ValueError, match=kind.decode()):
-        split_png(file[:damaged] + bytes([file[damaged] ^ 1]) + file[damaged + 1 :])
+        split(file[:damaged] + bytes([file[damaged] ^ 1]) + file[damaged + 1 :])
 
 
 @pytest.mark.parametrize("between", [b"tEXt", b"eXIf", b"abCd"])
 def test_nothing_may_interrupt_the_pixels(between: bytes) -> None:
     pixels = PIXELS[8:-4]
     halves = chunk(b"IDAT", pixels[:100]), chunk(b"IDAT", pixels[100:])
-    assert split_png(PNG[:8] + HEADER + b"".join(halves) + END)
+    assert split(PNG[:8] + HEADER + b"".join(halves) + END)
     with pytest.raises(ValueError, match="interrupted"):
-        split_png(PNG[:8] + HEADER + chunk(between, b"").join(halves) + END)
+        split(PNG[:8] + HEADER + chunk(between, b"").join(halves) + END)
 
 
 EXIFS = {
@@ -90,11 +94,11 @@ EXIFS = {
 @pytest.mark.parametrize("name", EXIFS)
 def test_of_exif_chunks_the_first_sound_one_counts(name: str) -> None:
     chunks, expected = EXIFS[name]
-    assert split_png(png_with(PNG, *(chunk(b"eXIf", data, is_sound=ok) for data, ok in chunks))).exif == expected
+    assert split(png_with(PNG, *(chunk(b"eXIf", data, is_sound=ok) for data, ok in chunks))).exif == expected
 
 
 def test_exif_behind_the_pixels_does_not_count() -> None:
-    assert split_png(png_with(PNG, chunk(b"eXIf", SIX), behind_pixels=True)).exif == b""
+    assert split(png_with(PNG, chunk(b"eXIf", SIX), behind_pixels=True)).exif == b""
 
 
 @pytest.mark.parametrize(
@@ -106,26 +110,34 @@ def test_exif_behind_the_pixels_does_not_count() -> None:
     ],
 )
 def test_a_text_is_no_exif(text: bytes) -> None:
-    assert split_png(png_with(PNG, text)).exif == b""
+    assert split(png_with(PNG, text)).exif == b""
 
 
 @pytest.mark.parametrize("cut", [0, 7, 8, 19])
 def test_what_is_no_chunk_stays_for_the_decoder_to_judge(cut: int) -> None:
-    assert split_png(PNG[:cut]).picture == PNG[:cut]
-    assert split_png(PNG[:-12] + bytes(40)).picture == PNG[:-12] + bytes(40)
+    assert split(PNG[:cut]).picture == PNG[:cut]
+    assert split(PNG[:-12] + bytes(40)).picture == PNG[:-12] + bytes(40)
 
 
 @pytest.mark.parametrize("cut", [20, 32, 50, len(PNG) - 13])
 def test_a_chunk_of_the_picture_must_be_whole(cut: int) -> None:
     with pytest.raises(ValueError, match="damaged"):
-        split_png(PNG[:cut])
+        split(PNG[:cut])
 
 
 def test_metadata_that_are_cut_short_are_left_out() -> None:
-    assert split_png(PNG[:-12] + chunk(b"tEXt", bytes(100))[:50]).picture == PNG[:-12]
+    assert split(PNG[:-12] + chunk(b"tEXt", bytes(100))[:50]).picture == PNG[:-12]
 
 
 def test_a_text_is_not_unpacked() -> None:
     info = PngImagePlugin.PngInfo()
     info.add_text("key", "x" * (2 * 2**20), zip=True)
-    assert split_png(saved(PICTURE, pnginfo=info)).picture == PNG
+    assert split(saved(PICTURE, pnginfo=info)).picture == PNG
+
+
+@pytest.mark.parametrize("kind", [b"tEXt", b"IDAT"])
+def test_chunks_are_counted_to_one_beyond_the_bound(kind: bytes) -> None:
+    file = PNG[:33] + 50 * chunk(kind, b"") + PNG[33:]
+    assert split(file).chunks == 53
+    assert split(file, 53).chunks == 53
+    assert split(file, 20).chunks == 21

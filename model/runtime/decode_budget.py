@@ -1,0 +1,56 @@
+"""An end to the work that decoding an image may take, whatever the image is made of.
+
+The number of its parts is bounded before the decoder sees it. What the parts cost is only known while they are decoded:
+a decoder cannot be interrupted, but it asks for its file piece by piece, and gets no more of it once its time is spent.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+
+_PIECE = 64 * 2**10  # bytes, which Pillow asks for at a time
+_LEAST_PIECE = 256
+# CPU seconds after which the decoder should ask again. A scan of a progressive JPEG can take a hundred bytes and, with
+# 50 megapixels, a tenth of a second.
+_PACE = 0.05
+
+
+class MeteredFile(io.BytesIO):
+    """A file in memory that ends when its reader has spent a time, as CPU time of the thread that reads."""
+
+    def __init__(self, data: bytes | bytearray) -> None:
+        """Count from now on; there is no limit yet."""
+        super().__init__(data)
+        self.is_spent = False
+        self._in_small_pieces = False
+        self._piece = _PIECE
+        self._began = self._asked = time.thread_time()
+        self._limit: float | None = None
+
+    def limit(self, seconds: float, *, in_small_pieces: bool) -> None:
+        """End when so many seconds have been spent since the file was made.
+
+        In small pieces, a reader that takes long for what it got gets less the next time. Not all of Pillow's readers
+        can live with less than they asked for.
+        """
+        self._limit, self._in_small_pieces = seconds, in_small_pieces
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """The next bytes, or none when the time is spent."""
+        now = time.thread_time()
+        if self._limit is not None and now - self._began > self._limit:
+            self.is_spent = True
+            return b""
+        if self._in_small_pieces and size is not None and size > _LEAST_PIECE:
+            self._adapt(now - self._asked)
+            size = min(size, self._piece)
+        self._asked = now
+        return super().read(size)
+
+    def _adapt(self, seconds: float) -> None:
+        """Choose how much to give, by what it took to decode the last piece."""
+        if seconds > _PACE:
+            self._piece = max(_LEAST_PIECE, self._piece // 4)
+        elif seconds < _PACE / 8:
+            self._piece = min(_PIECE, 2 * self._piece)

@@ -1,0 +1,63 @@
+"""A JPEG without its metadata: to read them is work for nothing, and a file can have a million of them.
+
+JPEG (ITU-T T.81), annex B: markers begin with 0xFF, any number of which may stand before one; most begin a segment
+whose length follows. Pillow reads each of them in Python up to the first scan, and libjpeg the rest.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+_START_OF_IMAGE = b"\xff\xd8"
+_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+_APP0, _APP1, _APP14, _APP15, _COMMENT = 0xE0, 0xE1, 0xEE, 0xEF, 0xFE
+# Markers without a segment: TEM, restarts, and the start of an image.
+_ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
+_MARKER = re.compile(rb"\xff+([^\x00\xff])")
+_EXIF = b"Exif\0"
+
+
+class SplitJpeg(NamedTuple):
+    """The two parts of a JPEG that count, and what it takes to read it."""
+
+    picture: bytes | bytearray  # a JPEG of those segments that the picture is made of
+    exif: bytes  # EXIF data from the TIFF header on; empty where there is none
+    segments: int  # before the first scan; no more than one beyond the given bound
+    scans: int  # or a few more, where one is mentioned in data between scans or behind the image
+
+
+def split_jpeg(data: bytes | bytearray, max_segments: int) -> SplitJpeg:
+    """Take a JPEG apart, up to its first scan. From the first thing on that is no segment, everything stays in.
+
+    What tells how colours are stored (the first JFIF and Adobe segments) belongs to the picture. As in browsers, the
+    first EXIF segment counts.
+    """
+    view = memoryview(data)
+    kept = [memoryview(_START_OF_IMAGE)]
+    exif, seen, count = b"", set[int](), 0
+    start = len(_START_OF_IMAGE)
+    while count <= max_segments and (found := _MARKER.match(data, start)):
+        marker, after = found[1][0], found.end()
+        count += 1
+        if marker in _ALONE:
+            start = after
+            continue
+        length = int.from_bytes(view[after : after + 2])
+        if marker in (_START_OF_SCAN, _END_OF_IMAGE) or length < 2 or after + length > len(view):
+            break
+        segment, start = view[after - 2 : after + length], after + length
+        if marker == _APP1 and not exif and bytes(segment[4:9]) == _EXIF:
+            exif = bytes(segment[10:])
+        if _makes_picture(marker, segment, seen):
+            kept.append(segment)
+        seen.add(marker)
+    scans = data.count(bytes((0xFF, _START_OF_SCAN)), start)
+    return SplitJpeg(b"".join([*kept, view[start:]]), exif, count, scans)
+
+
+def _makes_picture(marker: int, segment: memoryview, seen: set[int]) -> bool:
+    """Whether a segment is not metadata, or says how colours are stored."""
+    if not (_APP0 <= marker <= _APP15 or marker == _COMMENT):
+        return True
+    return marker not in seen and (marker, bytes(segment[4:9])) in ((_APP0, b"JFIF\0"), (_APP14, b"Adobe"))

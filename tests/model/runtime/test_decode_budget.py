@@ -1,0 +1,106 @@
+"""No image takes more work than one of its size may, whatever it is made of."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from model.runtime.decode import ImageLimits, ImageTooComplexError, decode
+from model.runtime.decode_budget import MeteredFile
+from tests.model.exif_blocks import chunk, jpeg_with, segment
+
+LIMITS = ImageLimits(max_pixels=1_000_000, max_side=2000)
+PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8))
+
+
+def saved(image_format: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    PICTURE.save(buffer, image_format, **options)
+    return buffer.getvalue()
+
+
+PNG, JPEG, WEBP = (saved(image_format) for image_format in ("PNG", "JPEG", "WEBP"))
+
+
+def with_scans(count: int) -> bytes:
+    """A progressive JPEG whose last scan comes again and again."""
+    file = saved("JPEG", progressive=True)
+    last = file.rindex(b"\xff\xda")
+    return file[:last] + (count - file.count(b"\xff\xda") + 1) * file[last:-2] + b"\xff\xd9"
+
+
+def webp_with(chunks: bytes) -> bytes:
+    body = b"WEBP" + WEBP[12:] + chunks
+    return b"RIFF" + len(body).to_bytes(4, "little") + body
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        jpeg_with(JPEG, *(30_000 * [segment(b"", 0xE1)])),
+        jpeg_with(JPEG, *(30_000 * [segment(b"Photoshop 3.0\0", 0xED)])),
+        PNG[:33] + 30_000 * chunk(b"tEXt", b"a\0b") + PNG[33:],
+        PNG[:33] + 30_000 * chunk(b"IDAT", b"") + PNG[33:],
+        webp_with(30_000 * b"EXIF\0\0\0\0"),
+    ],
+    ids=["jpeg_app1", "jpeg_app13", "png_text", "png_pixels", "webp_exif"],
+)
+def test_an_image_in_many_pieces_is_refused_by_their_number(file: bytes) -> None:
+    with pytest.raises(ImageTooComplexError, match="more than 20000 segments or chunks"):
+        decode(file, LIMITS)
+    assert decode(file, replace(LIMITS, max_parts=31_000)).shape == (40, 60, 3)
+
+
+def test_a_jpeg_of_many_scans_is_refused_by_their_number() -> None:
+    assert decode(with_scans(250), LIMITS).shape == (40, 60, 3)
+    with pytest.raises(ImageTooComplexError, match="more than 250 scans"):
+        decode(with_scans(251), LIMITS)
+
+
+def test_fill_bytes_are_no_work() -> None:
+    file = JPEG[:2] + bytes(5_000_000 * [0xFF]) + JPEG[2:]
+    assert (decode(file, LIMITS) == decode(JPEG, LIMITS)).all()
+
+
+@pytest.mark.parametrize("file", [PNG, JPEG, saved("JPEG", progressive=True)], ids=["png", "jpeg", "progressive"])
+def test_an_image_that_takes_too_long_is_refused_for_that(file: bytes) -> None:
+    with pytest.raises(ImageTooComplexError, match="takes more time to decode than an image of its size may"):
+        decode(file, replace(LIMITS, max_cpu_seconds=1e-9))
+
+
+def test_a_small_image_has_a_quarter_of_the_largest_ones_time() -> None:
+    limits = replace(LIMITS, max_cpu_seconds=4.0)
+    assert limits.cpu_seconds(0) == 1.0
+    assert limits.cpu_seconds(500_000) == 2.5
+    assert limits.cpu_seconds(1_000_000) == 4.0
+
+
+def test_a_file_ends_when_its_time_is_spent(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = itertools.count()
+    monkeypatch.setattr("model.runtime.decode_budget.time.thread_time", lambda: float(next(seconds)))
+    file = MeteredFile(bytes(10))
+    assert file.read(1) == b"\0"
+    file.limit(2.5, in_small_pieces=False)
+    assert file.read(1) == b"\0"
+    assert not file.is_spent
+    assert file.read(1) == b""
+    assert file.is_spent
+
+
+def test_a_reader_that_takes_long_gets_less_and_one_that_is_quick_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("model.runtime.decode_budget.time.thread_time", lambda: now)
+    file = MeteredFile(bytes(2**20))
+    file.limit(1000, in_small_pieces=True)
+    given = []
+    for took in (0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.01, 0.0, 0.0):
+        now += took
+        given.append(len(file.read(2**17)))
+    assert given == [65536, 16384, 4096, 1024, 256, 256, 256, 512, 1024]
+    assert len(file.read(100)) == 100, "a header is read whole"
+    assert b"".join(iter(lambda: file.read(2**17), b"")) == bytes(2**20 - sum(given) - 100)

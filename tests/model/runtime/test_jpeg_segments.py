@@ -1,0 +1,112 @@
+"""What is left of a JPEG without its metadata is the same picture, whatever the metadata are like."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from model.runtime.jpeg_segments import split_jpeg
+from model.runtime.orientation import turn_of
+from tests.model.exif_blocks import Entry, exif, jpeg_with, segment
+
+SIX, WIDTH = exif(Entry(6)), Entry(40, tag=0x0100)
+
+
+def saved(image: Image.Image, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", **options)
+    return buffer.getvalue()
+
+
+def pixels(jpeg: bytes | bytearray) -> np.ndarray:
+    with Image.open(io.BytesIO(jpeg)) as image:
+        return np.asarray(image)
+
+
+NOISE = np.random.default_rng(0).integers(0, 256, (20, 30, 4), dtype=np.uint8)
+PICTURES = {
+    "gray": Image.fromarray(NOISE[..., 0]),
+    "colours": Image.fromarray(NOISE[..., :3]),
+    "inks": Image.fromarray(NOISE, "CMYK"),
+}
+JPEG = saved(PICTURES["colours"])
+METADATA = (*range(0xE0, 0xF0), 0xFE)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("name", PICTURES)
+def test_without_its_metadata_a_picture_has_the_same_pixels(name: str, progressive: bool) -> None:
+    options = {"exif": b"Exif\0\0" + SIX, "icc_profile": bytes(2_000), "comment": b"hello"}
+    file = saved(PICTURES[name], progressive=progressive, **options)
+    left = split_jpeg(file, 100)
+    assert (pixels(left.picture) == pixels(file)).all()
+    assert len(left.picture) < len(file) - 2_000
+    assert left.exif == SIX
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@given(
+    st.lists(st.tuples(st.sampled_from(METADATA), st.binary(max_size=40)), max_size=8),
+    st.integers(0, 20),
+    st.binary(max_size=20),
+)
+def test_without_its_metadata_a_file_is_what_it_was_before_it_had_any(
+    progressive: bool, before: list[tuple[int, bytes]], filling: int, rest: bytes
+) -> None:
+    file = saved(PICTURES["colours"], progressive=progressive)
+    segments = (bytes(filling * [0xFF]) + segment(data, marker) for marker, data in before)
+    # JFIF's own segment comes first, or another decides of what kind the colours are.
+    jfif, others = file[:20], file[20:]
+    assert split_jpeg(bytearray(jfif + b"".join(segments) + others + rest), 100).picture == file + rest
+
+
+def test_the_segment_that_says_how_inks_are_stored_stays() -> None:
+    assert b"Adobe" in split_jpeg(saved(PICTURES["inks"]), 100).picture
+
+
+def test_segments_are_counted_to_one_beyond_the_bound() -> None:
+    own = split_jpeg(JPEG, 100).segments
+    file = jpeg_with(JPEG, *(50 * [segment(b"", 0xFE)]))
+    assert split_jpeg(file, 1000).segments == own + 50
+    assert split_jpeg(file, 20).segments == 21
+
+
+def test_scans_are_counted() -> None:
+    assert split_jpeg(JPEG, 100).scans == 1
+    assert split_jpeg(saved(PICTURES["gray"], progressive=True), 100).scans == 6
+
+
+@pytest.mark.parametrize("cut", range(2, len(JPEG), 7))
+def test_what_is_cut_off_stays_for_the_decoder_to_judge(cut: int) -> None:
+    assert split_jpeg(JPEG[:cut], 100).picture == JPEG[:cut]
+
+
+@given(st.binary(max_size=200))
+def test_anything_can_be_taken_apart(data: bytes) -> None:
+    split_jpeg(b"\xff\xd8\xff" + data, 10)
+
+
+JPEGS = {
+    "one": ([b"Exif\0\0" + SIX], 6),
+    "two": ([b"Exif\0\0" + SIX, b"Exif\0\0" + exif(Entry(3))], 6),
+    "behind XMP": ([b"http://ns.adobe.com/xap/1.0/\0<x/>", b"Exif\0\0" + SIX], 6),
+    "behind an empty one": ([b"Exif\0\0", b"Exif\0\0" + SIX], 6),
+    "behind a broken one": ([b"Exif\0\0garbage", b"Exif\0\0" + SIX], 1),
+    "behind one without": ([b"Exif\0\0" + exif(WIDTH), b"Exif\0\0" + SIX], 1),
+    "cut in two": ([b"Exif\0\0" + exif(Entry(6), start=40)[:30], b"Exif\0\0" + exif(Entry(6), start=40)[30:]], 1),
+    "padded with something": ([b"Exif\0\xff" + SIX], 6),
+    "under another name": ([b"EXIF\0\0" + SIX], 1),
+    "in XMP": ([b'http://ns.adobe.com/xap/1.0/\0<x tiff:Orientation="6"/>'], 1),
+}
+
+
+@pytest.mark.parametrize("name", JPEGS)
+def test_of_the_segments_of_a_jpeg_the_first_exif_counts(name: str) -> None:
+    segments, orientation = JPEGS[name]
+    file = jpeg_with(JPEG, *(segment(data) for data in segments))
+    assert turn_of(split_jpeg(file, 100).exif).orientation == orientation
