@@ -13,7 +13,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from model.runtime.answers.detections import OutputError
-from model.runtime.decode import BrokenImageError, ImageFormatError, ImageTooLargeError, NotAnImageError
+from model.runtime.decode import (
+    BrokenImageError,
+    ImageFormatError,
+    ImageTooComplexError,
+    ImageTooLargeError,
+    NotAnImageError,
+)
 from service.errors import (
     BrokenMultipartError,
     CrowdedError,
@@ -71,6 +77,7 @@ TABLE: Mapping[type[Exception], ErrorRow] = {
     UploadTimeoutError: ErrorRow(408, "upload_timeout"),
     UploadTooLargeError: ErrorRow(413, "upload_too_large"),
     ImageTooLargeError: ErrorRow(413, "image_too_large"),
+    ImageTooComplexError: ErrorRow(413, "image_too_complex"),
     MediaTypeError: ErrorRow(415, "media_type_not_accepted"),
     ImageFormatError: ErrorRow(415, "image_format_not_accepted"),
     ReloadingError: ErrorRow(409, "reload_running"),

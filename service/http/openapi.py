@@ -44,7 +44,7 @@ _ERRORS: dict[int, str] = {
     403: "the key does not open this",
     408: "the upload took too long",
     409: "the model is being reloaded already",
-    413: "too many bytes or pixels",
+    413: "too many bytes or pixels, or too much work to decode",
     415: "a content type or image format that is not accepted",
     422: "a parameter or form field that cannot be used, masks asked of a model without, or a model file refused",
     431: "headers or a query that are too long",

@@ -28,7 +28,14 @@ class ImageRules:
     @classmethod
     def of(cls, settings: Settings, metadata: Metadata) -> ImageRules:
         """Those of a service with these settings and a model with these metadata."""
-        return cls(ImageLimits(settings.max_pixels, settings.max_side), metadata.resize, settings.reduced_decode)
+        limits = ImageLimits(
+            settings.max_pixels,
+            settings.max_side,
+            settings.max_image_parts,
+            settings.max_image_scans,
+            settings.decode_cpu_ms / 1000,
+        )
+        return cls(limits, metadata.resize, settings.reduced_decode)
 
 
 def prepare(

@@ -69,7 +69,9 @@ def test_below_http_the_service_imports_without_the_web_framework() -> None:
 
 
 def test_batches_are_formed_without_the_runtimes_that_run_them() -> None:
-    assert "service.batching.batcher" in import_all("service.batching", (*WEB, *RUNTIMES, "pydantic", "prometheus_client"))
+    assert "service.batching.batcher" in import_all(
+        "service.batching", (*WEB, *RUNTIMES, "pydantic", "prometheus_client")
+    )
 
 
 def test_the_blocker_blocks() -> None:

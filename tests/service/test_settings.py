@@ -30,7 +30,21 @@ def test_the_defaults_are_the_documented_ones() -> None:
 def test_every_setting_is_documented_and_says_its_unit() -> None:
     unitless = {"model", "device", "precision", "log_level", "max_batch_size", "max_queue_size", "cors_origins"}
     unitless |= {"canvas_multiple", "tensorrt_cache"}
-    units = ("_ms", "_s", "_bytes", "_pixels", "_side", "_threads", "_connections", "host", "port", "_keys", "_file")
+    units = (
+        "_ms",
+        "_s",
+        "_bytes",
+        "_pixels",
+        "_side",
+        "_parts",
+        "_scans",
+        "_threads",
+        "_connections",
+        "host",
+        "port",
+        "_keys",
+        "_file",
+    )
     for name, field in Settings.model_fields.items():
         assert field.description, name
         assert name in unitless or field.annotation is bool or name.endswith(units), name

@@ -108,6 +108,7 @@ async def too_slow(app: App, engine: FakeEngine, jpeg: bytes) -> httpx.Response:
 
 
 LARGE = encode(Image.new("1", (400, 300)), "PNG")
+PROGRESSIVE = encode(Image.new("RGB", (16, 16)), "JPEG", progressive=True)
 GIF = encode(Image.new("P", (4, 4)), "GIF")
 
 
@@ -126,6 +127,7 @@ ROWS: dict[str, tuple[int, Scenario, dict[str, Any]]] = {
     "upload_timeout": (408, stalled_upload, {"body_timeout_ms": 30}),
     "upload_too_large": (413, posting(b"x" * 100_001), {}),
     "image_too_large": (413, posting(LARGE), {}),
+    "image_too_complex": (413, posting(PROGRESSIVE), {"max_image_scans": 3}),
     "media_type_not_accepted": (415, posting(b"{}", "application/json"), {}),
     "image_format_not_accepted": (415, posting(GIF, "image/gif"), {}),
     "bad_parameter": (422, bad_threshold, {}),
