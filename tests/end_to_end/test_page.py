@@ -17,6 +17,8 @@ from playwright.sync_api import ConsoleMessage, Page, Route, expect, sync_playwr
 from tests.end_to_end.conftest import REPOSITORY
 from tests.end_to_end.processes import free_port, running
 
+pytestmark = pytest.mark.slow
+
 CHROMIUM = "/usr/bin/chromium"  # Debian's; Playwright's own browsers are never downloaded
 ARGUMENTS = [
     "--no-sandbox",

@@ -13,6 +13,8 @@ from tests.end_to_end.conftest import REPOSITORY
 from tests.end_to_end.processes import free_port, running
 from tests.end_to_end.test_page import ARGUMENTS, CHROMIUM, EXAMPLE
 
+pytestmark = pytest.mark.slow
+
 KEY = "a-key-of-the-users"
 
 

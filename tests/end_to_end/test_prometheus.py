@@ -51,6 +51,7 @@ def test_promtool_accepts_the_configuration(need: Callable[..., None]) -> None:
     subprocess.run(["promtool", "check", "config", CONFIGURATION], check=True, capture_output=True)
 
 
+@pytest.mark.slow
 def test_a_real_prometheus_has_taken_the_alerts(prometheus: str) -> None:
     (group,) = httpx.get(f"{prometheus}/api/v1/rules").raise_for_status().json()["data"]["groups"]
     assert "DetrDown" in [rule["name"] for rule in group["rules"]]
@@ -88,6 +89,7 @@ def prometheus(need: Callable[..., None], tmp_path: Path, configuration: Path) -
         yield url
 
 
+@pytest.mark.slow
 def test_a_real_prometheus_sees_the_service_and_its_requests(prometheus: str, service: str, jpeg: bytes) -> None:
     wait_until_query(prometheus, 'up{job="detr"}', [1])
     for _ in range(3):

@@ -24,6 +24,8 @@ from tests.end_to_end.conftest import REPOSITORY
 from tests.end_to_end.nginx import CONFIGURATION, PATIENCE_S, check_error, nginx
 from tests.end_to_end.processes import free_port, running
 
+pytestmark = pytest.mark.slow
+
 JPEG = {"content-type": "image/jpeg"}
 
 

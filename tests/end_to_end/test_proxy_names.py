@@ -7,10 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.end_to_end.name_server import Named, NameServer
 from tests.end_to_end.nginx import PATIENCE_S, check_error, nginx, nginx_asking
 from tests.end_to_end.processes import free_port
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_service_that_comes_back_at_another_address_is_found(need: Callable[..., None], tmp_path: Path) -> None:

@@ -15,6 +15,13 @@ from model.network.segmentation import DETRsegm
 from tests.model.checkpoint.test_checkpoint_hugging_face import transformers_model
 from tests.model.networks import SMALL, filled, sharpen_masks
 
+# The exported artifacts by their fixtures. An export takes long, so that quick tests have the first only.
+ARTIFACTS = [
+    "panoptic_artifact",
+    pytest.param("detection_artifact", marks=pytest.mark.slow),
+    pytest.param("segmentation_artifact", marks=pytest.mark.slow),
+]
+
 
 @pytest.fixture(scope="session")
 def tiny_shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -45,6 +45,7 @@ from model.runtime.engines.golden_replay import replay_golden
 from model.runtime.engines.opening import open_engine
 from model.runtime.engines.raw_outputs import ALL_MASKS, NO_MASKS, RawOutputs
 from model.runtime.preprocess import CANVAS_MULTIPLE, Batch, ResizeRule, make_batch
+from tests.model.conftest import ARTIFACTS
 from tests.model.networks import SMALL, filled
 
 MEAN, DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
@@ -60,7 +61,7 @@ def small(panoptic_artifact: Path) -> Artifact:
     return read_artifact(panoptic_artifact)
 
 
-@pytest.fixture(scope="module", params=["panoptic_artifact", "detection_artifact", "segmentation_artifact"])
+@pytest.fixture(scope="module", params=ARTIFACTS)
 def artifact(request: pytest.FixtureRequest) -> Artifact:
     return read_artifact(request.getfixturevalue(request.param))
 
@@ -110,6 +111,7 @@ def test_no_path_of_this_machine_is_in_the_file(artifact: Artifact, small_checkp
     assert b'.py", line ' not in artifact.data
 
 
+@pytest.mark.slow
 def test_metadata_of_a_model_of_transformers_have_its_names(detection_artifact: Path) -> None:
     metadata = read_artifact(detection_artifact).metadata
     assert (metadata.task, metadata.mask_stride) == ("detection", None)
@@ -117,6 +119,7 @@ def test_metadata_of_a_model_of_transformers_have_its_names(detection_artifact: 
     assert (metadata.num_queries, metadata.resize) == (9, ResizeRule(800, 1333))
 
 
+@pytest.mark.slow
 def test_metadata_of_a_model_with_the_published_class_count_are_cocos(segmentation_artifact: Path) -> None:
     metadata = read_artifact(segmentation_artifact).metadata
     assert (metadata.task, metadata.categories) == ("panoptic", panoptic_categories())

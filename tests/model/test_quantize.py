@@ -28,6 +28,7 @@ from model.runtime.engines.openvino_engine import openvino_core
 from model.runtime.engines.openvino_int8 import zero_padding_in_int8
 from model.runtime.engines.raw_outputs import ALL_MASKS, NO_MASKS, ImageOutputs
 from model.runtime.preprocess import make_batch
+from tests.model.conftest import ARTIFACTS
 from tests.model.exporting.test_artifact_exactness import assert_same, picture
 from tests.tiny_artifact import write_tiny_artifact
 
@@ -125,7 +126,7 @@ def test_the_same_pictures_give_the_same_bytes(demo_int8: Path, shapes: Path, tm
     assert (tmp_path / "demo-int8.onnx").read_bytes() == demo_int8.read_bytes()
 
 
-@pytest.mark.parametrize("name", ["panoptic_artifact", pytest.param("detection_artifact", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ARTIFACTS[:2])
 def test_any_exported_model_can_be_quantised(request: pytest.FixtureRequest, name: str, shapes: Path) -> None:
     artifact = read_artifact(request.getfixturevalue(name))
     model, layers = int8_graph(artifact, choose_pictures(shapes / "train2017", 8), QUANTIZABLE_PARTS)

@@ -65,6 +65,7 @@ def jumps(clock: Clock, server: ServerProcess) -> Iterator[int]:
         yield seconds
 
 
+@pytest.mark.slow
 @pytest.mark.row(id="F18")
 def test_no_deadline_comes_earlier_for_a_clock_that_jumps(clock: Clock, start: Scripted, measured: Measured) -> None:
     """Whoever waits, uploads or is idle meanwhile is answered, and the engine is not taken for stalled."""
@@ -100,6 +101,7 @@ def test_no_deadline_comes_earlier_for_a_clock_that_jumps(clock: Clock, start: S
     measured("F18", f"clock an hour ahead and back: {len(took)} requests, none cut off, none lost")
 
 
+@pytest.mark.slow
 @pytest.mark.row(id="F18")
 def test_no_deadline_comes_later_for_a_clock_that_jumps(clock: Clock, start: Scripted) -> None:
     """Set back an hour, it would be an hour until somebody who sends nothing is sent away."""

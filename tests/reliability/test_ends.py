@@ -120,6 +120,7 @@ class Load:
             self.wrong.append(answer.text)
 
 
+@pytest.mark.slow
 @pytest.mark.row(id="F8")
 @pytest.mark.row(id="F9")
 @pytest.mark.parametrize("kills", [2, pytest.param(5, marks=pytest.mark.soak)])

@@ -27,6 +27,7 @@ def test_an_engine_that_raises_fails_its_batch_and_no_other(server: ServerProces
     assert identity_of(answered.json()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.row(id="F10")
 def test_an_engine_that_hangs_holds_up_nobody_beyond_the_deadline(start: Scripted, measured: Measured) -> None:
     limits = ("--request-timeout-ms", "500", "--engine-stall-ms", "700")

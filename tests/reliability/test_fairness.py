@@ -32,6 +32,7 @@ def thread_seconds(process: psutil.Process) -> tuple[float, float]:
     return loop, sum(used.values())
 
 
+@pytest.mark.slow
 @pytest.mark.row(id="L8")
 def test_the_event_loop_computes_nothing_of_an_image(start: Scripted) -> None:
     """Decoding, resizing and encoding of a few images of 16 megapixels is the other threads' work: by their CPU time,

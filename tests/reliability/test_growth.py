@@ -66,6 +66,7 @@ def note(measured: Measured, row: str, what: str, growth: Growth) -> None:
     measured(row, f"{text}; {kept}", requests=growth.requests, growth_mb=growth.megabytes, slope=growth.slope)
 
 
+@pytest.mark.slow
 @pytest.mark.row(id="M1")
 def test_a_leak_is_noticed_and_without_one_there_is_nothing_to_notice(start: Scripted) -> None:
     """The negative control of the growth rows, shortened: the same check, the same traffic, and a leak thirty times as

@@ -69,6 +69,7 @@ def test_of_all_at_once_exactly_those_that_find_no_place_are_refused(start: Scri
     assert all(int(wait) >= 1 for wait in waits)
 
 
+@pytest.mark.slow
 @pytest.mark.row(id="L3")
 @pytest.mark.row(id="L6")
 @pytest.mark.row(id="M3")

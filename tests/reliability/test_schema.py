@@ -39,6 +39,7 @@ def ask_everything(server: ServerProcess, folder: Path, examples: int, *options:
     return ended.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.row(id="S5")
 @pytest.mark.parametrize("guarded", [False, True], ids=["open", "with keys"])
 @pytest.mark.parametrize("examples", [5, pytest.param(200, marks=[pytest.mark.soak, pytest.mark.timeout(3600)])])

@@ -30,6 +30,7 @@ from tests.reliability.under_load import (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.row(id="L7")
 def test_uploads_together_take_no_more_memory_than_they_may(start: Scripted) -> None:
     """A small bound, so that few uploads reach it: beyond it they are refused, and health is not."""

@@ -305,6 +305,7 @@ def world(tmp_path: Path, root: Path) -> Iterator[None]:
             process.kill()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("world")
 def test_two_processes_have_the_figures_of_one(root: Path) -> None:
     ours, alone = evaluator(root), evaluator(root)

@@ -15,6 +15,7 @@ from model.runtime.engines.engine import Engine
 from model.runtime.engines.opening import open_engine
 from model.runtime.engines.raw_outputs import ALL_MASKS, NO_MASKS, ImageOutputs
 from model.runtime.preprocess import Batch, make_batch
+from tests.model.conftest import ARTIFACTS
 
 TOLERANCE = 1e-4
 STRIDE = 4
@@ -24,7 +25,7 @@ sizes = st.tuples(st.integers(1, 100), st.integers(1, 100))
 thresholds = st.sampled_from([NO_MASKS, ALL_MASKS, 0.3, 0.5, 0.7])
 
 
-@pytest.fixture(scope="module", params=["panoptic_artifact", "segmentation_artifact", "detection_artifact"])
+@pytest.fixture(scope="module", params=ARTIFACTS)
 def engine(request: pytest.FixtureRequest) -> Engine:
     return open_engine(read_artifact(request.getfixturevalue(request.param)), "cpu", threads=1)
 

@@ -165,6 +165,7 @@ def one_of_two_processes(rank: int, folder: Path) -> None:
     distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_average_to_the_gradients_of_one_on_the_joined_batch(tmp_path: Path) -> None:
     spawn(one_of_two_processes, args=(tmp_path,), nprocs=2)
     network = network_to_train()
