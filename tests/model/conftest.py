@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import DetrForObjectDetection, DetrForSegmentation
 
 from model.checkpoint import save_checkpoint
 from model.cli import main
 from model.data.shapes.command import CATEGORIES, write_shapes
 from model.network.segmentation import DETRsegm
-from tests.model.checkpoint.test_checkpoint_hugging_face import transformers_model
 from tests.model.networks import SMALL, filled, sharpen_masks
 
 # The exported artifacts by their fixtures. An export takes long, so that quick tests have the first only.
@@ -60,15 +58,17 @@ def panoptic_artifact(small_checkpoint: Path, tmp_path_factory: pytest.TempPathF
 @pytest.fixture(scope="session")
 def their_detector() -> Any:
     """A tiny DetrForObjectDetection of transformers with random weights and five named classes."""
-    names = {0: "cat", 1: "dog", 2: "cow", 3: "owl", 4: "fox"}
-    heads = {"encoder_attention_heads": 4, "decoder_attention_heads": 4}
-    return transformers_model(DetrForObjectDetection, _basic_blocks(), num_queries=9, id2label=names, **heads)
+    from tests.model.transformers_models import basic_detector  # not above: most tests need not wait for this import
+
+    return basic_detector()
 
 
 @pytest.fixture(scope="session")
 def their_segmenter() -> Any:
     """A tiny DetrForSegmentation of transformers with random weights and the published class count."""
-    return transformers_model(DetrForSegmentation, _basic_blocks(), num_queries=6, num_labels=250)
+    from tests.model.transformers_models import basic_segmenter
+
+    return basic_segmenter()
 
 
 @pytest.fixture(scope="session")
@@ -87,8 +87,3 @@ def _exported(theirs: Any, folder: Path) -> Path:
     theirs.save_pretrained(folder / "saved")
     main(["export", str(folder / "saved"), "--out", str(folder / "model.onnx")])
     return folder / "model.onnx"
-
-
-def _basic_blocks() -> dict[str, Any]:
-    """A ResNet-18: the smallest network whose structure can be recognized."""
-    return {"layer_type": "basic", "hidden_sizes": [64, 128, 256, 512], "depths": [2, 2, 2, 2]}

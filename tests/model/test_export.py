@@ -155,6 +155,7 @@ def normalized(image: NDArray[np.uint8]) -> Tensor:
     return torch.tensor(unit.transpose(2, 0, 1)[None], dtype=torch.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["detection", "segmentation"])
 def test_an_exported_model_of_transformers_answers_as_it_does_there(kind: str, request: pytest.FixtureRequest) -> None:
     theirs = request.getfixturevalue({"detection": "their_detector", "segmentation": "their_segmenter"}[kind])

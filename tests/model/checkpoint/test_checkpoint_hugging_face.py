@@ -1,7 +1,6 @@
 """Models that transformers saved: read under every naming, they answer what transformers answers."""
 
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import pytest
 import safetensors.torch
 import torch
 from torch import Tensor
-from transformers import DetrConfig, DetrForObjectDetection, DetrForSegmentation, ResNetConfig
+from transformers import DetrForObjectDetection, DetrForSegmentation
 
 from model.categories.coco import panoptic_categories
 from model.categories.names import named_category
@@ -18,68 +17,10 @@ from model.checkpoint import Checkpoint, CheckpointError, read_checkpoint
 from model.checkpoint.hugging_face import published_key
 from model.network.build import build_model
 from model.network.nested_tensor import pad_images
+from tests.model.transformers_models import transformers_model
 
 State = dict[str, Tensor]
 HEIGHT, WIDTH = 70, 101
-WIDTH_OF_MODEL = 128
-# Gain of the weights whose name the pattern finds: attention peaked, the encoder's own branches small.
-GAINS = {
-    r"decoder.*encoder_attn\.[qk]_proj": 4.0,
-    r"decoder.*encoder_attn\.o_proj": 3.0,
-    r"bbox_attention": 5.0,
-    r"\bencoder.*\.(o_proj|fc2)": 0.3,
-    r"class_labels_classifier|bbox_predictor\.layers\.2": 3.0,
-    r"conv": 1.4,
-}
-
-
-def randomize(module: torch.nn.Module, seed: int) -> None:
-    """Give every tensor values that show when they land in the wrong place.
-
-    The gains keep activations in range and attention peaked, so that queries answer differently, as a trained
-    network's do; a fresh one gives them all the same answer.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    for key, tensor in module.state_dict().items():
-        noise = torch.randn(tensor.shape, generator=generator)
-        if key.endswith("running_var"):
-            tensor.copy_(1 + 0.3 * noise.abs())
-        elif tensor.ndim == 1:
-            gain = 1.0 if key.endswith("weight") else 0.0
-            tensor.copy_(gain * (0.3 if ".layers." in key and "normalization" in key else 1.0) + 0.1 * noise)
-        elif "query_position" in key:
-            tensor.copy_(noise)
-        else:
-            gain = next((gain for pattern, gain in GAINS.items() if re.search(pattern, key)), 1.0)
-            tensor.copy_(noise * gain / tensor[0].numel() ** 0.5)
-        if key == "mask_head.conv1.conv.weight":
-            tensor[:, WIDTH_OF_MODEL:] *= 20  # attention maps are faint beside features
-
-
-def transformers_model(kind: type[Any], backbone: dict[str, Any], **settings: Any) -> Any:
-    levels: dict[str, Any] = {"out_features": ["stage1", "stage2", "stage3", "stage4"]}
-    small: dict[str, Any] = {
-        "d_model": WIDTH_OF_MODEL,
-        "encoder_layers": 2,
-        "decoder_layers": 2,
-        "encoder_ffn_dim": 96,
-        "decoder_ffn_dim": 96,
-    }
-    offline: dict[str, Any] = {"use_timm_backbone": False, "use_pretrained_backbone": False}
-    config = DetrConfig(backbone_config=ResNetConfig(**backbone, **levels), **small, **offline, **settings)
-    model = kind(config).eval()
-    with torch.no_grad():
-        randomize(model, seed=3)
-    return model
-
-
-@pytest.fixture(scope="module")
-def detector() -> Any:
-    """A DetrForObjectDetection with a ResNet-18 of basic blocks and names for its five classes."""
-    backbone = {"layer_type": "basic", "hidden_sizes": [64, 128, 256, 512], "depths": [2, 2, 2, 2]}
-    names = {0: "cat", 1: "dog", 2: "cow", 3: "owl", 4: "fox"}
-    heads = {"encoder_attention_heads": 4, "decoder_attention_heads": 4}
-    return transformers_model(DetrForObjectDetection, backbone, num_queries=9, id2label=names, **heads)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +29,7 @@ def segmenter() -> Any:
     return transformers_model(DetrForSegmentation, {"depths": [3, 4, 6, 3]}, num_queries=6, num_labels=250)
 
 
-@pytest.fixture(params=["detector", "segmenter"])
+@pytest.fixture(params=["their_detector", "segmenter"])
 def hugging_face(request: pytest.FixtureRequest) -> Any:
     return request.getfixturevalue(request.param)
 
@@ -191,8 +132,8 @@ def test_learned_positions_answer_the_same_here(tmp_path: Path) -> None:
     assert_answers_alike(checkpoint, theirs)
 
 
-def test_config_json_says_what_shapes_do_not(tmp_path: Path, detector: Any) -> None:
-    detector.save_pretrained(tmp_path)
+def test_config_json_says_what_shapes_do_not(tmp_path: Path, their_detector: Any) -> None:
+    their_detector.save_pretrained(tmp_path)
     checkpoint = read_checkpoint(tmp_path)
     config = checkpoint.config
     assert (config.backbone, config.nheads, config.num_queries, config.dilation) == ("resnet18", 4, 9, False)
@@ -201,8 +142,8 @@ def test_config_json_says_what_shapes_do_not(tmp_path: Path, detector: Any) -> N
     assert checkpoint.source == tmp_path.name
 
 
-def test_the_weights_file_itself_may_be_given(tmp_path: Path, detector: Any) -> None:
-    detector.save_pretrained(tmp_path)
+def test_the_weights_file_itself_may_be_given(tmp_path: Path, their_detector: Any) -> None:
+    their_detector.save_pretrained(tmp_path)
     assert read_checkpoint(tmp_path / "model.safetensors").config.num_classes == 5
 
 
@@ -247,8 +188,8 @@ def test_keys_of_the_files_on_the_hub_have_their_place(hub: str, published: str)
     assert published_key(hub) == published
 
 
-def test_a_key_that_is_missing_or_unknown_is_named(tmp_path: Path, detector: Any) -> None:
-    detector.save_pretrained(tmp_path)
+def test_a_key_that_is_missing_or_unknown_is_named(tmp_path: Path, their_detector: Any) -> None:
+    their_detector.save_pretrained(tmp_path)
     state = safetensors.torch.load_file(tmp_path / "model.safetensors")
     state["model.surprise"] = state.pop("model.encoder.layers.1.self_attn.k_proj.bias")
     safetensors.torch.save_file(state, tmp_path / "model.safetensors")
@@ -260,8 +201,8 @@ def test_a_key_that_is_missing_or_unknown_is_named(tmp_path: Path, detector: Any
         assert key in message.partition("unexpected keys: ")[2]
 
 
-def test_two_keys_that_mean_one_are_refused(tmp_path: Path, detector: Any) -> None:
-    detector.save_pretrained(tmp_path)
+def test_two_keys_that_mean_one_are_refused(tmp_path: Path, their_detector: Any) -> None:
+    their_detector.save_pretrained(tmp_path)
     state = safetensors.torch.load_file(tmp_path / "model.safetensors")
     state["model.encoder.layers.0.mlp.fc1.bias"] = state["model.encoder.layers.0.fc1.bias"].clone()
     safetensors.torch.save_file(state, tmp_path / "model.safetensors")
@@ -269,8 +210,8 @@ def test_two_keys_that_mean_one_are_refused(tmp_path: Path, detector: Any) -> No
         read_checkpoint(tmp_path)
 
 
-def test_half_precision_is_widened(tmp_path: Path, detector: Any) -> None:
-    detector.save_pretrained(tmp_path)
+def test_half_precision_is_widened(tmp_path: Path, their_detector: Any) -> None:
+    their_detector.save_pretrained(tmp_path)
     state = safetensors.torch.load_file(tmp_path / "model.safetensors")
     state = {key: tensor.bfloat16() for key, tensor in state.items()}
     safetensors.torch.save_file(state, tmp_path / "model.safetensors")
@@ -329,17 +270,17 @@ def test_a_preset_must_agree_with_the_folder(tmp_path: Path, segmenter: Any) -> 
     ],
 )
 def test_settings_that_this_network_does_not_have_are_refused(
-    tmp_path: Path, detector: Any, settings: dict[str, Any], reason: str
+    tmp_path: Path, their_detector: Any, settings: dict[str, Any], reason: str
 ) -> None:
-    detector.save_pretrained(tmp_path)
+    their_detector.save_pretrained(tmp_path)
     edit_json(tmp_path / "config.json", **settings)
     with pytest.raises(CheckpointError, match=reason):
         read_checkpoint(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["{", "[]"])
-def test_a_broken_config_json_is_refused(tmp_path: Path, detector: Any, text: str) -> None:
-    detector.save_pretrained(tmp_path)
+def test_a_broken_config_json_is_refused(tmp_path: Path, their_detector: Any, text: str) -> None:
+    their_detector.save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text(text, encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"config\.json (cannot be read|holds no JSON object)"):
         read_checkpoint(tmp_path)
@@ -368,8 +309,8 @@ def test_250_classes_that_are_not_cocos_keep_their_names(tmp_path: Path, segment
     assert any("all of them things" in note for note in checkpoint.notes)
 
 
-def test_names_for_another_number_of_classes_are_not_taken(tmp_path: Path, detector: Any) -> None:
-    detector.save_pretrained(tmp_path)
+def test_names_for_another_number_of_classes_are_not_taken(tmp_path: Path, their_detector: Any) -> None:
+    their_detector.save_pretrained(tmp_path)
     edit_json(tmp_path / "config.json", id2label={"0": "cat"})
     checkpoint = read_checkpoint(tmp_path)
     assert checkpoint.categories is None
@@ -387,16 +328,16 @@ def test_names_for_another_number_of_classes_are_not_taken(tmp_path: Path, detec
     ],
 )
 def test_the_resize_rule_comes_from_the_preprocessor(
-    tmp_path: Path, detector: Any, content: dict[str, Any], edges: tuple[int, int]
+    tmp_path: Path, their_detector: Any, content: dict[str, Any], edges: tuple[int, int]
 ) -> None:
-    detector.save_pretrained(tmp_path)
+    their_detector.save_pretrained(tmp_path)
     edit_json(tmp_path / "preprocessor_config.json", **content)
     config = read_checkpoint(tmp_path).config
     assert (config.shortest_edge, config.longest_edge) == edges
 
 
-def test_another_normalization_is_refused(tmp_path: Path, detector: Any) -> None:
-    detector.save_pretrained(tmp_path)
+def test_another_normalization_is_refused(tmp_path: Path, their_detector: Any) -> None:
+    their_detector.save_pretrained(tmp_path)
     edit_json(tmp_path / "preprocessor_config.json", image_mean=[0.5, 0.5, 0.5])
     with pytest.raises(CheckpointError, match=r"image_mean=\[0\.5, 0\.5, 0\.5\]; only ImageNet's"):
         read_checkpoint(tmp_path)
