@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from html import escape
 from pathlib import Path
-from string import Template
 
-from model.evaluation.average_precision import NAMES
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+
 from model.evaluation.charts import histogram, precision_recall
-from model.evaluation.evaluator import ClassFigures, Evaluator
-from model.evaluation.pictures import ShownPicture, draw_pair, rank_pictures
+from model.evaluation.evaluator import Evaluator
+from model.evaluation.pictures import draw_pair, rank_pictures
 from model.evaluation.table import MEANINGS, PANOPTIC, class_columns, format_figure
 from model.runtime.artifact.metadata import Metadata
 from model.runtime.engines.engine import Engine
@@ -56,20 +54,22 @@ def write_report(folder: Path, engine: Engine, metadata: Metadata, evaluator: Ev
     kind = "segments" if evaluator.with_masks else "boxes"
     thresholds = {"segment": metadata.segment_threshold, "detect": metadata.detect_threshold}
     explanation = EXPLANATIONS[kind].format(kind=kind, **thresholds)
-    template = Template(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
-    page = template.substitute(
-        title=escape(metadata.name),
-        subtitle=escape(
+    page = _template().render(
+        title=metadata.name,
+        subtitle=(
             f"{metadata.task} · {result.pictures} pictures of {split} · {len(result.classes)} classes · {engine.device}"
         ),
-        cards=_cards(result.figures),
-        tables=_box_table(result.figures) + _segment_table(result.figures),
+        cards=CARDS,
+        figures=result.figures,
+        meanings=MEANINGS,
+        panoptic=PANOPTIC,
         curves=precision_recall(result.precision),
         histogram=histogram(ranking.qualities),
-        classes=_class_table(result.classes),
-        explanation=escape(explanation),
-        best=_figures(best),
-        worst=_figures(worst),
+        classes=result.classes,
+        columns=class_columns(result.classes),
+        explanation=explanation,
+        best=best,
+        worst=worst,
     )
     folder.mkdir(exist_ok=True)
     path: Path = folder / PAGE
@@ -77,61 +77,19 @@ def write_report(folder: Path, engine: Engine, metadata: Metadata, evaluator: Ev
     return path
 
 
-def _cards(figures: dict[str, float]) -> str:
-    shown = ((format_figure(figures[name])[:6], words) for name, words in CARDS.items() if name in figures)
-    return "".join(f'<div class="card"><b>{value}</b><span>{words}</span></div>' for value, words in shown)
-
-
-def _box_table(figures: dict[str, float]) -> str:
-    rows = (
-        f'<tr><td>{name}</td><td>{format_figure(figures[name])}</td><td class="text">{escape(MEANINGS[name])}</td></tr>'
-        for name in NAMES
+def _template() -> Template:
+    """The page with its gaps; whatever fills one is text, whatever characters a name has."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    return f'<section class="panel scroll"><h3>Boxes</h3><table>{"".join(rows)}</table></section>'
+    environment.filters |= {"figure": format_figure, "share": _share}
+    return environment.get_template("report.html")
 
 
-def _segment_table(figures: dict[str, float]) -> str:
-    if "PQ" not in figures:
-        return ""
-    names = ("PQ", "SQ", "RQ")
-    head = "".join(f"<th>{name}</th>" for name in names)
-    rows = (
-        f"<tr><td>{word}</td>{''.join(f'<td>{format_figure(figures[name + suffix])}</td>' for name in names)}</tr>"
-        for word, suffix in PANOPTIC
-    )
-    note = '<p class="note">PQ is the mean over classes of SQ (IoU of what was matched) by RQ (how much was).</p>'
-    table = f"<table><tr><th></th>{head}</tr>{''.join(rows)}</table>"
-    return f'<section class="panel scroll"><h3>Segments</h3>{table}{note}</section>'
-
-
-def _class_table(classes: Sequence[ClassFigures]) -> str:
-    columns = class_columns(classes)
-    head = "".join(f"<th><button>{name}</button></th>" for name in ["class", "objects", *columns])
-    rows = []
-    for row in classes:
-        red, green, blue = row.category.color
-        name = f'<span class="dot" style="background:rgb({red} {green} {blue})"></span>{escape(row.category.name)}'
-        cells = "".join(_share_cell(row.figures.get(column)) for column in columns)
-        rows.append(f'<tr><td data-value="{escape(row.category.name)}">{name}</td><td>{row.annotated}</td>{cells}</tr>')
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-
-
-def _share_cell(figure: float | None) -> str:
-    share = f"{100 * max(0.0, figure or 0.0):.1f}%"
-    return f'<td class="share" style="--share:{share}">{format_figure(figure)}</td>'
-
-
-def _figures(pictures: Sequence[ShownPicture]) -> str:
-    return "".join(map(_figure, pictures)) or '<p class="note">None.</p>'
-
-
-def _figure(shown: ShownPicture) -> str:
-    name, counts = escape(shown.record.file_name), shown.counts
-    pair = "".join(
-        f'<div>{word}<img src="{url}" alt="{name}, {word}"></div>'
-        for word, url in (("annotated", shown.annotated), ("found", shown.found))
-    )
-    said = f"{counts.matched} matched, {counts.missed} missed, {counts.wrong} wrong"
-    file = f'<span class="file">{name} · image {shown.record.id}</span>'
-    caption = f"<b>{counts.quality:.3f}</b><span>{said}</span>{file}"
-    return f'<figure><div class="pair">{pair}</div><figcaption>{caption}</figcaption></figure>'
+def _share(figure: float | None) -> str:
+    """A figure as the length of its bar; none where there is no figure."""
+    return f"{100 * max(0.0, figure or 0.0):.1f}%"

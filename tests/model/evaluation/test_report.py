@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from collections import defaultdict
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -29,18 +30,23 @@ LOSSES = frozenset({1})  # the scene that is not answered
 
 
 class Page(HTMLParser):
-    """Every address that a page holds, and its text."""
+    """What a page holds: its tags, the values of its attributes by name, and its text."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
-        self.addresses: list[str] = []
         self.tags: list[str] = []
+        self.values: dict[str, list[str]] = defaultdict(list)
         self.text = ""
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "action")]
+        for name, value in attrs:
+            self.values[name].append(value or "")
+
+    @property
+    def addresses(self) -> list[str]:
+        return [address for name in ("src", "href", "srcset", "action") for address in self.values.get(name, [])]
 
     def handle_data(self, data: str) -> None:
         self.text += data
@@ -117,14 +123,24 @@ def test_annotated_and_found_are_drawn_alike_where_they_are_equal(root: Path) ->
 
 def test_names_are_text_and_never_markup(root: Path, tmp_path: Path) -> None:
     engine, evaluator = evaluated(root)
-    nasty = "<script>alert(1)</script>$title"
+    nasty = """<script>alert(1)</script>" onload="alert(2)' {{ 7 * 7 }}{% raw %}{# gone #}$title&amp;"""
     evaluator.data.categories = tuple(replace(c, name=f"{nasty}{c.id}") for c in evaluator.data.categories)
+    records = tuple(replace(r, file_name=f"../val2017/{nasty}{r.file_name}") for r in evaluator.data.records)
+    for ours, theirs in zip(evaluator.data.records, records, strict=True):
+        path = evaluator.data.images / theirs.file_name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes((evaluator.data.images / ours.file_name).read_bytes())
+    evaluator.data.records = records
     path = write_report(tmp_path / "report", engine, replace(metadata(), name=nasty), evaluator, "<b>")
     read = Page(path.read_text(encoding="utf-8"))
     assert read.tags.count("script") == 1, "the page's own"
+    assert "onload" not in read.values, "a quote in a name does not end an attribute"
     assert "pictures of <b>" in read.text
     assert nasty in read.text
     assert f"{nasty}{DOG.id}" in read.text
+    assert f"{nasty}{DOG.id}" in read.values["data-value"]
+    assert any(value.endswith("jpg, found") and nasty in value for value in read.values["alt"])
+    assert all(address.startswith("data:") for address in read.addresses)
 
 
 def test_no_picture_is_both_best_and_worst(root: Path) -> None:
