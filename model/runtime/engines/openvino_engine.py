@@ -13,8 +13,7 @@ from model.runtime.artifact.file import Artifact
 from model.runtime.artifact.graph_contract import check_graph
 from model.runtime.engines.device_errors import DeviceError, first_line, memory_errors
 from model.runtime.engines.openvino_bfloat16 import convolve_in_bfloat16
-from model.runtime.engines.openvino_int8 import zero_padding_in_int8
-from model.runtime.engines.openvino_split import NAMED, split_at_pairs
+from model.runtime.engines.openvino_graph import NAMED, split_at_pairs
 from model.runtime.engines.precision import precision_in_force
 from model.runtime.engines.raw_outputs import RawOutputs
 from model.runtime.preprocess import Batch
@@ -114,9 +113,8 @@ def open_openvino(artifact: Artifact, asked_precision: str, threads: int) -> Ope
     stride = artifact.metadata.mask_stride
     try:
         models = (model,) if stride is None else split_at_pairs(model)
-        for part in models:
-            zero_padding_in_int8(part)
-            if precision == "bfloat16":
+        if precision == "bfloat16":
+            for part in models:
                 convolve_in_bfloat16(part)
         compiled = [core.compile_model(part, "CPU", _options(threads)) for part in models]
     except Exception as error:

@@ -17,7 +17,7 @@ from model.runtime.engines import openvino_engine
 from model.runtime.engines.engine import Engine
 from model.runtime.engines.opening import open_engine
 from model.runtime.engines.openvino_engine import openvino_core
-from model.runtime.engines.openvino_split import split_at_pairs
+from model.runtime.engines.openvino_graph import split_at_pairs
 from model.runtime.engines.raw_outputs import ALL_MASKS, NO_MASKS, RawOutputs
 from model.runtime.preprocess import Batch, make_batch
 
