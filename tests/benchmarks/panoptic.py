@@ -29,10 +29,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model.runtime.answers.panoptic import PanopticResult, panoptic
-from model.runtime.answers.segment_codec import RLE, encode_rle, encode_rles, id_png, read_id_png
+from model.runtime.answers.segment_codec import RLE, encode_rles, id_png
 from model.runtime.categories import Category
 from model.runtime.engines.raw_outputs import ImageOutputs
 from service.schemas import ImageSize, SegmentResponse
+from tests.coco_segments import encode_rle, read_id_png
 
 SIZE, PHOTO, STRIDE = (800, 1066), (3000, 4000), 4
 CATEGORIES = tuple(Category(n, str(n), n < 20, (n, n, n)) for n in range(40))

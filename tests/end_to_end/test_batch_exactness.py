@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from model.data.shapes.command import FIRST_INDEX
 from model.data.shapes.scene import draw_scene, sample_scene
-from model.runtime.answers.segment_codec import read_id_png
+from tests.coco_segments import read_id_png
 from tests.end_to_end.processes import free_port, running
 
 COMPANY = 20

@@ -15,7 +15,7 @@ from PIL import Image
 
 from model.data.shapes.command import FIRST_INDEX
 from model.data.shapes.scene import draw_scene, sample_scene
-from model.runtime.answers.segment_codec import read_id_png
+from tests.coco_segments import read_id_png
 from tests.reliability.server_process import ServerProcess
 from tests.service.conftest import encode
 

@@ -5,14 +5,12 @@ Formats: cocodataset.org/#format-results and github.com/cocodataset/panopticapi.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import numpy as np
 import pycocotools.mask
 from numpy.typing import NDArray
-from PIL import Image
 
 from model.runtime.answers.id_map import IdMap, starts
 from model.runtime.answers.png_stream import write_png
@@ -27,13 +25,8 @@ class RLE(TypedDict):
     counts: str  # runs of zeros and ones in turn, down the columns
 
 
-def encode_rle(mask: NDArray[np.bool_]) -> RLE:
-    """Run lengths of one mask, bool [H, W]."""
-    return _as_text(pycocotools.mask.encode(np.asfortranarray(mask, dtype=np.uint8)))
-
-
 def encode_rles(ids: IdMap, numbers: Sequence[int]) -> list[RLE]:
-    """Run lengths of several segments of an id map [H, W]: what `encode_rle(ids.array() == number)` gives for each.
+    """Run lengths of several segments of an id map [H, W]: of each, those of the mask `ids.array() == number`.
 
     The map is walked once for all of them, and only its part without copies.
     """
@@ -41,7 +34,7 @@ def encode_rles(ids: IdMap, numbers: Sequence[int]) -> list[RLE]:
     size = height * width
     begins, owners = _runs(ids)
     ends = np.append(begins[1:], size)
-    rles = []
+    rles: list[RLE] = []
     for number in numbers:
         own = owners == number
         # Borders of this segment's runs, in order; neighbouring runs have other owners, so no two borders
@@ -51,7 +44,8 @@ def encode_rles(ids: IdMap, numbers: Sequence[int]) -> list[RLE]:
         if counts[-1] == 0:
             counts = counts[:-1]
         runs = {"size": [height, width], "counts": counts.tolist()}
-        rles.append(_as_text(pycocotools.mask.frPyObjects(runs, height, width)))
+        encoded = pycocotools.mask.frPyObjects(runs, height, width)
+        rles.append({"size": [height, width], "counts": encoded["counts"].decode("ascii")})
     return rles
 
 
@@ -84,17 +78,3 @@ def id_png(ids: IdMap) -> bytes:
     if ids.ids.min() < 0 or ids.ids.max() > _LARGEST_ID:
         raise ValueError(f"ids in a PNG go from 0 to {_LARGEST_ID}")
     return write_png(ids)
-
-
-def read_id_png(data: bytes) -> NDArray[np.int32]:
-    """The id map, int32 [H, W], of a PNG that `id_png` or COCO's tools wrote. Raises what Pillow does if it
-    is none.
-    """
-    with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-        rgb = np.asarray(image.convert("RGB")).astype(np.int32)
-    return rgb[..., 0] + 256 * rgb[..., 1] + 65536 * rgb[..., 2]
-
-
-def _as_text(encoded: dict[str, Any]) -> RLE:
-    height, width = encoded["size"]
-    return {"size": [int(height), int(width)], "counts": encoded["counts"].decode("ascii")}

@@ -12,8 +12,8 @@ import pycocotools.mask
 import pytest
 from PIL import Image
 
-from model.runtime.answers.segment_codec import read_id_png
 from service.schemas import DetectResponse, ModelResponse, SegmentResponse
+from tests.coco_segments import read_id_png
 from tests.service.conftest import App, Serving, check_error, encode, red_png, scene
 from tests.service.fakes import FakeEngine
 
