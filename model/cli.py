@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-from collections.abc import Sequence
 from typing import Any
 
 COMMANDS = {
@@ -50,15 +49,3 @@ def add_commands(subparsers: Any) -> None:
     """Add every command of this package to the subparsers of `detr`, which must be made of `CommandParser`."""
     for name, (module, summary) in COMMANDS.items():
         subparsers.add_parser(name, help=summary, description=summary).module = module
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """`python -m model.cli`: the commands without the service's."""
-    parser = argparse.ArgumentParser(prog="detr", description="Train, evaluate and export DETR.")
-    add_commands(parser.add_subparsers(required=True, metavar="COMMAND", parser_class=CommandParser))
-    args = parser.parse_args(argv)
-    args.run(args)
-
-
-if __name__ == "__main__":
-    main()

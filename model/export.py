@@ -71,21 +71,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Carry out `detr export`: says what was recognised, and the worst difference that the proof found.
+    """Carry out `detr export`. What goes wrong ends in one clear line."""
+    export_file(
+        args.checkpoint,
+        args.out,
+        preset=args.preset,
+        names=args.names,
+        padding=args.padding,
+        name=args.name,
+        precision=args.precision,
+    )
 
-    What goes wrong ends in one clear line.
+
+def export_file(
+    path: Path,
+    out: Path,
+    *,
+    preset: str | None = None,
+    names: Path | None = None,
+    padding: str = "exact",
+    name: str | None = None,
+    precision: str = "float32",
+) -> None:
+    """Export a checkpoint's file or folder, and print what was recognised and the worst difference that was found.
+
+    Arguments are the options of `detr export`. What goes wrong is a SystemExit with one clear line.
     """
     try:
-        categories = read_names(args.names) if args.names else None
-        checkpoint = read_checkpoint(args.checkpoint, args.preset, categories)
+        checkpoint = read_checkpoint(path, preset, read_names(names) if names else None)
         for note in checkpoint.notes:
             print(note)
-        report = export(checkpoint, args.out, padding=args.padding, name=args.name, precision=args.precision)
+        report = export(checkpoint, out, padding=padding, name=name, precision=precision)
     except (CheckpointError, NamesError, ParityError, ArtifactError, ValueError, OSError) as error:
         raise SystemExit(f"detr export: {error}") from error
-    for name, worst in report.worst.items():
-        print(f"{name}: torch and ONNX Runtime, alone and in a batch, differ by at most {worst:.1e} of the spread")
-    print(f"wrote {args.out} ({args.out.stat().st_size / 1e6:.1f} MB)")
+    for output, worst in report.worst.items():
+        print(f"{output}: torch and ONNX Runtime, alone and in a batch, differ by at most {worst:.1e} of the spread")
+    print(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")
 
 
 def export(

@@ -1,20 +1,17 @@
-"""`detr fetch NAME`: downloads a published model, checks its SHA-256 and exports it."""
+"""The command `detr fetch`: a published model is downloaded, its SHA-256 checked, and exported."""
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 
 from model.checkpoint import published
 from model.checkpoint.download import DownloadError, download
+from model.export import export_file
 
 BASE_URL = "https://dl.fbaipublicfiles.com/detr"
 
-Export = Callable[[Path, str, Path], object]
-"""Takes a checkpoint, the name of its preset and the artifact to write."""
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `detr fetch`."""
+    """Declare the options of `detr fetch`."""
     parser.add_argument(
         "name", choices=published.FILES, metavar="NAME", help=f"Fetch this model: {', '.join(published.FILES)}."
     )
@@ -37,27 +34,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-export", action="store_true", help="Download and check the model, and export nothing.")
 
 
-def run(args: argparse.Namespace, export: Export | None = None) -> None:
-    """Do what `detr fetch` was asked; `export` writes the artifact, by default as `detr export` does.
-
-    A download that fails ends in one clear line. Raises whatever `export` raises.
-    """
+def run(args: argparse.Namespace) -> None:
+    """Carry out `detr fetch`. A download or an export that fails ends in one clear line."""
     try:
         checkpoint = fetch(args.name, args.directory, args.base_url, progress=True)
     except DownloadError as error:
         raise SystemExit(f"detr fetch: {error}") from error
     print(f"{checkpoint}: SHA-256 begins with {published.digest_prefix(args.name)}, as published")
     if not args.no_export:
-        (export or _export)(checkpoint, args.name, args.out or args.directory / f"{args.name}.onnx")
-
-
-def _export(checkpoint: Path, preset: str, out: Path) -> None:
-    """What `detr export CHECKPOINT --preset NAME --out FILE` does."""
-    from model import export
-
-    parser = argparse.ArgumentParser()
-    export.add_arguments(parser)
-    export.run(parser.parse_args([str(checkpoint), "--preset", preset, "--out", str(out)]))
+        export_file(checkpoint, args.out or args.directory / f"{args.name}.onnx", preset=args.name)
 
 
 def fetch(name: str, directory: Path, base_url: str = BASE_URL, progress: bool = False) -> Path:

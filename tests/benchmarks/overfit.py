@@ -13,9 +13,9 @@ import argparse
 import shutil
 from pathlib import Path
 
-from model.cli import main as detr
 from model.data.shapes.command import write_shapes
 from model.training.log import read_log
+from service.cli import main as detr
 
 SCENES = 40
 BATCH = 8

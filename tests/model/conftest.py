@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from model.checkpoint import save_checkpoint
-from model.cli import main
 from model.data.shapes.command import CATEGORIES, write_shapes
 from model.network.segmentation import DETRsegm
+from service.cli import main
 from tests.model.networks import SMALL, filled, sharpen_masks
 
 # The exported artifacts by their fixtures. An export takes long, so that quick tests have the first only.

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from model.cli import COMMANDS, import_command, main
+from model.cli import COMMANDS, import_command
 from model.data.shapes.command import write_shapes
+from service.cli import main
 
 REPOSITORY = Path(__file__).parents[2]
 
-# Runs the `main` of the module in argv[1] with the rest of argv, where nothing of the `train` extra is installed.
+# Runs `detr` where nothing of the `train` extra is installed.
 WITHOUT_TORCH = """
-import importlib, sys
+import sys
 
 BLOCKED = ("torch", "torchvision", "lightning", "onnx", "onnxscript", "scipy", "safetensors")
 
@@ -25,7 +26,8 @@ class Blocker:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Blocker())
-sys.exit(importlib.import_module(sys.argv[1]).main(sys.argv[2:]))
+from service.cli import main
+sys.exit(main(sys.argv[1:]))
 """
 
 
@@ -34,8 +36,8 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
 
 
-def test_the_module_can_be_run_and_lists_its_commands() -> None:
-    result = run("-m", "model.cli", "--help")
+def test_help_lists_the_commands() -> None:
+    result = run("-m", "service.cli", "--help")
     assert result.returncode == 0, result.stderr
     for name, (_, summary) in COMMANDS.items():
         assert f"{name} " in result.stdout
@@ -74,20 +76,15 @@ def test_bad_words_end_with_the_usage(words: list[str], capsys: pytest.CaptureFi
     assert "usage: detr" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("entry", ["model.cli", "service.cli"])
-def test_help_needs_no_torch(entry: str) -> None:
-    result = run("-c", WITHOUT_TORCH, entry, "--help")
+def test_help_needs_no_torch() -> None:
+    result = run("-c", WITHOUT_TORCH, "--help")
     assert result.returncode == 0, result.stderr
     assert all(name in result.stdout for name in COMMANDS)
 
 
-@pytest.mark.parametrize(
-    ("entry", "command"),
-    [("model.cli", "train"), ("service.cli", "train"), ("model.cli", "export"), ("model.cli", "evaluate"),
-     ("model.cli", "fetch")],
-)  # fmt: skip
-def test_a_command_that_needs_torch_says_how_to_install_it(entry: str, command: str) -> None:
-    result = run("-c", WITHOUT_TORCH, entry, command, "--help")
+@pytest.mark.parametrize("command", ["train", "export", "evaluate", "fetch"])
+def test_a_command_that_needs_torch_says_how_to_install_it(command: str) -> None:
+    result = run("-c", WITHOUT_TORCH, command, "--help")
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()
     assert line.startswith(f"detr {command} needs ")
@@ -96,7 +93,7 @@ def test_a_command_that_needs_torch_says_how_to_install_it(entry: str, command: 
 
 def test_scenes_are_drawn_without_torch(tmp_path: Path) -> None:
     words = ["shapes", str(tmp_path), "--train", "1", "--val", "0", "--size", "32", "--workers", "1"]
-    result = run("-c", WITHOUT_TORCH, "model.cli", *words)
+    result = run("-c", WITHOUT_TORCH, *words)
     assert result.returncode == 0, result.stderr
     assert len(list((tmp_path / "train2017").iterdir())) == 1
 

@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.cli import main
 from model.data.shapes.command import write_shapes
 from model.evaluate import LoadedModel, by_aspect_ratio, evaluate, load_model, renamed_classes
 from model.evaluation.average_precision import NAMES
@@ -27,6 +26,7 @@ from model.runtime.engines.engine import Engine
 from model.runtime.engines.opening import open_engine
 from model.runtime.engines.raw_outputs import RawOutputs
 from model.runtime.preprocess import Batch, make_batch, resize
+from service.cli import main
 from tests.model.evaluation.oracle import Oracle, metadata
 from tests.model.evaluation.scenes import (
     CAT,

@@ -21,7 +21,6 @@ from torch import Tensor
 from model import export as exporting
 from model.categories.coco import panoptic_categories
 from model.checkpoint import CheckpointError, read_checkpoint
-from model.cli import main
 from model.data.shapes.command import CATEGORIES
 from model.export import export, metadata_of
 from model.exporting import parity_proof
@@ -45,6 +44,7 @@ from model.runtime.engines.golden_replay import replay_golden
 from model.runtime.engines.opening import open_engine
 from model.runtime.engines.raw_outputs import ALL_MASKS, NO_MASKS, RawOutputs
 from model.runtime.preprocess import CANVAS_MULTIPLE, Batch, ResizeRule, make_batch
+from service.cli import main
 from tests.model.conftest import ARTIFACTS
 from tests.model.networks import SMALL, filled
 

@@ -1,14 +1,14 @@
 import argparse
 import hashlib
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from unittest.mock import create_autospec
 
 import pytest
 
 from model.checkpoint import published
 from model.checkpoint.download import DownloadError
+from model.export import export_file
 from model.fetch import add_arguments, fetch, run
 from tests.model.mirror import Mirror, mirror_of
 
@@ -56,41 +56,32 @@ def parsed(*words: str) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
+@pytest.mark.parametrize("out", [None, "served.onnx"])
 def test_the_command_downloads_and_then_exports(
-    mirror: Mirror, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    mirror: Mirror,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    out: str | None,
 ) -> None:
-    exported: list[tuple[Path, str, Path]] = []
-    args = parsed(NAME, "--directory", str(tmp_path), "--base-url", f"{mirror.address}/good")
-    run(args, lambda checkpoint, preset, out: exported.append((checkpoint, preset, out)))
-    assert exported == [(tmp_path / f"detr-r50-{DIGITS}.pth", NAME, tmp_path / f"{NAME}.onnx")]
+    export = create_autospec(export_file)
+    monkeypatch.setattr("model.fetch.export_file", export)
+    words = [] if out is None else ["--out", str(tmp_path / out)]
+    run(parsed(NAME, "--directory", str(tmp_path), "--base-url", f"{mirror.address}/good", *words))
+    export.assert_called_once_with(tmp_path / f"detr-r50-{DIGITS}.pth", tmp_path / (out or f"{NAME}.onnx"), preset=NAME)
     assert f"SHA-256 begins with {DIGITS}" in capsys.readouterr().out
 
 
-def test_the_command_exports_as_the_export_command_does(
+def test_what_cannot_be_exported_ends_in_the_line_of_the_export_command(mirror: Mirror, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=rf"^detr export: detr-r50-{DIGITS}\.pth: .*$"):
+        run(parsed(NAME, "--directory", str(tmp_path), "--base-url", f"{mirror.address}/good"))
+
+
+def test_the_command_only_downloads_if_asked_to(
     mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    exported: list[tuple[str, str, str]] = []
-
-    def add_export_arguments(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("checkpoint")
-        parser.add_argument("--preset")
-        parser.add_argument("--out")
-
-    command = ModuleType("model.export")
-    command.add_arguments = add_export_arguments  # type: ignore[attr-defined]
-    command.run = lambda args: exported.append((args.checkpoint, args.preset, args.out))  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "model.export", command)
-    monkeypatch.setattr("model.export", command, raising=False)
-    out = tmp_path / "model.onnx"
-    run(parsed(NAME, "--directory", str(tmp_path), "--base-url", f"{mirror.address}/good", "--out", str(out)))
-    assert exported == [(str(tmp_path / f"detr-r50-{DIGITS}.pth"), NAME, str(out))]
-
-
-def test_the_command_only_downloads_if_asked_to(mirror: Mirror, tmp_path: Path) -> None:
-    def export(checkpoint: Path, preset: str, out: Path) -> None:
-        pytest.fail("nothing was to be exported")
-
-    run(parsed(NAME, "--directory", str(tmp_path), "--base-url", f"{mirror.address}/good", "--no-export"), export)
+    monkeypatch.setattr("model.fetch.export_file", lambda *_, **__: pytest.fail("nothing was to be exported"))
+    run(parsed(NAME, "--directory", str(tmp_path), "--base-url", f"{mirror.address}/good", "--no-export"))
     assert (tmp_path / f"detr-r50-{DIGITS}.pth").is_file()
 
 

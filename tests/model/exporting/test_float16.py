@@ -13,7 +13,6 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from model.cli import main
 from model.exporting.float16 import to_float16
 from model.exporting.parity_proof import fixed_picture
 from model.runtime.artifact.file import Artifact, ArtifactError, read_artifact
@@ -21,6 +20,7 @@ from model.runtime.engines.golden_replay import replay_golden
 from model.runtime.engines.opening import open_engine
 from model.runtime.engines.raw_outputs import ALL_MASKS
 from model.runtime.preprocess import make_batch
+from service.cli import main
 
 DEMO = Path(__file__).parents[3] / "model" / "demo" / "detr-demo.onnx"
 

@@ -74,7 +74,7 @@ def test_processes_and_parts_have_the_gradients_of_the_joined_batch(
 def test_a_run_of_two_processes_validates_saves_and_says_everything_once(tiny_shapes: Path, tmp_path: Path) -> None:
     words = ["train", "--data", "shapes", "--root", str(tiny_shapes), "--out", str(tmp_path / "out"), "--ema", "0.9"]
     words += ["--shortest-edge", "64", "--longest-edge", "96", "--steps", "2", "--batch-size", "4", "--workers", "0"]
-    done = run("-m", "model.cli", *words, "--accelerator", "cpu", "--devices", "2")
+    done = run("-m", "service.cli", *words, "--accelerator", "cpu", "--devices", "2")
     assert "recommended" not in done.stderr, "advice that does not apply"
     assert done.stdout.count("recipe demo") == done.stdout.count("wrote ") == 1
     validated = [entry for entry in read_log(tmp_path / "out" / "log.jsonl") if "AP" in entry]

@@ -28,7 +28,7 @@ RICH = ("--ema", "0.9", "--multi-scale", "--crop", "--accumulate", "2", "--worke
 def command(root: Path, out: Path, *options: str) -> list[str]:
     words = ["train", "--data", "shapes", "--root", str(root), "--out", str(out), "--samples", "0", "--skip-check"]
     edges = ["--shortest-edge", "64", "--longest-edge", "96"]
-    return [sys.executable, "-m", "model.cli", *words, *edges, *SETTINGS, *RICH, *options]
+    return [sys.executable, "-m", "service.cli", *words, *edges, *SETTINGS, *RICH, *options]
 
 
 @contextmanager
