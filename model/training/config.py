@@ -2,73 +2,96 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal, Self
+
+from pydantic import ConfigDict, Field, model_validator
+from pydantic.dataclasses import dataclass as checked_dataclass
 
 TrainingStage = Literal["detection", "masks", "joint"]
 Schedule = Literal["drop", "decay"]
 TrainingPrecision = Literal["32-true", "bf16-mixed", "16-mixed"]
+FreezablePart = Literal["stem", "backbone", "encoder", "decoder", "queries", "heads", "mask_head"]
+
+# The text in an annotation is what the value is called in the help of the command line.
+_Count = Annotated[int, Field(ge=1), "COUNT"]
+_CountOrNone = Annotated[int, Field(ge=0), "COUNT"]
+_Steps = Annotated[int, Field(ge=1), "STEPS"]
+_Rate = Annotated[float, Field(ge=0), "RATE"]
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True))
 class TrainConfig:
     """The settings of a run. The defaults are the published ones (paper, appendix A.4) for 300 epochs.
 
-    A run lasts `epochs` passes over the data, or `steps` optimizer steps. `batch_size` is what one optimizer step sees
-    in all processes together; `accumulate` computes each process's share in so many parts, with the same gradients and
-    less memory. The learning rate rises linearly over `warmup_steps`, stays, and from the fraction `lr_turn` of the run
-    on is a tenth of itself (`drop`, as published) or falls linearly to zero (`decay`). `clip` bounds the gradient's
-    norm. `ema` is the decay of a moving average of the weights, which is then what is evaluated and saved; 0 for none.
-    `evaluate_every` counts epochs, and 0 means never; `log_every` and `save_every` (a file to resume from) count steps.
+    A run lasts `epochs` or `steps`, one of the two. The text under a field is what `detr train --help` says of it: each
+    setting is an option of its name. Raises ValidationError, which is a ValueError, for values that make no run.
     """
 
     stage: TrainingStage = "detection"
-    epochs: float | None = 300
-    steps: int | None = None
-    batch_size: int = 64
-    accumulate: int = 1
-    lr: float = 1e-4
-    lr_backbone: float = 1e-5
-    weight_decay: float = 1e-4
-    warmup_steps: int = 0
+    """Train the detector (detection), the mask head over the frozen detector of --init (masks), or both at once
+    (joint).
+    """
+    epochs: Annotated[float | None, Field(gt=0), "COUNT"] = 300
+    """Train for this many passes over the data; a part of one counts too."""
+    steps: Annotated[int | None, Field(ge=1), "COUNT"] = None
+    """Train for this many optimizer steps, instead of --epochs."""
+    batch_size: _Count = 64
+    """Learn from this many pictures in each optimizer step, in all processes together."""
+    accumulate: _Count = 1
+    """Compute each batch in this many parts, which gives the same gradients and takes less memory; it has to divide the
+    batch size.
+    """
+    lr: _Rate = 1e-4
+    """Set the learning rate of all but the backbone."""
+    lr_backbone: _Rate = 1e-5
+    """Set the learning rate of the backbone."""
+    weight_decay: Annotated[float, Field(ge=0), "FACTOR"] = 1e-4
+    """Set AdamW's weight decay."""
+    warmup_steps: _CountOrNone = 0
+    """Let the learning rates rise linearly over this many optimizer steps at the start."""
     lr_schedule: Schedule = "drop"
-    lr_turn: float = 2 / 3
-    clip: float = 0.1
-    ema: float = 0.0
+    """Drop the learning rates to a tenth after --lr-turn (drop), or let them fall linearly to zero from there on
+    (decay).
+    """
+    lr_turn: Annotated[float, Field(ge=0, le=1), "FRACTION"] = 2 / 3
+    """Drop the learning rates, or begin to decay them, after this fraction of the run, from 0 to 1."""
+    clip: Annotated[float, Field(ge=0), "NORM"] = 0.1
+    """Scale gradients down to this norm; 0 leaves them as they are."""
+    ema: Annotated[float, Field(ge=0, lt=1), "FRACTION"] = 0.0
+    """Validate and save a moving average of the weights, which keeps this share of itself in each step; 0 takes the
+    weights themselves.
+    """
     precision: TrainingPrecision = "32-true"
+    """Compute the network in this precision; matching and losses are computed in float32 in any case."""
     multi_scale: bool = True
+    """Resize each picture to a size drawn between 0.6 and 1 times the network's."""
     crop: bool = True
-    freeze: tuple[str, ...] = ()
+    """Cut a random rectangle out of half of the pictures."""
+    freeze: Annotated[tuple[FreezablePart, ...], "PART"] = ()
+    """Leave these parts of the network exactly as they are."""
     activation_checkpointing: bool = False
-    evaluate_every: float = 1.0
-    log_every: int = 20
-    save_every: int = 1000
-    workers: int = 2
-    seed: int = 0
+    """Compute activations a second time in the backward pass, which takes less memory and more time."""
+    evaluate_every: Annotated[float, Field(ge=0), "EPOCHS"] = 1.0
+    """Validate after every so many epochs; a part of one counts too, and 0 never validates."""
+    log_every: _Steps = 20
+    """Write a line of the log after every so many optimizer steps."""
+    save_every: _Steps = 1000
+    """Write the file to resume from after every so many optimizer steps."""
+    workers: _CountOrNone = 2
+    """Load pictures in this many processes beside each one that trains; 0 loads them in that process itself."""
+    seed: Annotated[int, "NUMBER"] = 0
+    """Draw fresh weights, the order of the pictures and their augmentation from this seed."""
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _makes_a_run(self) -> Self:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("a run has a number of --epochs or of --steps, one of the two")
-        if self.steps is not None and self.steps < 1:
-            raise ValueError(f"--steps must be at least 1, not {self.steps}")
-        if self.epochs is not None and not 0 < self.epochs < math.inf:
-            raise ValueError(f"--epochs must be more than 0, not {self.epochs}")
-        for name in ("batch_size", "accumulate", "log_every", "save_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{_option(name)} must be at least 1, not {getattr(self, name)}")
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"--batch-size {self.batch_size} cannot be divided into --accumulate {self.accumulate} parts"
             )
-        # The optimizer does not check the rates of its groups.
-        for name in ("lr", "lr_backbone", "weight_decay", "clip", "warmup_steps", "evaluate_every", "workers"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{_option(name)} must be 0 or more, not {getattr(self, name)}")
-        if not 0 <= self.lr_turn <= 1:
-            raise ValueError(f"--lr-turn must be a fraction of the run, from 0 to 1, not {self.lr_turn}")
-        if not 0 <= self.ema < 1:
-            raise ValueError(f"--ema must be at least 0 and less than 1, not {self.ema}")
+        return self
 
     def total_steps(self, batches: int) -> int:
         """Optimizer steps of the whole run, where an epoch has so many batches."""
@@ -81,10 +104,6 @@ class TrainConfig:
         dropped = 1.0 if step < turn else 0.1
         decayed = (steps - step) / max(1.0, steps - turn)
         return max(0.0, min(1.0, rising, dropped if self.lr_schedule == "drop" else decayed))
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
 
 
 @dataclass(frozen=True)

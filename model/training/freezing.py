@@ -8,10 +8,11 @@ from torch import nn
 
 from model.network.detr import DETR
 from model.network.segmentation import DETRsegm
+from model.training.config import FreezablePart
 
 # Modules of each part, by the names they have below a detector or, for the mask head, below the whole network. Every
 # parameter is in one of these parts; `stem` alone is a piece of another, the backbone.
-FREEZABLE_PARTS: dict[str, tuple[str, ...]] = {
+FREEZABLE_PARTS: dict[FreezablePart, tuple[str, ...]] = {
     "stem": ("backbone.0.body.conv1", "backbone.0.body.bn1", "backbone.0.body.layer1"),
     "backbone": ("backbone.0",),
     "encoder": ("backbone.1", "input_proj", "transformer.encoder"),  # backbone.1 is the position encoding
@@ -20,7 +21,7 @@ FREEZABLE_PARTS: dict[str, tuple[str, ...]] = {
     "heads": ("class_embed", "bbox_embed"),
     "mask_head": ("bbox_attention", "mask_head"),
 }
-DETECTOR = ("backbone", "encoder", "decoder", "queries", "heads")
+DETECTOR: tuple[FreezablePart, ...] = ("backbone", "encoder", "decoder", "queries", "heads")
 """The parts of a detector, which are frozen while the mask head learns over it."""
 
 
@@ -39,12 +40,12 @@ class StaysInEval:
         return type(self.module).train(self.module, False)
 
 
-def freeze(network: DETR | DETRsegm, parts: Sequence[str]) -> None:
+def freeze(network: DETR | DETRsegm, parts: Sequence[FreezablePart]) -> None:
     """Keep some `FREEZABLE_PARTS` of a network as they are: no gradients, and eval mode even after `network.train()`.
 
     `stem` is what the published recipe keeps of a ResNet: everything up to its first stage (reference,
-    models/backbone.py). Raises ValueError for a part that is unknown or that the network does not have, and where
-    nothing would be left to learn; the network is then as it was.
+    models/backbone.py). Raises ValueError for a part that the network does not have, and where nothing would be left to
+    learn; the network is then as it was.
     """
     modules = [module for part in parts for module in _modules(network, part)]
     frozen = {id(parameter) for module in modules for parameter in module.parameters()}
@@ -58,10 +59,8 @@ def freeze(network: DETR | DETRsegm, parts: Sequence[str]) -> None:
         top.eval()
 
 
-def _modules(network: DETR | DETRsegm, part: str) -> list[nn.Module]:
-    """The modules of a part. ValueError where there is no such part."""
-    if part not in FREEZABLE_PARTS:
-        raise ValueError(f"there is no part {part!r} to freeze; there are {', '.join(FREEZABLE_PARTS)}")
+def _modules(network: DETR | DETRsegm, part: FreezablePart) -> list[nn.Module]:
+    """The modules of a part. ValueError where the network does not have it."""
     inside = network.detr if isinstance(network, DETRsegm) and part != "mask_head" else network
     try:
         return [inside.get_submodule(name) for name in FREEZABLE_PARTS[part]]

@@ -3,101 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
 from model.data.folders import DATASET_KINDS, DATASET_KINDS_IN_WORDS
 from model.network.config import PRESETS
-from model.training.config import (
-    RECIPES,
-    Recipe,
-    Schedule,
-    TrainConfig,
-    TrainingPrecision,
-    TrainingStage,
-    default_recipe,
-)
-from model.training.freezing import FREEZABLE_PARTS
+from model.training.config import RECIPES, Recipe, TrainConfig, default_recipe
 
-# Every setting of `TrainConfig` is an option of its name; what is not given keeps the recipe's value.
-_SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
-    "stage": (
-        "Train the detector (detection), the mask head over the frozen detector of --init (masks), or both at once "
-        "(joint).",
-        {"choices": get_args(TrainingStage)},
-    ),
-    "epochs": (
-        "Train for this many passes over the data; a part of one counts too.",
-        {"type": float, "metavar": "COUNT"},
-    ),
-    "steps": ("Train for this many optimizer steps, instead of --epochs.", {"type": int, "metavar": "COUNT"}),
-    "batch_size": (
-        "Learn from this many pictures in each optimizer step, in all processes together.",
-        {"type": int, "metavar": "COUNT"},
-    ),
-    "accumulate": (
-        "Compute each batch in this many parts, which gives the same gradients and takes less memory; it has to "
-        "divide the batch size.",
-        {"type": int, "metavar": "COUNT"},
-    ),
-    "lr": ("Set the learning rate of all but the backbone.", {"type": float, "metavar": "RATE"}),
-    "lr_backbone": ("Set the learning rate of the backbone.", {"type": float, "metavar": "RATE"}),
-    "weight_decay": ("Set AdamW's weight decay.", {"type": float, "metavar": "FACTOR"}),
-    "warmup_steps": (
-        "Let the learning rates rise linearly over this many optimizer steps at the start.",
-        {"type": int, "metavar": "COUNT"},
-    ),
-    "lr_schedule": (
-        "Drop the learning rates to a tenth after --lr-turn (drop), or let them fall linearly to zero from there on "
-        "(decay).",
-        {"choices": get_args(Schedule)},
-    ),
-    "lr_turn": (
-        "Drop the learning rates, or begin to decay them, after this fraction of the run, from 0 to 1.",
-        {"type": float, "metavar": "FRACTION"},
-    ),
-    "clip": ("Scale gradients down to this norm; 0 leaves them as they are.", {"type": float, "metavar": "NORM"}),
-    "ema": (
-        "Validate and save a moving average of the weights, which keeps this share of itself in each step; 0 takes "
-        "the weights themselves.",
-        {"type": float, "metavar": "FRACTION"},
-    ),
-    "precision": (
-        "Compute the network in this precision; matching and losses are computed in float32 in any case.",
-        {"choices": get_args(TrainingPrecision)},
-    ),
-    "multi_scale": (
-        "Resize each picture to a size drawn between 0.6 and 1 times the network's.",
-        {"action": argparse.BooleanOptionalAction},
-    ),
-    "crop": ("Cut a random rectangle out of half of the pictures.", {"action": argparse.BooleanOptionalAction}),
-    "freeze": (
-        f"Leave these parts of the network exactly as they are: {', '.join(FREEZABLE_PARTS)}.",
-        {"nargs": "*", "choices": tuple(FREEZABLE_PARTS), "metavar": "PART"},
-    ),
-    "activation_checkpointing": (
-        "Compute activations a second time in the backward pass, which takes less memory and more time.",
-        {"action": argparse.BooleanOptionalAction},
-    ),
-    "evaluate_every": (
-        "Validate after every so many epochs; a part of one counts too, and 0 never validates.",
-        {"type": float, "metavar": "EPOCHS"},
-    ),
-    "log_every": ("Write a line of the log after every so many optimizer steps.", {"type": int, "metavar": "STEPS"}),
-    "save_every": (
-        "Write the file to resume from after every so many optimizer steps.",
-        {"type": int, "metavar": "STEPS"},
-    ),
-    "workers": (
-        "Load pictures in this many processes beside each one that trains; 0 loads them in that process itself.",
-        {"type": int, "metavar": "COUNT"},
-    ),
-    "seed": (
-        "Draw fresh weights, the order of the pictures and their augmentation from this seed.",
-        {"type": int, "metavar": "NUMBER"},
-    ),
-}
+_SETTINGS: dict[str, FieldInfo] = TrainConfig.__pydantic_fields__  # type: ignore[attr-defined]  # pydantic documents it
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -113,11 +30,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, required=True, metavar="DIR", help="Write checkpoints, log and samples to this folder."
     )
     _add_start_arguments(parser)
-    for name, (meaning, options) in _SETTINGS.items():
-        option = f"--{name.replace('_', '-')}"
-        help_text = f"{meaning} The default is the recipe's."
-        parser.add_argument(option, default=argparse.SUPPRESS, help=help_text, **options)
+    for name, setting in _SETTINGS.items():
+        parser.add_argument(_option(name), default=argparse.SUPPRESS, **_option_arguments(setting))
     _add_run_arguments(parser)
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _option_arguments(setting: FieldInfo) -> dict[str, Any]:
+    """How the option of a setting reads its value, and what it says of it."""
+    kind, metavar = setting.annotation, next((word for word in setting.metadata if isinstance(word, str)), None)
+    choices = get_args(get_args(kind)[0]) if get_origin(kind) is tuple else ()
+    listed = f" There are {', '.join(choices)}." if choices else ""
+    text = " ".join(f"{setting.description}{listed} The default is the recipe's.".split())
+    if kind is bool:
+        return {"action": argparse.BooleanOptionalAction, "help": text}
+    if get_origin(kind) is Literal:
+        return {"choices": get_args(kind), "help": text}
+    if choices:
+        return {"nargs": "*", "choices": choices, "metavar": metavar, "help": text}
+    return {"type": float if float in (kind, *get_args(kind)) else int, "metavar": metavar, "help": text}
 
 
 def _add_start_arguments(parser: argparse.ArgumentParser) -> None:
@@ -207,11 +141,22 @@ def read_recipe(args: argparse.Namespace) -> tuple[str, Recipe]:
 
     Raises ValueError where there is nothing to train with them.
     """
-    given = {field.name: getattr(args, field.name) for field in fields(TrainConfig) if hasattr(args, field.name)}
+    given = {name: value for name, value in vars(args).items() if name in _SETTINGS}
     name = args.recipe or default_recipe(args.data, given.get("stage"), args.init is not None)
     recipe = RECIPES[name]
     # The recipe's length is replaced whichever way the run's is given.
     length = {"epochs": None, "steps": None} if {"epochs", "steps"} & given.keys() else {}
-    if "freeze" in given:
-        given["freeze"] = tuple(given["freeze"])
-    return name, replace(recipe, config=replace(recipe.config, **{**length, **given}))
+    try:
+        config = replace(recipe.config, **{**length, **given})
+    except ValidationError as error:
+        raise ValueError(_first_problem(error)) from error
+    return name, replace(recipe, config=config)
+
+
+def _first_problem(error: ValidationError) -> str:
+    """What is wrong with the settings, in a line that names the option."""
+    problem = error.errors(include_url=False)[0]
+    reason = problem["msg"].removeprefix("Value error, ")
+    if not problem["loc"]:  # it is about several, and names them
+        return reason
+    return f"{_option(str(problem['loc'][0]))} {reason.replace('Input should', 'should')}, not {problem['input']}"

@@ -14,13 +14,13 @@ import pytest
 import torch
 
 from model.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
-from model.cli import main
 from model.data.collate import TrainingBatch
 from model.data.shapes.command import CATEGORIES
 from model.network.config import PRESETS
 from model.train import command_line
 from model.training.log import read_log
 from model.training.module import TrainingModule
+from service.cli import main
 from tests.model.networks import SMALL, filled
 
 TINY = replace(SMALL, shortest_edge=64, longest_edge=96)
@@ -249,11 +249,11 @@ def test_an_output_that_is_a_file_is_refused_before_training(
 @pytest.mark.parametrize(
     ("options", "steps", "reason"),
     [
-        ((), 0, "--steps must be at least 1, not 0"),
+        ((), 0, "--steps should be greater than or equal to 1, not 0"),
         (("--epochs", "1"), 3, "a run has a number of --epochs or of --steps, one of the two"),
         (("--batch-size", "7"), 3, "6 pictures do not make a batch of 7"),
         (("--accumulate", "4"), 3, "--batch-size 2 "),
-        (("--lr", "-1"), 3, "--lr must be 0 or more, not -1.0"),
+        (("--lr", "-1"), 3, "--lr should be greater than or equal to 0, not -1.0"),
         (("--freeze", "mask_head"), 3, "this network has no mask_head to freeze"),
         (("--stage", "masks"), 3, "--stage masks needs --init with the detector to freeze"),
         (("--preset", "detr-resnet-50"), 3, "detr-resnet-50 has frozen batch norm"),

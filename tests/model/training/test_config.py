@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import math
-from dataclasses import replace
+import json
+import re
+from dataclasses import asdict, fields, replace
 from itertools import pairwise
 from typing import Any
 
@@ -54,25 +55,83 @@ def test_a_run_is_as_long_as_its_epochs_or_its_steps() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "reason"),
+    ("words", "reason"),
     [
-        ({"steps": 5}, "one of the two"),
-        ({"epochs": None}, "one of the two"),
-        ({"epochs": None, "steps": 0}, "--steps must be at least 1, not 0"),
-        ({"epochs": 0}, "--epochs must be more than 0, not 0"),
-        ({"epochs": math.nan}, "--epochs must be more than 0, not nan"),
-        ({"batch_size": 0}, "--batch-size must be at least 1, not 0"),
-        ({"accumulate": 0}, "--accumulate must be at least 1, not 0"),
-        ({"lr": -1.0}, "--lr must be 0 or more, not -1.0"),
-        ({"lr_backbone": math.nan}, "--lr-backbone must be 0 or more, not nan"),
-        ({"weight_decay": math.inf}, "--weight-decay must be 0 or more, not inf"),
-        ({"lr_turn": 1.5}, "--lr-turn must be a fraction of the run, from 0 to 1, not 1.5"),
-        ({"ema": 1.0}, "--ema must be at least 0 and less than 1, not 1.0"),
+        (("--steps", "5", "--epochs", "1"), "a run has a number of --epochs or of --steps, one of the two"),
+        (("--steps", "0"), "--steps should be greater than or equal to 1, not 0"),
+        (("--epochs", "0"), "--epochs should be greater than 0, not 0.0"),
+        (("--epochs", "nan"), "--epochs should be a finite number, not nan"),
+        (("--batch-size", "0"), "--batch-size should be greater than or equal to 1, not 0"),
+        (("--batch-size", "3", "--accumulate", "2"), "--batch-size 3 cannot be divided into --accumulate 2 parts"),
+        (("--accumulate", "0"), "--accumulate should be greater than or equal to 1, not 0"),
+        (("--lr", "-1"), "--lr should be greater than or equal to 0, not -1.0"),
+        (("--lr-backbone", "nan"), "--lr-backbone should be a finite number, not nan"),
+        (("--weight-decay", "inf"), "--weight-decay should be a finite number, not inf"),
+        (("--clip", "-0.1"), "--clip should be greater than or equal to 0, not -0.1"),
+        (("--warmup-steps", "-1"), "--warmup-steps should be greater than or equal to 0, not -1"),
+        (("--lr-turn", "1.5"), "--lr-turn should be less than or equal to 1, not 1.5"),
+        (("--ema", "1"), "--ema should be less than 1, not 1.0"),
+        (("--evaluate-every", "-1"), "--evaluate-every should be greater than or equal to 0, not -1.0"),
+        (("--log-every", "0"), "--log-every should be greater than or equal to 1, not 0"),
+        (("--save-every", "0"), "--save-every should be greater than or equal to 1, not 0"),
+        (("--workers", "-1"), "--workers should be greater than or equal to 0, not -1"),
     ],
 )
-def test_settings_that_make_no_run_are_refused(settings: dict[str, Any], reason: str) -> None:
-    with pytest.raises(ValueError, match=reason):
+def test_settings_that_make_no_run_are_refused_in_a_line_that_names_the_option(
+    words: tuple[str, ...], reason: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(reason)}$"):
+        read_recipe(options(*words))
+
+
+@pytest.mark.parametrize(
+    "settings", [{"epochs": None}, {"freeze": ("neck",)}, {"stage": "both"}, {"precision": "64"}, {"learning_rate": 1}]
+)
+def test_settings_that_there_are_not_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="1 validation error for TrainConfig"):
         TrainConfig(**settings)
+
+
+def test_the_settings_of_a_run_are_plain_json() -> None:
+    """They are in the provenance of weights and in files to resume from."""
+    settings = asdict(RECIPES["detr-masks"].config)
+    assert json.loads(json.dumps(settings)) == {
+        "stage": "masks",
+        "epochs": 25,
+        "steps": None,
+        "batch_size": 16,
+        "accumulate": 1,
+        "lr": 1e-4,
+        "lr_backbone": 1e-5,
+        "weight_decay": 1e-4,
+        "warmup_steps": 0,
+        "lr_schedule": "drop",
+        "lr_turn": 0.6,
+        "clip": 0.1,
+        "ema": 0.0,
+        "precision": "32-true",
+        "multi_scale": True,
+        "crop": False,
+        "freeze": ["stem"],
+        "activation_checkpointing": False,
+        "evaluate_every": 1.0,
+        "log_every": 20,
+        "save_every": 1000,
+        "workers": 2,
+        "seed": 0,
+    }
+
+
+def test_every_setting_is_an_option_with_a_whole_sentence_and_a_name_for_its_value() -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    actions = {action.dest: action for action in parser._actions}
+    for field in fields(TrainConfig):
+        action = actions[field.name]
+        assert action.option_strings[0] == f"--{field.name.replace('_', '-')}"
+        assert action.help is not None
+        assert action.help.endswith(". The default is the recipe's.")
+        assert action.metavar or action.choices or isinstance(action, argparse.BooleanOptionalAction)
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
