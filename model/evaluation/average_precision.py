@@ -17,7 +17,7 @@ from model.data.coco_files import field_of, read_annotations
 from model.data.objects import read_box
 
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
-NOTHING = -1.0  # what COCO's evaluator answers where nothing of that kind is annotated
+NOTHING = -1.0  # what COCO's evaluator answers where nothing of that kind is annotated, and panoptic quality as well
 
 # Where COCOeval.accumulate keeps all sizes of boxes, and a hundred detections a picture.
 _ALL_SIZES, _HUNDRED = 0, 2

@@ -13,9 +13,13 @@ from numpy.typing import NDArray
 from model.data.coco_dataset import CocoDataset
 from model.data.folders import instances_file, panoptic_file
 from model.evaluation.average_precision import average_precision, read_boxes
-from model.evaluation.box_quality import count_boxes
-from model.evaluation.panoptic_quality import MatchCounts, PanopticMap, count_segments, panoptic_quality
-from model.evaluation.segment_annotations import SegmentAnnotations
+from model.evaluation.panoptic_quality import (
+    MatchCounts,
+    PanopticMap,
+    SegmentAnnotations,
+    count_segments,
+    panoptic_quality,
+)
 from model.runtime.answers.detections import scored_boxes
 from model.runtime.answers.panoptic import PanopticResult, panoptic
 from model.runtime.categories import Category
@@ -151,18 +155,6 @@ class Evaluator:
             ClassFigures(c, annotated.get(c.id, 0), per_category.get(c.id, {})) for c in self.data.categories
         )
         return EvaluationResult(figures, classes, of_boxes.precision, len(answers))
-
-    def picture_counts(self, index: int, detect_threshold: float) -> MatchCounts:
-        """What is matched, missed and wrong in one answered picture: segments or, where there are none, boxes.
-
-        Of the boxes those count that score above `detect_threshold`, as in the service.
-        """
-        answer = self.answers[index]
-        if self.with_masks:
-            return sum(answer.segments.values(), MatchCounts())
-        known = np.isin(answer.boxes[:, 5], [category.id for category in self.data.categories])
-        kept = answer.boxes[known & (answer.boxes[:, 4] > detect_threshold)]
-        return count_boxes(kept, self.boxes.imgToAnns.get(self.data.records[index].id, []))
 
     def panoptic(self, index: int, size: tuple[int, int], output: ImageOutputs) -> PanopticResult:
         """The panoptic answer for a picture, as in the service, which is what is judged."""

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model.data.coco_files import ImageRecord, class_index, class_indices, read_annotations
+from model.data.id_png import read_ids
+from model.evaluation.average_precision import NOTHING
 from model.runtime.categories import Category
 
-NOTHING = -1.0  # in place of a figure, as in COCO's figures of boxes
 # Suffix of a figure, and the values of isthing of the categories that it is the mean of.
 FIGURE_SUFFIXES = (("", (True, False)), ("_th", (True,)), ("_st", (False,)))
 
@@ -24,6 +27,31 @@ class PanopticMap:
     id_map: NDArray[np.int32]  # [H, W]
     category_of: Mapping[int, int]  # segment id to category id, in the order of the annotation
     crowds: frozenset[int] = field(default=frozenset())  # ids of annotated regions of many objects
+
+
+class SegmentAnnotations:
+    """The annotated segments of every picture. A crowd is no target for a query, but it is not void either."""
+
+    def __init__(self, path: Path, categories: Sequence[Category]) -> None:
+        """Read a panoptic file; its id PNGs lie in the folder beside it that has its name.
+
+        Raises what `read_annotations` does, and ValueError naming a segment of an unknown category.
+        """
+        indices = class_indices(categories)
+        self._folder = path.with_suffix("")
+        self._entries = {entry["image_id"]: entry for entry in read_annotations(path)["annotations"]}
+        for entry in self._entries.values():
+            for info in entry["segments_info"]:
+                class_index(indices, info["category_id"], f"{path.name}: segment {info['id']}")
+
+    def of(self, record: ImageRecord) -> PanopticMap:
+        """The segments of one picture. Raises what `read_ids` does."""
+        entry = self._entries[record.id]
+        png = ImageRecord(record.id, entry["file_name"], record.height, record.width)
+        id_map = read_ids(self._folder, png)
+        infos = entry["segments_info"]
+        crowds = frozenset(info["id"] for info in infos if info.get("iscrowd", 0))
+        return PanopticMap(id_map, {info["id"]: info["category_id"] for info in infos}, crowds)
 
 
 @dataclass(frozen=True)

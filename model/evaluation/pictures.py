@@ -1,4 +1,4 @@
-"""Pictures for the report: what is annotated beside what was found, of the images that went best and worst."""
+"""Pictures for the report: what is annotated beside what was found."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image
 from model.data.coco_files import ImageRecord, class_indices
 from model.data.picture_files import read_pixels
 from model.evaluation.evaluator import Evaluator
-from model.evaluation.panoptic_quality import NOTHING, MatchCounts, PanopticMap
+from model.evaluation.panoptic_quality import MatchCounts, PanopticMap
 from model.runtime.answers.detections import Detections
 from model.runtime.answers.id_map import IdMap
 from model.runtime.answers.overlay import draw_detections, draw_panoptic
@@ -24,7 +24,6 @@ from model.runtime.categories import Category
 from model.runtime.engines.engine import Engine
 from model.runtime.preprocess import make_batch, resize
 
-SHOWN = 6  # of the best and of the worst
 LONGEST_EDGE = 800  # pixels of a drawing on the page
 READABLE_EDGE = 480  # smaller pictures are enlarged before labels are drawn over them
 _JPEG_QUALITY = 85
@@ -37,24 +36,6 @@ class ShownPicture(NamedTuple):
     counts: MatchCounts
     annotated: str  # data URL of a JPEG
     found: str
-
-
-class Ranking(NamedTuple):
-    """How good the pictures are, each by `MatchCounts.quality`; without those that have nothing annotated or found."""
-
-    qualities: list[float]  # from the worst on
-    best: list[int]  # indices into the data, the best first
-    worst: list[int]  # the worst first; none of the best is among them
-
-
-def rank_pictures(evaluator: Evaluator, detect_threshold: float) -> tuple[Ranking, dict[int, MatchCounts]]:
-    """Order the answered pictures, and return the counts of each."""
-    counts = {index: evaluator.picture_counts(index, detect_threshold) for index in sorted(evaluator.answers)}
-    judged = [index for index in counts if counts[index].quality > NOTHING]
-    judged.sort(key=lambda index: counts[index].quality)  # equals stay in the order of their ids
-    worst = judged[: min(SHOWN, (len(judged) + 1) // 2)]
-    best = judged[::-1][: min(SHOWN, len(judged) // 2)]
-    return Ranking([counts[index].quality for index in judged], best, worst), counts
 
 
 def draw_pair(

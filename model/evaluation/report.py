@@ -8,12 +8,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from model.evaluation.charts import histogram, precision_recall
 from model.evaluation.evaluator import Evaluator
-from model.evaluation.pictures import draw_pair, rank_pictures
+from model.evaluation.pictures import draw_pair
+from model.evaluation.ranking import rank_pictures
 from model.evaluation.table import MEANINGS, PANOPTIC, class_columns, format_figure
 from model.runtime.artifact.metadata import Metadata
 from model.runtime.engines.engine import Engine
 
-PAGE = "index.html"
+_PAGE = "index.html"
 CARDS = {
     "AP": "AP of boxes",
     "AP50": "AP at IoU 0.50",
@@ -72,13 +73,13 @@ def write_report(folder: Path, engine: Engine, metadata: Metadata, evaluator: Ev
         worst=worst,
     )
     folder.mkdir(exist_ok=True)
-    path: Path = folder / PAGE
+    path: Path = folder / _PAGE
     path.write_text(page, encoding="utf-8")
     return path
 
 
 def _template() -> Template:
-    """The page with its gaps; whatever fills one is text, whatever characters a name has."""
+    """The page's template, which escapes every value: a name is text, whatever characters it has."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,

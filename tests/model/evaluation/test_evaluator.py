@@ -25,6 +25,7 @@ from model.data.folders import open_dataset
 from model.evaluation.average_precision import NAMES
 from model.evaluation.evaluator import Evaluator
 from model.evaluation.panoptic_quality import MatchCounts
+from model.evaluation.ranking import picture_counts
 from model.runtime.answers.detections import OutputError
 from model.runtime.categories import Category
 from model.runtime.engines.raw_outputs import NO_MASKS, RawOutputs
@@ -203,12 +204,12 @@ def test_a_picture_has_counts_of_its_own(root: Path) -> None:
     ours, of_boxes = evaluator(root), evaluator(root, "coco")
     for to in (ours, of_boxes):
         give(to, random_answers(to.data.sizes, 5))
-    every = sum((ours.picture_counts(index, 0.5) for index in range(5)), MatchCounts())
+    every = sum((picture_counts(ours, index, 0.5) for index in range(5)), MatchCounts())
     annotated = sum(row.annotated for row in ours.result().classes)
     assert every.matched + every.missed == annotated
-    every = sum((of_boxes.picture_counts(index, 0.0) for index in range(5)), MatchCounts())
+    every = sum((picture_counts(of_boxes, index, 0.0) for index in range(5)), MatchCounts())
     assert every.matched + every.missed == 6, "cats and dogs"
-    certain = of_boxes.picture_counts(0, 1.0)
+    certain = picture_counts(of_boxes, 0, 1.0)
     assert certain == MatchCounts(missed=1), "no score is above 1"
 
 

@@ -12,9 +12,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torchmetrics.detection import PanopticQuality
 
+from model.evaluation.average_precision import NOTHING
 from model.evaluation.panoptic_quality import (
     FIGURE_SUFFIXES,
-    NOTHING,
     MatchCounts,
     PanopticFigures,
     PanopticMap,

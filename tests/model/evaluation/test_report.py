@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model.evaluate import LoadedModel, evaluate
+from model.evaluate import EvaluatedModel, evaluate
 from model.evaluation.charts import histogram, precision_recall
 from model.evaluation.evaluator import Evaluator
 from model.evaluation.panoptic_quality import PanopticMap
-from model.evaluation.pictures import SHOWN, annotated_result, draw_pair, rank_pictures
+from model.evaluation.pictures import annotated_result, draw_pair
+from model.evaluation.ranking import SHOWN, rank_pictures
 from model.evaluation.report import write_report
 from tests.model.evaluation.oracle import Oracle, metadata
 from tests.model.evaluation.scenes import CAT, CATEGORIES, DOG, SCENES, SEA, SKY, Scene, scene, write_scenes
@@ -61,7 +62,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def evaluated(root: Path, kind: str = "coco-panoptic") -> tuple[Oracle, Evaluator]:
     engine = Oracle(silent=LOSSES, scenes=PICTURES)
-    return engine, evaluate(LoadedModel(engine, metadata()), kind, root, "val", batch_size=2)
+    return engine, evaluate(EvaluatedModel(engine, metadata()), kind, root, "val", batch_size=2)
 
 
 @pytest.fixture(scope="module", params=["coco-panoptic", "coco"])

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from model.evaluation.box_quality import count_boxes
-from model.evaluation.panoptic_quality import NOTHING, MatchCounts
+from model.evaluation.average_precision import NOTHING
+from model.evaluation.panoptic_quality import MatchCounts
+from model.evaluation.ranking import count_boxes
 from tests.model.evaluation.scenes import instance
 
 

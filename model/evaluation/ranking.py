@@ -1,17 +1,51 @@
-"""How good the boxes of one picture are: average precision is of a whole data set and says nothing about a picture."""
+"""Which pictures went best and which worst: average precision is of a whole data set and says nothing about one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pycocotools.mask
 from numpy.typing import NDArray
 
+from model.evaluation.average_precision import NOTHING
+from model.evaluation.evaluator import Evaluator
 from model.evaluation.panoptic_quality import MatchCounts
 
+SHOWN = 6  # of the best and of the worst
 MATCH_IOU = 0.5  # at least; the same as for segments, which need more than it
+
+
+class Ranking(NamedTuple):
+    """How good the pictures are, each by `MatchCounts.quality`; without those that have nothing annotated or found."""
+
+    qualities: list[float]  # from the worst on
+    best: list[int]  # indices into the data, the best first
+    worst: list[int]  # the worst first; none of the best is among them
+
+
+def rank_pictures(evaluator: Evaluator, detect_threshold: float) -> tuple[Ranking, dict[int, MatchCounts]]:
+    """Order the answered pictures, and return the counts of each."""
+    counts = {index: picture_counts(evaluator, index, detect_threshold) for index in sorted(evaluator.answers)}
+    judged = [index for index in counts if counts[index].quality > NOTHING]
+    judged.sort(key=lambda index: counts[index].quality)  # equals stay in the order of their ids
+    worst = judged[: min(SHOWN, (len(judged) + 1) // 2)]
+    best = judged[::-1][: min(SHOWN, len(judged) // 2)]
+    return Ranking([counts[index].quality for index in judged], best, worst), counts
+
+
+def picture_counts(evaluator: Evaluator, index: int, detect_threshold: float) -> MatchCounts:
+    """What is matched, missed and wrong in one answered picture: segments or, where there are none, boxes.
+
+    Of the boxes those count that score above `detect_threshold`, as in the service.
+    """
+    answer = evaluator.answers[index]
+    if evaluator.with_masks:
+        return sum(answer.segments.values(), MatchCounts())
+    known = np.isin(answer.boxes[:, 5], [category.id for category in evaluator.data.categories])
+    kept = answer.boxes[known & (answer.boxes[:, 4] > detect_threshold)]
+    return count_boxes(kept, evaluator.boxes.imgToAnns.get(evaluator.data.records[index].id, []))
 
 
 def count_boxes(found: NDArray[np.float64], annotated: Sequence[dict[str, Any]]) -> MatchCounts:
