@@ -1,4 +1,4 @@
-"""What has to be right with a data set is found out before the first step, and what is in it is told."""
+"""Checks a data set before the first step of training, and counts what is in it."""
 
 from __future__ import annotations
 
@@ -85,10 +85,7 @@ def check_dataset(data: CocoDataset, *, workers: int) -> DatasetReport:
 
 
 def check_categories(train: CocoDataset, val: CocoDataset) -> None:
-    """Raise ValueError, naming both files and the category, unless two data sets have the same ids and names.
-
-    Both must have been opened with the categories of their own files.
-    """
+    """Raise ValueError, naming both files and the category, unless two data sets have the same ids and names."""
     ours, theirs = ({category.id: category.name for category in data.categories} for data in (train, val))
     for id_ in sorted(ours.keys() | theirs.keys()):
         if ours.get(id_) != theirs.get(id_):

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from model.data.coco_dataset import CocoDataset
+from model.data.coco_dataset import CocoDataset, make_target
 from model.data.coco_files import ImageRecord, Target, class_index, class_indices, field_of, read_annotations
 from model.data.instance_masks import MaskAnnotation, decode_mask, read_segmentation
 from model.data.mask_layers import MaskLayers, layers_of
 from model.data.objects import BoxXywh, Objects, boxes_xywh_to_xyxy, read_box
-from model.data.targets import make_target
-from model.runtime.categories import Category
 
 
 class _Instance(NamedTuple):
@@ -36,7 +33,6 @@ class CocoDetection(CocoDataset):
         images: Path,
         annotations: Path,
         *,
-        categories: Sequence[Category] | None = None,
         masks: bool = False,
     ) -> None:
         """Read the annotation file; pictures and masks are decoded when an item is asked for.
@@ -44,7 +40,6 @@ class CocoDetection(CocoDataset):
         Args:
             images: folder of the pictures.
             annotations: COCO's instances JSON.
-            categories: the network's classes by index; by default those of the file, ordered by id.
             masks: whether targets hold masks.
 
         Raises:
@@ -53,7 +48,7 @@ class CocoDetection(CocoDataset):
                 image, a box that is none or, where masks are asked for, no usable segmentation.
         """
         content = read_annotations(annotations)
-        super().__init__(content, annotations, images, categories, masks)
+        super().__init__(content, annotations, images, masks)
         found, crowds = self._read_instances(content["annotations"])
         self.objects = Objects.gather([[instance[:2] for instance in instances] for instances in found], crowds)
         self._segmentations = [instance.segmentation for instances in found for instance in instances]

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
-from model.data.coco_files import Target, read_categories, read_records
-from model.data.objects import Objects
+from model.data.coco_files import ImageRecord, Target, read_categories, read_records
+from model.data.mask_layers import MaskLayers
+from model.data.objects import Objects, clipped_xyxy
 from model.data.picture_files import read_pixels
-from model.runtime.categories import Category
 
 
 class CocoDataset(Dataset[tuple[Tensor, Target]], ABC):
-    """The pictures of an annotation file. What is in each is for the kind of annotation to say."""
+    """The pictures of an annotation file; a subclass reads what is annotated in each."""
 
     objects: Objects
 
@@ -28,13 +29,15 @@ class CocoDataset(Dataset[tuple[Tensor, Target]], ABC):
         content: dict[str, Any],
         annotations: Path,
         images: Path,
-        categories: Sequence[Category] | None,
         masks: bool,
     ) -> None:
-        """Take over what was read of an annotation file; ValueError if one of its pictures is malformed."""
+        """Take over what was read of an annotation file: its categories, ordered by id, are the classes by index.
+
+        Raises ValueError if one of its pictures is malformed.
+        """
         self.annotations = annotations
         self.images = images
-        self.categories = tuple(categories) if categories is not None else read_categories(content)
+        self.categories = read_categories(content)
         self.records = read_records(content, annotations)
         self.masks = masks
 
@@ -56,3 +59,34 @@ class CocoDataset(Dataset[tuple[Tensor, Target]], ABC):
     @abstractmethod
     def target(self, index: int) -> Target:
         """What is in one picture."""
+
+
+def make_target(
+    record: ImageRecord, labels: NDArray[np.int64], boxes_xyxy: Tensor, layers: MaskLayers | None
+) -> Target:
+    """Gather a target, leaving out boxes without an area.
+
+    Args:
+        record: the picture it belongs to.
+        labels: m class indices.
+        boxes_xyxy: [m, 4], absolute pixels; clipped to the picture here.
+        layers: the m masks, or None.
+    """
+    size = torch.tensor([record.height, record.width])
+    boxes, kept = clipped_xyxy(boxes_xyxy.to(torch.float32).reshape(-1, 4), size)
+    target: Target = {
+        "image_id": torch.tensor(record.id),
+        "orig_size": size,
+        "size": size.clone(),
+        "labels": torch.tensor(labels, dtype=torch.int64)[kept],
+        "boxes": tv_tensors.BoundingBoxes(
+            boxes[kept],
+            format=tv_tensors.BoundingBoxFormat.XYXY,
+            canvas_size=(record.height, record.width),
+        ),
+    }
+    if layers is not None:
+        # The masks of those left out stay in their layer, where no value asks for them.
+        target["mask_ids"] = tv_tensors.Mask(layers.mask_ids)
+        target["mask_values"] = layers.mask_values[kept]
+    return target

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.data.coco_dataset import CocoDataset
+from model.data.coco_dataset import CocoDataset, make_target
 from model.data.coco_files import (
     ImageRecord,
     Target,
@@ -22,8 +21,6 @@ from model.data.coco_files import (
 from model.data.id_png import read_ids
 from model.data.mask_layers import MaskLayers, layer_of_segments, tight_boxes_xyxy
 from model.data.objects import BoxXywh, Objects, boxes_xywh_to_xyxy, read_box
-from model.data.targets import make_target
-from model.runtime.categories import Category
 
 
 class CocoPanoptic(CocoDataset):
@@ -38,17 +35,13 @@ class CocoPanoptic(CocoDataset):
         images: Path,
         annotations: Path,
         *,
-        segments: Path | None = None,
-        categories: Sequence[Category] | None = None,
         masks: bool = True,
     ) -> None:
         """Read the annotation file; pictures and segments are decoded when an item is asked for.
 
         Args:
             images: folder of the pictures.
-            annotations: COCO's panoptic JSON.
-            segments: folder of the id PNGs; by default the one beside the JSON that has its name.
-            categories: the network's classes by index; by default those of the file, ordered by id.
+            annotations: COCO's panoptic JSON; the id PNGs are in the folder beside it that has its name.
             masks: whether targets hold masks. Without, no PNG is read and boxes are those of the file.
 
         Raises:
@@ -57,8 +50,8 @@ class CocoPanoptic(CocoDataset):
                 of an unknown category or with a box that is none.
         """
         content = read_annotations(annotations)
-        super().__init__(content, annotations, images, categories, masks)
-        self.segments = segments if segments is not None else annotations.with_suffix("")
+        super().__init__(content, annotations, images, masks)
+        self.segments = annotations.with_suffix("")
         self._isthing = torch.tensor([category.isthing for category in self.categories])
         entries = self._entries(content["annotations"])
         self._png_names = [str(field_of(entry, "file_name", self._where(entry))) for entry in entries]

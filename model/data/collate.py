@@ -70,7 +70,6 @@ class AspectRatioBatchSampler(Sampler[list[Draw]]):
         batch_size: int,
         *,
         seed: int = 0,
-        shuffle: bool = True,
         drop_last: bool = False,
         process: int = 0,
         processes: int = 1,
@@ -82,7 +81,6 @@ class AspectRatioBatchSampler(Sampler[list[Draw]]):
             sizes: of every picture.
             batch_size: pictures in a batch of all processes together.
             seed: of the order and of the draws, 0 or more.
-            shuffle: whether the order is random; otherwise it is nearly that of the data.
             drop_last: leave out what does not fill a batch.
             process: which of the processes this is.
             processes: how many share each batch: process p of P gets every P-th draw from its p-th.
@@ -102,7 +100,6 @@ class AspectRatioBatchSampler(Sampler[list[Draw]]):
             raise ValueError(f"{processes} processes cannot share a batch of {uneven} pictures equally")
         self.batch_size = batch_size
         self.seed = seed
-        self.shuffle = shuffle
         self.drop_last = drop_last
         self.process = process
         self.processes = processes
@@ -138,14 +135,12 @@ class AspectRatioBatchSampler(Sampler[list[Draw]]):
     def _batches(self) -> list[list[int]]:
         """All batches of the present epoch, of all processes."""
         rng = np.random.default_rng([self.seed, self.epoch])
-        order = rng.permutation(len(self._ratios)) if self.shuffle else np.arange(len(self._ratios))
-        batches, rest = self._full_batches(order)
+        batches, rest = self._full_batches(rng.permutation(len(self._ratios)))
         rest.sort(key=lambda index: float(self._ratios[index]))
         batches += [rest[start : start + self.batch_size] for start in range(0, len(rest), self.batch_size)]
         if self.drop_last and len(batches[-1]) < self.batch_size:
             batches.pop()
-        turns = rng.permutation(len(batches)) if self.shuffle else np.arange(len(batches))
-        return [batches[turn] for turn in turns.tolist()]
+        return [batches[turn] for turn in rng.permutation(len(batches)).tolist()]
 
     def _full_batches(self, order: NDArray[np.int64]) -> tuple[list[list[int]], list[int]]:
         """Fill a batch for each bucket of aspect ratios; returns the full ones and the indices left over."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from model.data.coco import CocoDetection
 from model.data.coco_dataset import CocoDataset
 from model.data.coco_panoptic import CocoPanoptic
-from model.runtime.categories import Category
 
 DATASET_KINDS = ("shapes", "coco", "coco-panoptic")
 DATASET_KINDS_IN_WORDS = "things (coco), or things and stuff (coco-panoptic, and shapes, which `detr shapes` writes)"
@@ -24,14 +22,7 @@ def panoptic_file(root: Path, split: str) -> Path:
     return root / "annotations" / f"panoptic_{split}2017.json"
 
 
-def open_dataset(
-    kind: str,
-    root: Path,
-    split: str,
-    *,
-    masks: bool,
-    categories: Sequence[Category] | None = None,
-) -> CocoDataset:
+def open_dataset(kind: str, root: Path, split: str, *, masks: bool) -> CocoDataset:
     """The data set of a folder laid out as COCO's: `{split}2017/` and `annotations/`.
 
     Kind `coco` reads instances (things), `coco-panoptic` and `shapes` (what `detr shapes` writes) things and stuff.
@@ -42,6 +33,6 @@ def open_dataset(
     images = root / f"{split}2017"
     if kind == "coco":
         file = instances_file(root, split)
-        return CocoDetection(images, file, masks=masks, categories=categories)
+        return CocoDetection(images, file, masks=masks)
     file = panoptic_file(root, split)
-    return CocoPanoptic(images, file, masks=masks, categories=categories)
+    return CocoPanoptic(images, file, masks=masks)

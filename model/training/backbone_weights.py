@@ -21,15 +21,12 @@ PUBLISHED_RECIPE = "IMAGENET1K_V1"  # what `imagenet` stands for: what the publi
 COUNTER = ".num_batches_tracked"  # of live batch norm: counts steps, and no file needs to have it
 
 
-def find_backbone_weights(
-    backbone: str, source: str | Path, *, base_url: str | None = None, directory: Path | None = None
-) -> Path:
+def find_backbone_weights(backbone: str, source: str | Path) -> Path:
     """The file that `source` means: a name of published weights, downloaded where they are not yet there, or a path.
 
     Names are torchvision's (`IMAGENET1K_V1`, `IMAGENET1K_V2`, in any case), and `imagenet` for the first.
-    `backbone` is a torchvision network, `base_url` a mirror of its published files, and `directory` where they are
-    kept, by default where torchvision keeps them. Raises ValueError where there are no such weights and no such
-    file, and DownloadError where they cannot be had.
+    `backbone` is a torchvision network, whose published files are kept where torchvision keeps them. Raises ValueError
+    where there are no such weights and no such file, and DownloadError where they cannot be downloaded.
     """
     published = {weights.name: str(weights.url) for weights in torchvision.models.get_model_weights(backbone)}
     name = PUBLISHED_RECIPE if str(source).lower() == IMAGENET else str(source).upper()
@@ -43,10 +40,7 @@ def find_backbone_weights(
     digits = re.search(r"-([0-9a-f]{8,})\.", file_name)
     if digits is None:
         raise ValueError(f"backbone weights {source}: the name {file_name} has no digest to check; give the file")
-    if base_url is not None:
-        url = f"{base_url.rstrip('/')}/{file_name}"
-    folder = directory or Path(torch.hub.get_dir()) / "checkpoints"
-    return download(url, folder / file_name, digits[1], progress=True)
+    return download(url, Path(torch.hub.get_dir()) / "checkpoints" / file_name, digits[1], progress=True)
 
 
 def load_backbone_weights(backbone: Backbone, name: str, path: Path) -> None:

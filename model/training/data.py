@@ -1,23 +1,51 @@
-"""Which batches a process sees: its share of every training batch, and of the validation pictures."""
+"""What a process learns from: its share of every training batch, and of the validation pictures.
+
+A training picture is decoded and augmented the same for the same draw. How much of the batches is padding is told, too.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning
-from torch.utils.data import DataLoader
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from model.data.coco_dataset import CocoDataset
-from model.data.collate import AspectRatioBatchSampler, collate
+from model.data.coco_files import Target
+from model.data.collate import AspectRatioBatchSampler, Draw, collate
 from model.data.evaluation_set import EvaluationSet, collate_evaluation
-from model.data.padding import PaddingRatios, padding_ratios
-from model.data.training_set import TrainingSet
 from model.data.transforms import train_transform
-from model.runtime.preprocess import ResizeRule
+from model.runtime.preprocess import CANVAS_MULTIPLE, ResizeRule, round_up
 from model.training.config import TrainConfig
 
 EVALUATION_BATCH = 4  # pictures a process; the answer does not depend on it
+
+_Augmentation = Callable[[Tensor, Target, torch.Generator], tuple[Tensor, Target]]
+
+
+class TrainingSet(Dataset[tuple[Tensor, Target]]):
+    """A data set as the network learns from it; its keys are the draws of an `AspectRatioBatchSampler`.
+
+    Every random number comes from the draw's own seed, none from a global generator: which process loads a picture,
+    and what it loaded before, changes nothing.
+    """
+
+    def __init__(self, data: CocoDataset, transform: _Augmentation) -> None:
+        self.data = data
+        self.transform = transform
+
+    def __len__(self) -> int:
+        """Number of pictures."""
+        return len(self.data)
+
+    def __getitem__(self, draw: Draw) -> tuple[Tensor, Target]:
+        """Decode and augment one item; raises what `CocoDataset` does."""
+        image, target = self.data[draw.index]
+        return self.transform(image, target, torch.Generator().manual_seed(draw.seed))
 
 
 class TrainingData(lightning.LightningDataModule):
@@ -77,3 +105,51 @@ class TrainingData(lightning.LightningDataModule):
             collate_fn=collate_evaluation,
             num_workers=self.config.workers,
         )
+
+
+class PaddingRatios(NamedTuple):
+    """Share of canvas pixels that are padding, 0 to 1, with batches of like aspect ratio and with random ones."""
+
+    grouped: float
+    ungrouped: float
+
+    def __str__(self) -> str:
+        return f"padding: {self.grouped:.1%} of the canvas ({self.ungrouped:.1%} without grouping by aspect ratio)"
+
+
+def padding_ratio(
+    sizes: Sequence[tuple[int, int]], rules: Sequence[ResizeRule], batches: Iterable[Sequence[Draw]]
+) -> float:
+    """Share of the canvases' pixels that are padding, 0 to 1.
+
+    Args:
+        sizes: (height, width) in pixels of every picture, before it is resized.
+        rules: each draw takes one, chosen by its seed; crops are not considered.
+        batches: what shares a canvas.
+
+    Raises ValueError if there is no batch.
+    """
+    valid = total = 0
+    for batch in batches:
+        resized = [rules[draw.seed % len(rules)].size(*sizes[draw.index]) for draw in batch]
+        height, width = (round_up(max(sides), CANVAS_MULTIPLE) for sides in zip(*resized, strict=True))
+        valid += sum(h * w for h, w in resized)
+        total += len(batch) * height * width
+    if not total:
+        raise ValueError("there is no batch whose padding could be measured")
+    return 1 - valid / total
+
+
+def padding_ratios(
+    sizes: Sequence[tuple[int, int]], rules: Sequence[ResizeRule], batch_size: int, seed: int = 0
+) -> PaddingRatios:
+    """What grouping by aspect ratio saves over an epoch of batches that share one canvas each.
+
+    Raises ValueError if there is no picture or no rule.
+    """
+    if not rules:
+        raise ValueError("padding depends on a resize rule, and there is none")
+    # Where all pictures are told to be alike, any of them may be batched together.
+    alike = [(1, 1)] * len(sizes)
+    samplers = (AspectRatioBatchSampler(seen, batch_size, seed=seed) for seen in (sizes, alike))
+    return PaddingRatios(*(padding_ratio(sizes, rules, sampler) for sampler in samplers))

@@ -43,18 +43,15 @@ def starting_network(
     stage: TrainingStage,
     preset: str | None = None,
     init: Path | None = None,
-    init_categories: tuple[Category, ...] | None = None,
     backbone_weights: str | Path | None = None,
-    backbone_url: str | None = None,
     image_size: tuple[int | None, int | None] = (None, None),
 ) -> StartingNetwork:
     """The network that a run begins with, for `categories`, the data's by class index.
 
     With `init`, a checkpoint of any format, its structure, its number of queries and its resize rule are taken, and
     all its weights but those of classes that the data does not have. Classes are the same where they have the same
-    name; `init_categories` name those of a checkpoint that does not. `preset` then says only what leaves no trace in
-    weights, which is dilation (DC5), and has to agree otherwise. Without `init`, the network is the preset's, with
-    `backbone_weights` as `find_backbone_weights` takes them, from the mirror `backbone_url` where there is one.
+    name. `preset` then says only what leaves no trace in weights, which is dilation (DC5), and has to agree otherwise.
+    Without `init`, the network is the preset's, with `backbone_weights` as `find_backbone_weights` takes them.
 
     The stage says whether there is a mask head: `detection` leaves out that of `init`, `masks` and `joint` have a
     fresh one where `init` has none. `image_size`, in pixels, replaces the resize rule's shortest and longest edge.
@@ -69,10 +66,10 @@ def starting_network(
         if preset is None:
             raise ValueError("there is nothing to start from: give --preset or --init")
         config = _for_data(PRESETS[preset], categories, stage, image_size)
-        return _from_preset(preset, config, backbone_weights, backbone_url)
+        return _from_preset(preset, config, backbone_weights)
     if backbone_weights is not None:
         raise ValueError("--init has a backbone already, so --backbone-weights would have no effect: leave one out")
-    checkpoint = read_checkpoint(init, categories=init_categories)
+    checkpoint = read_checkpoint(init)
     base = checkpoint.config if preset is None else _as_preset(checkpoint, preset)
     return _from_checkpoint(checkpoint, _for_data(base, categories, stage, image_size), categories, stage)
 
@@ -92,7 +89,7 @@ def _for_data(
     )
 
 
-def _from_preset(preset: str, config: ModelConfig, weights: str | Path | None, base_url: str | None) -> StartingNetwork:
+def _from_preset(preset: str, config: ModelConfig, weights: str | Path | None) -> StartingNetwork:
     """A fresh network, its backbone with these weights. ValueError where it needs some and there are none."""
     if weights is None and config.frozen_batch_norm:
         raise ValueError(
@@ -103,7 +100,7 @@ def _from_preset(preset: str, config: ModelConfig, weights: str | Path | None, b
     fresh = f"fresh weights: {describe_network(config)}"
     if weights is None:
         return StartingNetwork(network, config, {"init": None, "backbone_weights": None}, (fresh,))
-    path = find_backbone_weights(config.backbone, weights, base_url=base_url)
+    path = find_backbone_weights(config.backbone, weights)
     load_backbone_weights(detector_of(network).body, config.backbone, path)
     file = {"source": path.resolve().name, "sha256": sha256_of(path)}
     notes = (fresh, f"except for the backbone's, from {file['source']}")

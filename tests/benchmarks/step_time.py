@@ -28,7 +28,6 @@ from torch.utils.data import DataLoader
 
 from model.data.collate import AspectRatioBatchSampler, collate
 from model.data.folders import open_dataset
-from model.data.training_set import TrainingSet
 from model.data.transforms import train_transform
 from model.loss.criterion import SetCriterion, weighted_sum
 from model.loss.matcher import HungarianMatcher
@@ -38,7 +37,7 @@ from model.network.detr import DETR
 from model.network.nested_tensor import normalize
 from model.runtime.preprocess import ResizeRule
 from model.training.config import RECIPES, TrainConfig
-from model.training.data import TrainingData
+from model.training.data import TrainingData, TrainingSet
 from model.training.fitting import fit
 from model.training.module import TrainingModule
 

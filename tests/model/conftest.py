@@ -30,6 +30,14 @@ def tiny_shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def shapes_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set large enough for batches of pictures of several sizes."""
+    root = tmp_path_factory.mktemp("shapes")
+    write_shapes(root, {"train": 24, "val": 6}, size=64, seed=7)
+    return root
+
+
+@pytest.fixture(scope="session")
 def small_network() -> DETRsegm:
     """A panoptic network of the shapes' classes with fixed weights, whose queries have masks of their own."""
     network = filled(SMALL)

@@ -45,7 +45,7 @@ class Drawing:
 
 
 def sample_scene(seed: int, index: int) -> Scene:
-    """Decide on scene `index` of the family `seed`; nothing else has a say in it."""
+    """Decide what is in scene `index` of the family `seed`; it depends on nothing else."""
     rng = np.random.default_rng([seed, index])
     width, height = ASPECTS[rng.integers(len(ASPECTS))]
     stuff = _sample_stuff(rng)

@@ -14,7 +14,6 @@ from torchvision import tv_tensors
 
 from model.data.coco import CocoDetection
 from model.data.mask_layers import masks_of
-from model.runtime.categories import Category
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools
 
@@ -70,12 +69,6 @@ def test_a_class_index_is_the_position_of_its_id_and_the_ids_are_kept(tmp_path: 
     fork, cup = CocoDetection(tmp_path, write(tmp_path, [FORK])).categories
     assert (fork.id, fork.name, fork.isthing, fork.color) == (3, "fork", True, (1, 2, 3))
     assert (cup.id, cup.name, cup.isthing) == (7, "cup", True)
-
-
-def test_the_classes_of_a_network_can_be_given(tmp_path: Path) -> None:
-    categories = tuple(Category(index, str(index), True, (0, 0, 0)) for index in range(10))
-    data = CocoDetection(tmp_path, write(tmp_path, [FORK, CUP]), categories=categories)
-    assert data[0][1]["labels"].tolist() == [3, 7]
 
 
 def test_crowds_and_boxes_without_area_are_not_targets(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+from model.data.coco_dataset import make_target
 from model.data.coco_files import ImageRecord, Target
 from model.data.mask_layers import MaskLayers, layers_of, masks_of, tight_boxes_xyxy
-from model.data.targets import make_target
 from model.data.transforms import Crop, TrainTransform, train_transform
 from model.runtime.preprocess import ResizeRule
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import safetensors.torch
@@ -109,54 +112,54 @@ def test_a_file_with_something_else_is_refused_by_its_name(tmp_path: Path, conte
         load_backbone_weights(backbone(stages=2), "resnet18", saved(tmp_path / "other.pth", content))
 
 
-@pytest.fixture
-def mirror(state: State, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
-    """A server with a file that torchvision is made to know as its weights V1 of a ResNet-18."""
+@contextmanager
+def published(state: State, folder: str, monkeypatch: pytest.MonkeyPatch, home: Path) -> Iterator[Mirror]:
+    """A server's folder with a file that torchvision is made to know as its weights V1 of a ResNet-18."""
+    monkeypatch.setenv("TORCH_HOME", str(home))
     file = io.BytesIO()
     torch.save(state, file)
     digits = hashlib.sha256(file.getvalue()).hexdigest()[:8]
     with mirror_of(file.getvalue()) as mirror:
-        url = f"{mirror.address}/none/resnet18-{digits}.pth"
-        weights = [SimpleNamespace(name="IMAGENET1K_V1", url=url)]
+        weights = [SimpleNamespace(name="IMAGENET1K_V1", url=f"{mirror.address}/{folder}/resnet18-{digits}.pth")]
         monkeypatch.setattr(torchvision.models, "get_model_weights", lambda name: weights)
         yield mirror
 
 
 @pytest.mark.parametrize("name", ["imagenet", "IMAGENET1K_V1", "imagenet1k_v1"])
-def test_published_weights_are_downloaded_from_a_mirror_once(
-    mirror: Mirror, state: State, tmp_path: Path, name: str
+def test_published_weights_are_downloaded_once_to_where_torchvision_keeps_them(
+    state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    for _ in range(2):
-        path = find_backbone_weights("resnet18", name, base_url=f"{mirror.address}/good/", directory=tmp_path)
+    with published(state, "good", monkeypatch, tmp_path) as mirror:
+        for _ in range(2):
+            path = find_backbone_weights("resnet18", name)
     assert mirror.requests == [f"/good/{path.name}"]
+    assert path.parent == tmp_path / "hub" / "checkpoints"
     ours = backbone(stages=2)
     load_backbone_weights(ours, "resnet18", path)
     assert torch.equal(ours.body.state_dict()["conv1.weight"], state["conv1.weight"])
 
 
-def test_they_are_kept_where_torchvision_keeps_them(
-    mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("folder", "reason"),
+    [("none", r"/none/resnet18-.*: the server answered 404"), ("other", "incomplete or another file")],
+)
+def test_what_is_not_the_published_file_is_refused(
+    state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, reason: str
 ) -> None:
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    path = find_backbone_weights("resnet18", "imagenet", base_url=f"{mirror.address}/good")
-    assert path.parent == tmp_path / "hub" / "checkpoints"
-
-
-def test_without_a_mirror_torchvisions_own_address_is_asked(mirror: Mirror, tmp_path: Path) -> None:
-    with pytest.raises(DownloadError, match=r"/none/resnet18-.*: the server answered 404"):
-        find_backbone_weights("resnet18", "imagenet", directory=tmp_path)
-
-
-def test_another_file_than_the_published_one_is_refused(mirror: Mirror, tmp_path: Path) -> None:
-    with pytest.raises(DownloadError, match="incomplete or another file"):
-        find_backbone_weights("resnet18", "imagenet", base_url=f"{mirror.address}/other", directory=tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    with published(state, folder, monkeypatch, tmp_path), pytest.raises(DownloadError, match=reason):
+        find_backbone_weights("resnet18", "imagenet")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"])
-def test_every_resnet_has_published_weights_with_a_digest(name: str, tmp_path: Path) -> None:
-    with pytest.raises(DownloadError, match=rf"http://127\.0\.0\.1:9/{name}-[0-9a-f]{{8}}\.pth: "):
-        find_backbone_weights(name, "imagenet", base_url="http://127.0.0.1:9", directory=tmp_path)
+def test_every_resnet_has_published_weights_with_a_digest(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    download = Mock()
+    monkeypatch.setattr("model.training.backbone_weights.download", download)
+    find_backbone_weights(name, "imagenet")
+    url, path, digits = download.call_args.args
+    assert re.fullmatch("[0-9a-f]{8}", digits)
+    assert url == f"https://download.pytorch.org/models/{name}-{digits}.pth"
+    assert path.name == f"{name}-{digits}.pth"
 
 
 def test_a_file_is_itself_and_what_is_neither_is_answered_with_what_there_is(tmp_path: Path) -> None:

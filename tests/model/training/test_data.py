@@ -1,4 +1,4 @@
-"""What a picture becomes in training depends on its draw and on nothing else."""
+"""What a picture becomes in training depends on its draw and on nothing else, and how much of a batch is padding."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ from torch.utils.data import DataLoader
 
 from model.data.coco_files import Target
 from model.data.coco_panoptic import CocoPanoptic
-from model.data.collate import AspectRatioBatchSampler, Draw
-from model.data.training_set import TrainingSet
+from model.data.collate import AspectRatioBatchSampler, Draw, TrainingBatch, collate
 from model.data.transforms import train_transform
 from model.runtime.preprocess import ResizeRule
+from model.training.data import TrainingSet, padding_ratio, padding_ratios
 
 Item = tuple[Tensor, Target]
+
+RULE = ResizeRule(40, 70)
+SIZES = st.lists(st.tuples(st.integers(1, 90), st.integers(1, 90)), min_size=1, max_size=12)
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +86,52 @@ def test_nothing_is_sent_along_that_was_cropped_away(training_set: TrainingSet) 
         image, target = training_set[Draw(seed, seed)]
         for tensor in (image, target["mask_ids"]):
             assert tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+
+
+def test_a_loader_gives_batches_with_little_padding(shapes_root: Path) -> None:
+    data = CocoPanoptic(shapes_root / "train2017", shapes_root / "annotations" / "panoptic_train2017.json")
+    sampler = AspectRatioBatchSampler(data.sizes, 4, seed=1)
+    training_set = TrainingSet(data, train_transform(ResizeRule(64, 107)))
+    loader = DataLoader(training_set, batch_sampler=sampler, collate_fn=collate)
+    batches: list[TrainingBatch] = [part for parts in loader for part in parts]
+    assert sum(len(batch.targets) for batch in batches) == len(data)
+    padding = torch.cat([batch.padding_mask.float().mean((1, 2)) for batch in batches])
+    assert float(padding.mean()) < 0.2
+    for batch in batches:
+        for target in batch.targets:
+            assert bool(((target["boxes"] >= 0) & (target["boxes"] <= 1)).all())
+
+
+@settings(max_examples=40)
+@given(sizes=SIZES, batch_size=st.integers(1, 4))
+def test_the_ratio_is_that_of_the_padding_masks(sizes: list[tuple[int, int]], batch_size: int) -> None:
+    draws = list(AspectRatioBatchSampler(sizes, batch_size))
+    masks = []
+    for batch in draws:
+        shapes = [(3, *RULE.size(*sizes[draw.index])) for draw in batch]
+        items: list[tuple[Tensor, Target]] = [(torch.zeros(shape, dtype=torch.uint8), {}) for shape in shapes]
+        masks.append(collate(items)[0].padding_mask)
+    padding, total = sum(int(mask.sum()) for mask in masks), sum(mask.numel() for mask in masks)
+    assert padding_ratio(sizes, [RULE], draws) == pytest.approx(padding / total)
+
+
+def test_several_rules_are_all_used() -> None:
+    rules = [ResizeRule(32, 64), ResizeRule(64, 64)]
+    alone = [[Draw(0, seed)] for seed in range(4)]
+    assert padding_ratio([(50, 50)], rules, alone) == 0
+    together = [[Draw(0, 0), Draw(0, 1)]]
+    assert padding_ratio([(50, 50)], rules, together) == pytest.approx(1 - (32 * 32 + 64 * 64) / (2 * 64 * 64))
+
+
+def test_grouping_by_aspect_ratio_saves_padding() -> None:
+    ratios = padding_ratios([(480, 640), (640, 480)] * 40, [ResizeRule(96, 160)], 4)
+    assert ratios.grouped == 0
+    assert ratios.ungrouped > 0.1
+    assert str(ratios) == f"padding: 0.0% of the canvas ({ratios.ungrouped:.1%} without grouping by aspect ratio)"
+
+
+def test_nothing_has_no_padding_to_measure() -> None:
+    with pytest.raises(ValueError, match="no batch"):
+        padding_ratio([(5, 5)], [RULE], [])
+    with pytest.raises(ValueError, match="resize rule"):
+        padding_ratios([(5, 5)], [], 1)
