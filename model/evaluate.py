@@ -32,7 +32,7 @@ from model.runtime.engines.opening import open_engine
 from model.runtime.engines.precision import PRECISIONS
 
 
-class LoadedModel(NamedTuple):
+class EvaluatedModel(NamedTuple):
     """What is evaluated."""
 
     engine: Engine
@@ -113,7 +113,7 @@ def evaluate_as_told(args: argparse.Namespace) -> None:
     for out in (args.json and args.json.parent, args.report and args.report.parent):
         if out and not out.is_dir():  # said before the pictures are seen, not after
             raise FileNotFoundError(f"there is no folder {out}")
-    loaded = load_model(args.model, args.device, args.precision)
+    loaded = open_for_evaluation(args.model, args.device, args.precision)
     evaluator = evaluate(
         loaded, args.data, args.root, args.split, batch_size=args.batch_size, workers=args.workers, notes=sys.stderr
     )
@@ -126,11 +126,11 @@ def evaluate_as_told(args: argparse.Namespace) -> None:
         print(f"\nwrote {write_report(args.report, loaded.engine, loaded.metadata, evaluator, args.split)}")
 
 
-def load_model(path: Path, device: str = "auto", precision: str = "auto") -> LoadedModel:
+def open_for_evaluation(path: Path, device: str = "auto", precision: str = "auto") -> EvaluatedModel:
     """An artifact, or a checkpoint in torch, on a device. Raises what reading either raises, and DeviceError."""
     if path.suffix == ".onnx":
         artifact = read_artifact(path)
-        return LoadedModel(open_engine(artifact, device, precision=precision), artifact.metadata)
+        return EvaluatedModel(open_engine(artifact, device, precision=precision), artifact.metadata)
     device = torch_device(device)
     if precision not in ("auto", "float32"):
         raise DeviceError(f"a checkpoint is evaluated in float32; export it to evaluate it in {precision}")
@@ -138,11 +138,11 @@ def load_model(path: Path, device: str = "auto", precision: str = "auto") -> Loa
     network = build_model(checkpoint.config)
     network.load_state_dict(checkpoint.state_dict)
     metadata = metadata_of(checkpoint, checkpoint.config, network, path.resolve().stem)
-    return LoadedModel(TorchEngine(ServedNetwork(network), device), metadata)
+    return EvaluatedModel(TorchEngine(ServedNetwork(network), device), metadata)
 
 
 def evaluate(
-    loaded: LoadedModel,
+    loaded: EvaluatedModel,
     kind: str,
     root: Path,
     split: str,

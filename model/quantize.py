@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection
-from dataclasses import replace
+import sys
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,9 @@ from typing import Any
 import onnxruntime
 
 from model.data.folders import DATASET_KINDS, DATASET_KINDS_IN_WORDS
+from model.evaluate import EvaluatedModel, evaluate
 from model.exporting.proved_artifact import write_proved
 from model.quantization.int8_graph import golden_of, int8_graph
-from model.quantization.judge import JUDGED, AccuracyError, Judge
 from model.quantization.pictures import choose_pictures
 from model.quantization.plan import QUANTIZABLE_PARTS, NetworkPart
 from model.runtime.answers.detections import OutputError
@@ -24,6 +25,42 @@ from model.runtime.engines.engine import DEVICES
 from model.runtime.engines.golden_replay import replay_golden
 from model.runtime.engines.opening import open_engine
 from model.runtime.engines.openvino_engine import missing_for_openvino
+
+JUDGED = ("AP", "PQ")
+
+
+class AccuracyError(Exception):
+    """The int8 model is less accurate than is allowed; the message says by how much."""
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Decides whether an int8 artifact may be written: a data set in COCO's layout, and how much may be lost on it."""
+
+    kind: str
+    root: Path
+    split: str
+    max_drop: Mapping[str, float]  # by figure, those of `JUDGED`; 0.003 is 0.3 points
+    device: str
+
+    def figures(self, artifact: Artifact) -> dict[str, float]:
+        """AP, and PQ where model and data have it. Raises what opening and evaluating raise."""
+        # What is promised is a distance to float32, not to the bfloat16 that an engine may choose for such a file.
+        precision = "float32" if artifact.metadata.precision == "float32" else "auto"
+        loaded = EvaluatedModel(open_engine(artifact, self.device, precision=precision), artifact.metadata)
+        figures = evaluate(loaded, self.kind, self.root, self.split, notes=sys.stderr).figures()
+        return {name: figures[name] for name in JUDGED if name in figures}
+
+    def compare(self, before: Mapping[str, float], after: Mapping[str, float]) -> None:
+        """Raise AccuracyError if a figure fell too far."""
+        for name, value in after.items():
+            drop = before[name] - value
+            if not drop <= self.max_drop[name]:  # also refuses NaN
+                raise AccuracyError(
+                    f"{name} falls from {before[name]:.4f} to {value:.4f}, by {100 * drop:.2f} points, and "
+                    f"{100 * self.max_drop[name]:.2f} are allowed (--max-{name.lower()}-drop); nothing was written. "
+                    "More pictures like those of the data set, or fewer --parts may help"
+                )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -105,7 +142,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def judge_of(args: argparse.Namespace) -> Judge | None:
-    """Who decides on the file, from the command line; None if nobody shall. Raises ValueError if that was not said."""
+    """What the options want accuracy checked with; None with --unchecked. Raises ValueError where they want neither."""
     if args.unchecked and (args.data or args.root):
         raise ValueError("--unchecked measures nothing; leave out either it, or --data and --root")
     if args.unchecked:

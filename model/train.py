@@ -46,11 +46,11 @@ def run(args: argparse.Namespace) -> None:
     except (OSError, ValueError, CheckpointError, FloatingPointError, OutputError) as error:
         # An error in a process that loads data comes with that process's traceback; its last line is the error.
         raise SystemExit(f"detr train: {str(error).strip().splitlines()[-1]}") from error
-    say(f"wrote {path}")
+    print_once(f"wrote {path}")
 
 
 @rank_zero_only
-def say(line: str) -> None:
+def print_once(line: str) -> None:
     """Tell the person who started the run, once, however many processes it has."""
     print(line, flush=True)
 
@@ -69,18 +69,18 @@ def train(args: argparse.Namespace) -> Path:
     config = recipe.config
     lightning.seed_everything(config.seed, verbose=False)
     data = open_data(args, config)
-    begun = begin(args, recipe, data.train)
-    for note in (f"recipe {name}: {recipe.summary}", *begun.notes):
-        say(note)
-    rule = ResizeRule(begun.config.shortest_edge, begun.config.longest_edge)
+    start = network_to_train(args, recipe, data.train)
+    for note in (f"recipe {name}: {recipe.summary}", *start.notes):
+        print_once(note)
+    rule = ResizeRule(start.config.shortest_edge, start.config.longest_edge)
     loaders = TrainingData(data.train, data.val, rule, config)
     if not (hasattr(args, "skip_check") or args.resume):
-        check(loaders, begun.config.num_queries)
+        check_data(loaders, start.config.num_queries)
     args.out.mkdir(parents=True, exist_ok=True)
-    evaluator = open_evaluator(args, data, begun)
+    evaluator = open_evaluator(args, data, start)
     module = TrainingModule(
-        begun.network,
-        begun.config.num_classes,
+        start.network,
+        start.config.num_classes,
         config,
         config.total_steps(loaders.batches),
         evaluator.mask_threshold if evaluator else NO_MASKS,
@@ -88,11 +88,11 @@ def train(args: argparse.Namespace) -> Path:
 
     @rank_zero_only
     def save(path: Path, figures: dict[str, float]) -> None:
-        provenance = describe_run(args, name, module, begun, figures) | {"images": len(data.train)}
-        save_checkpoint(path, module.network.state_dict(), begun.config, data.train.categories, provenance)
+        provenance = describe_run(args, name, module, start, figures) | {"images": len(data.train)}
+        save_checkpoint(path, module.network.state_dict(), start.config, data.train.categories, provenance)
 
     validation = Validation(evaluator, partial(save, args.out / "best.safetensors")) if evaluator else None
-    samples = [SamplePredictions(data.val, args.out, begun.config, args.samples)] if data.val and args.samples else []
+    samples = [SamplePredictions(data.val, args.out, start.config, args.samples)] if data.val and args.samples else []
     hardware = Hardware(args.accelerator, args.devices, args.nodes)
     fit(module, loaders, args.out, validation=validation, callbacks=samples, hardware=hardware, resume=args.resume)
     path: Path = args.out / "model.safetensors"
@@ -108,14 +108,14 @@ def open_data(args: argparse.Namespace, config: TrainConfig) -> DataSplits:
     if not config.evaluate_every:
         return DataSplits(train_data, None)
     if not file.is_file():
-        say(f"there is no {file}: nothing is validated on the way")
+        print_once(f"there is no {file}: nothing is validated on the way")
         return DataSplits(train_data, None)
     val_data = open_dataset(args.data, args.root, "val", masks=masks)
     check_categories(train_data, val_data)
     return DataSplits(train_data, val_data)
 
 
-def begin(args: argparse.Namespace, recipe: Recipe, data: CocoDataset) -> StartingNetwork:
+def network_to_train(args: argparse.Namespace, recipe: Recipe, data: CocoDataset) -> StartingNetwork:
     """The network that the options and the recipe start from, for the classes of the data."""
     weights = args.backbone_weights or (None if args.init else recipe.backbone_weights)
     return starting_network(
@@ -129,18 +129,18 @@ def begin(args: argparse.Namespace, recipe: Recipe, data: CocoDataset) -> Starti
 
 
 @rank_zero_only
-def check(loaders: TrainingData, queries: int) -> None:
+def check_data(loaders: TrainingData, queries: int) -> None:
     """Read every picture once and say what there is. Raises ValueError or OSError naming what cannot be learnt from."""
     for split in (loaders.train, loaders.val):
         if split is not None:
-            say(str(check_dataset(split, workers=loaders.config.workers)))
+            print_once(str(check_dataset(split, workers=loaders.config.workers)))
     crowded = int((np.bincount(loaders.train.objects.pictures) > queries).sum())
     if crowded:
-        say(f"{crowded} images have more objects than the network's {queries} queries: it cannot find them all")
-    say(str(loaders.padding()))
+        print_once(f"{crowded} images have more objects than the network's {queries} queries: it cannot find them all")
+    print_once(str(loaders.padding()))
 
 
-def open_evaluator(args: argparse.Namespace, data: DataSplits, begun: StartingNetwork) -> Evaluator | None:
+def open_evaluator(args: argparse.Namespace, data: DataSplits, start: StartingNetwork) -> Evaluator | None:
     """What judges the validation pictures, if there are any."""
     if data.val is None:
         return None
@@ -150,13 +150,13 @@ def open_evaluator(args: argparse.Namespace, data: DataSplits, begun: StartingNe
         "val",
         data.val,
         categories=data.train.categories,
-        segment_threshold=begun.config.segment_threshold,
-        mask_stride=detector_of(begun.network).body.level_strides[0] if begun.config.masks else None,
+        segment_threshold=start.config.segment_threshold,
+        mask_stride=detector_of(start.network).body.level_strides[0] if start.config.masks else None,
     )
 
 
 def describe_run(
-    args: argparse.Namespace, recipe: str, module: TrainingModule, begun: StartingNetwork, figures: dict[str, float]
+    args: argparse.Namespace, recipe: str, module: TrainingModule, start: StartingNetwork, figures: dict[str, float]
 ) -> dict[str, Any]:
     """The provenance of weights: how to make them again, from what, how long it took, and how good they are."""
     return {
@@ -167,14 +167,14 @@ def describe_run(
         "steps": module.global_step,
         "hours": round(read_log(args.out / "log.jsonl")[-1].get("seconds", 0) / 3600, 2),
         "measured": {name: round(value, 4) for name, value in figures.items()},
-        **begun.sources,
+        **start.sources,
     }
 
 
 def command_line(command: str, args: argparse.Namespace) -> str:
-    """A command with all its options, for provenance: whoever reads it may run it again.
+    """A command with all its options, for provenance: a reader can run it again.
 
-    Of a path only the name is kept. The rest says nothing on another machine, and is nobody's business.
+    Of a path only the name is kept: the rest means nothing on another machine, and may be private.
     """
     words = ["detr", command]
     for name, value in vars(args).items():

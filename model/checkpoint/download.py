@@ -10,7 +10,7 @@ from model.checkpoint.files import sha256_of
 
 
 class DownloadError(OSError):
-    """A published file that cannot be had; the message says what failed and for which address."""
+    """A published file that could not be downloaded; the message says what failed and for which address."""
 
 
 def download(url: str, path: Path, digits: str, *, progress: bool = False) -> Path:

@@ -21,7 +21,7 @@ class Checkpoint:
     """Weights, and what is known about them.
 
     `state_dict` is float32 under the published names and fits `build_model(config)` key for key.
-    `categories`, by class index, are None where nobody says what the classes are called. `source` names the
+    `categories`, by class index, are None where the file does not say what the classes are called. `source` names the
     file or folder, `sha256` is of the file with the weights. `provenance` is the free JSON that a checkpoint
     of this project carries. `notes` tell a person, a line each, what was recognized and what was assumed.
     """

@@ -17,7 +17,7 @@ from model.network.transformer import Transformer
 
 
 class Predictions(TypedDict, total=False):
-    """What the network answers; DESIGN names, float32.
+    """What the network answers, float32, under the names of the artifact's graph.
 
     pred_logits [B, Q, classes + 1], pred_boxes [B, Q, 4] (cxcywh in [0, 1] of the unpadded image), aux_outputs (one
     Predictions a decoder layer but the last), pred_masks [K, h, w] mask logits of the pairs mask_index [K, 2]

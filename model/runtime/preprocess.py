@@ -85,7 +85,7 @@ class Batch:
 
     @property
     def padding_ratio(self) -> float:
-        """Fraction of the batch's pixels that are padding, 0 to 1: work that answers nobody."""
+        """Fraction of the batch's pixels that are padding, 0 to 1: computed, and in no answer."""
         valid = sum(height * width for height, width in self.sizes)
         return 1.0 - valid / self.padding_mask.size
 

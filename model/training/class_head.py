@@ -46,7 +46,7 @@ def describe_classes(
 ) -> list[str]:
     """What becomes of the classes of `source`, a line each for those kept, fresh and left out.
 
-    `found` is None where nobody says what the classes of `source` are called.
+    `found` is None where `source` does not say what its classes are called.
     """
     if found is None:
         return [f"classes: all {len(wanted)} fresh, because {source} does not say what its own are called"]

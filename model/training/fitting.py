@@ -86,10 +86,10 @@ def make_trainer(
 ) -> lightning.Trainer:
     """Lightning's trainer for the steps of a module, validating every so many steps (None: never).
 
-    Raises ValueError where the hardware or the precision that was asked for is not to be had.
+    Raises ValueError where the hardware or the precision that was asked for is not available.
     """
     for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)  # its tips and greetings would drown ours
+        logging.getLogger(name).setLevel(logging.WARNING)  # its tips would hide what the run itself prints
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", ".*AMP with fp16 is not supported")  # it would compute in another one
@@ -115,4 +115,4 @@ def make_trainer(
         raise ValueError("--precision 16-mixed needs a GPU: use bf16-mixed or 32-true here") from warning
     except MisconfigurationException as error:
         asked = f"--accelerator {hardware.accelerator} --devices {hardware.devices} --nodes {hardware.nodes}"
-        raise ValueError(f"{asked} is not to be had here: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"{asked} cannot be used here: {str(error).splitlines()[0]}") from error

@@ -26,7 +26,7 @@ DETECTOR: tuple[FreezablePart, ...] = ("backbone", "encoder", "decoder", "querie
 
 
 class StaysInEval:
-    """What a frozen module has for its method `train`: whatever is asked, it is in eval mode afterwards.
+    """Replaces the method `train` of a frozen module, which is then in eval mode after every call.
 
     Otherwise `network.train()` would let its batch statistics move and its dropout drop. An object, and no closure,
     so that networks with frozen parts can be copied and sent to other processes.

@@ -74,7 +74,7 @@ class RunLog(Logger):
         self._write({"step": self._steps_done(), **epoch, "seconds": seconds, **numbers})
 
     def _begin(self) -> None:
-        """Make way in the file, or go on where the resumed run was. Late, because earlier no process has its number."""
+        """Rename an older file, or go on where the resumed run was. Not before the first line: ranks are known then."""
         if self._began:
             return
         self._began = True
@@ -86,7 +86,7 @@ class RunLog(Logger):
             self._go_on(self._resumed_step or 0)
 
     def _go_on(self, step: int) -> None:
-        """Cut the file after the last line that the resumed run still stands by, and set the clock as it was there."""
+        """Cut the file after its last line up to a step, and continue the clock from the seconds of that line."""
         end, seconds = 0, 0.0
         for line in _whole_lines(self.path):
             if line.entry.get("step", 0) > step:
@@ -98,7 +98,7 @@ class RunLog(Logger):
         self._start -= seconds
 
     def _write(self, entry: dict[str, Any]) -> None:
-        # Opened for every line: nothing to close after an interruption, and whoever follows the file sees it at once.
+        # Opened for every line: nothing to close after an interruption, and a reader of the file sees it at once.
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry, allow_nan=False) + "\n")
 

@@ -115,7 +115,7 @@ class TrainingModule(lightning.LightningModule):
                 return self.criterion.mask_losses(outputs, targets, match, part.padding_mask, totals)
             return self.criterion(outputs, targets, part.padding_mask, totals, match)
 
-    # Lightning hands on to callbacks whatever it is given.
+    # Lightning gives callbacks what this returns.
     def validation_step(self, batch: EvaluationBatch, batch_index: int) -> RawOutputs:  # type: ignore[override]
         """The network's answer as it would be served: float32, images as uint8, masks above the threshold."""
         with self._float32():
@@ -123,7 +123,7 @@ class TrainingModule(lightning.LightningModule):
             return run_torch(ServedNetwork(self.network), batch.batch, threshold)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Clip the gradient, which Lightning leaves to whoever steps the optimizer."""
+        """Clip the gradient, which Lightning does not do where the module steps the optimizer itself."""
         if self.config.clip:
             torch.nn.utils.clip_grad_norm_(self.parameters(), self.config.clip)
 

@@ -82,7 +82,7 @@ class RunProgress(ProgressBar):
                 total=trainer.max_steps,
                 initial=trainer.global_step,
                 unit="step",
-                smoothing=0,  # the mean pace, or validation would throw the time left about
+                smoothing=0,  # the mean pace, or the time left would jump with every validation
                 dynamic_ncols=True,
                 file=self._out,
             )

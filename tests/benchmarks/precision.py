@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from model.data.evaluation_set import EvaluationSet
 from model.data.folders import open_dataset
-from model.evaluate import LoadedModel, evaluate
+from model.evaluate import EvaluatedModel, evaluate
 from model.exporting.float16 import to_float16
 from model.runtime.answers.detections import softmax
 from model.runtime.artifact.file import Artifact, read_artifact
@@ -141,13 +141,13 @@ def main() -> None:
         alone = answers(engine, pictures, 1)
         off = difference(pictures, truth, alone, metadata.detect_threshold)
         moved = difference(pictures, alone, answers(engine, pictures, COMPANY), metadata.detect_threshold)
-        figures = "" if args.no_figures else figures_of(LoadedModel(engine, artifact.metadata), args)
+        figures = "" if args.no_figures else figures_of(EvaluatedModel(engine, artifact.metadata), args)
         print(
             f"| {engine.device} | {engine.precision} | {off} | {moved} | {figures} | {own / times[0]:.2f} |", flush=True
         )
 
 
-def figures_of(loaded: LoadedModel, args: argparse.Namespace) -> str:
+def figures_of(loaded: EvaluatedModel, args: argparse.Namespace) -> str:
     """AP, and PQ where there are masks."""
     found = evaluate(loaded, args.data, args.root, args.split).figures()
     return ", ".join(f"{name} {found[name]:.4f}" for name in ("AP", "PQ") if name in found)

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model.data.shapes.command import write_shapes
-from model.evaluate import LoadedModel, by_aspect_ratio, evaluate, load_model, renamed_classes
-from model.evaluation.average_precision import NAMES
-from model.evaluation.panoptic_quality import NOTHING
+from model.evaluate import EvaluatedModel, by_aspect_ratio, evaluate, open_for_evaluation, renamed_classes
+from model.evaluation.average_precision import NAMES, NOTHING
 from model.runtime.answers.detections import OutputError, scored_boxes
 from model.runtime.answers.panoptic import panoptic
 from model.runtime.artifact.file import Metadata, read_artifact
@@ -61,7 +60,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_truth_has_ap_1_and_pq_1_whatever_the_order_of_the_classes(
     root: Path, categories: tuple[Category, ...], batch_size: int
 ) -> None:
-    loaded = LoadedModel(Oracle(categories), metadata(categories))
+    loaded = EvaluatedModel(Oracle(categories), metadata(categories))
     figures = evaluate(loaded, "coco-panoptic", root, "val", batch_size=batch_size).figures()
     assert list(figures) == [*NAMES, *PANOPTIC_NAMES]
     for name in ("AP", "AP50", "AP75", "APs", "AR100", *PANOPTIC_NAMES):
@@ -70,13 +69,13 @@ def test_the_truth_has_ap_1_and_pq_1_whatever_the_order_of_the_classes(
 
 
 def test_instances_alone_give_no_panoptic_figures(root: Path) -> None:
-    figures = evaluate(LoadedModel(Oracle(), metadata()), "coco", root, "val").figures()
+    figures = evaluate(EvaluatedModel(Oracle(), metadata()), "coco", root, "val").figures()
     assert list(figures) == list(NAMES)
     assert figures["AP"] == pytest.approx(1)
 
 
 def test_silence_has_ap_0_and_pq_0(root: Path) -> None:
-    loaded = LoadedModel(Oracle(silent=frozenset({0, 1, 2})), metadata())
+    loaded = EvaluatedModel(Oracle(silent=frozenset({0, 1, 2})), metadata())
     figures = evaluate(loaded, "coco-panoptic", root, "val").figures()
     assert {name for name, value in figures.items() if value == -1} == {"APm", "APl", "ARm", "ARl"}
     assert all(value == 0 for value in figures.values() if value != -1)
@@ -84,7 +83,7 @@ def test_silence_has_ap_0_and_pq_0(root: Path) -> None:
 
 def test_a_picture_that_is_not_answered_counts_as_missed(root: Path) -> None:
     """Two of the three cats and dogs, one of the two skies and one of the two seas are in the silent picture."""
-    loaded = LoadedModel(Oracle(silent=frozenset({1})), metadata())
+    loaded = EvaluatedModel(Oracle(silent=frozenset({1})), metadata())
     figures = evaluate(loaded, "coco-panoptic", root, "val").figures()
     # Cats: 1 found, 1 missed. Dogs: 1 found, 2 missed. Skies: 1 and 1. Seas: 2 and 0.
     cats, dogs, skies, seas = 1 / 1.5, 1 / 2, 1 / 1.5, 1.0
@@ -96,7 +95,7 @@ def test_a_picture_that_is_not_answered_counts_as_missed(root: Path) -> None:
 
 def test_classes_that_only_the_model_has_do_no_harm(root: Path) -> None:
     more = (Category(90, "moon", True, (0, 0, 0)), *CATEGORIES, Category(91, "mud", False, (0, 0, 0)))
-    figures = evaluate(LoadedModel(Oracle(more), metadata(more)), "coco-panoptic", root, "val").figures()
+    figures = evaluate(EvaluatedModel(Oracle(more), metadata(more)), "coco-panoptic", root, "val").figures()
     assert (figures["AP"], figures["PQ"]) == pytest.approx((1, 1))
 
 
@@ -113,7 +112,7 @@ def test_classes_that_only_the_data_has_count_as_missed(root: Path) -> None:
             return replace(outputs, pred_logits=np.delete(outputs.pred_logits, 1, axis=2))
 
     known = (CAT, SKY, SEA)
-    figures = evaluate(LoadedModel(WithoutDogs(), metadata(known)), "coco-panoptic", root, "val").figures()
+    figures = evaluate(EvaluatedModel(WithoutDogs(), metadata(known)), "coco-panoptic", root, "val").figures()
     assert figures["AP"] == pytest.approx(0.5)
     assert figures["RQ_th"] == pytest.approx(0.5)
 
@@ -125,7 +124,7 @@ def test_answers_that_are_no_numbers_are_an_error(root: Path) -> None:
             return replace(outputs, pred_logits=np.full_like(outputs.pred_logits, np.nan))
 
     with pytest.raises(OutputError):
-        evaluate(LoadedModel(Broken(), metadata()), "coco-panoptic", root, "val")
+        evaluate(EvaluatedModel(Broken(), metadata()), "coco-panoptic", root, "val")
 
 
 # A real network: what it answers alone is declared the truth, so that any batch which changes an answer shows.
@@ -171,7 +170,7 @@ def test_the_size_of_a_batch_does_not_change_the_figures(
     own_truth: Path, panoptic_artifact: Path, batch_size: int
 ) -> None:
     figures = evaluate(
-        load_model(panoptic_artifact, "cpu"), "shapes", own_truth, "val", batch_size=batch_size
+        open_for_evaluation(panoptic_artifact, "cpu"), "shapes", own_truth, "val", batch_size=batch_size
     ).figures()
     assert figures["AP"] == pytest.approx(1, abs=1e-6)
     assert figures["PQ"] == pytest.approx(1, abs=1e-3)
@@ -181,7 +180,7 @@ def test_a_checkpoint_has_the_figures_of_its_artifact(
     own_truth: Path, small_checkpoint: Path, panoptic_artifact: Path
 ) -> None:
     of_checkpoint, of_artifact = (
-        evaluate(load_model(path, "cpu"), "shapes", own_truth, "val", batch_size=2).figures()
+        evaluate(open_for_evaluation(path, "cpu"), "shapes", own_truth, "val", batch_size=2).figures()
         for path in (small_checkpoint, panoptic_artifact)
     )
     assert of_checkpoint == pytest.approx(of_artifact, abs=1e-3)
@@ -195,7 +194,7 @@ def demo_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_demo_has_the_same_figures_in_batches_of_1_4_and_8(demo_scenes: Path) -> None:
-    loaded = load_model(DEMO, "cpu")
+    loaded = open_for_evaluation(DEMO, "cpu")
     alone, *batched = (evaluate(loaded, "shapes", demo_scenes, "val", batch_size=size).figures() for size in (1, 4, 8))
     assert 0.3 < alone["AP"] < 1
     assert 0.3 < alone["PQ"] < 1
@@ -206,7 +205,7 @@ def test_the_demo_has_the_same_figures_in_batches_of_1_4_and_8(demo_scenes: Path
 def test_processes_that_read_pictures_change_nothing(root: Path) -> None:
     figures = [
         evaluate(
-            LoadedModel(Oracle(), metadata()), "coco-panoptic", root, "val", batch_size=2, workers=workers
+            EvaluatedModel(Oracle(), metadata()), "coco-panoptic", root, "val", batch_size=2, workers=workers
         ).figures()
         for workers in (0, 2)
     ]
@@ -216,7 +215,7 @@ def test_processes_that_read_pictures_change_nothing(root: Path) -> None:
 def test_pictures_of_like_aspect_ratio_share_a_batch(root: Path) -> None:
     assert by_aspect_ratio([(2, 3), (1, 1), (3, 2), (10, 15)]) == [2, 1, 0, 3]
     oracle = Oracle()
-    evaluate(LoadedModel(oracle, metadata()), "coco-panoptic", root, "val", batch_size=2)
+    evaluate(EvaluatedModel(oracle, metadata()), "coco-panoptic", root, "val", batch_size=2)
     assert sorted(oracle.answered) == [0, 1, 2]
     assert [len(batch.sizes) for batch in oracle.batches] == [2, 1]
 
@@ -273,8 +272,8 @@ def test_a_checkpoint_goes_to_the_device_that_is_asked_for(
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.nn.Module, "to", move)
-    assert load_model(small_checkpoint).engine.device == "cuda"
-    assert load_model(small_checkpoint, "cpu").engine.device == "cpu"
+    assert open_for_evaluation(small_checkpoint).engine.device == "cuda"
+    assert open_for_evaluation(small_checkpoint, "cpu").engine.device == "cpu"
     assert moved == ["cuda", "cpu"]
 
 
@@ -329,5 +328,5 @@ def test_missing_instances_are_said_before_any_picture_is_seen(root: Path, tmp_p
     (tmp_path / "coco" / "annotations" / "instances_val2017.json").unlink()
     oracle = Oracle()
     with pytest.raises(FileNotFoundError, match=r"there is no annotation file .*instances_val2017\.json"):
-        evaluate(LoadedModel(oracle, metadata()), "coco-panoptic", tmp_path / "coco", "val")
+        evaluate(EvaluatedModel(oracle, metadata()), "coco-panoptic", tmp_path / "coco", "val")
     assert oracle.answered == []

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from model.data.shapes.command import write_shapes
 from model.quantization.int8_graph import golden_of, int8_graph
-from model.quantization.judge import AccuracyError, Judge
 from model.quantization.pictures import choose_pictures
 from model.quantization.plan import QUANTIZABLE_PARTS
 from model.quantization.ranges import Observed, Range
+from model.quantize import AccuracyError, Judge
 from model.runtime.artifact.file import read_artifact
 from model.runtime.engines.engine import Engine
 from model.runtime.engines.golden_replay import replay_golden

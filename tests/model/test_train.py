@@ -261,7 +261,7 @@ def test_an_output_that_is_a_file_is_refused_before_training(
         (
             ("--accelerator", "cpu", "--devices", "0"),
             3,
-            "--accelerator cpu --devices 0 --nodes 1 is not to be had",
+            "--accelerator cpu --devices 0 --nodes 1 cannot be used here",
         ),
     ],
 )

@@ -1,6 +1,6 @@
 """The sizes a GPU sees: few, because it prepares its convolutions anew for each.
 
-With exact padding a coarser canvas changes no answer, only the pixels that are computed for nobody.
+With exact padding a coarser canvas changes no answer, only the number of padded pixels that are computed.
 """
 
 from __future__ import annotations
