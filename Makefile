@@ -23,7 +23,7 @@ MYPY_PATHS := model service tests
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test test-rest test-all test-wire soak lint format typecheck lock audit clean
+.PHONY: help serve test test-rest test-all test-wire soak lint format typecheck pictures lock audit clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ format: $(DEV)/installed ## Rewrite the code in the house format
 
 typecheck: $(DEV)/installed ## Check the types
 	$(DEV)/bin/mypy
+
+pictures: $(DEV)/installed ## Draw the pictures of docs/architecture.md from the code
+	$(DEV)/bin/python -m tests.architecture_pictures
 
 lock: $(SUPPLY)/installed ## Pin what the images install, with hashes, in docker/requirements-*.txt: LOCK
 	@for image in $(IMAGES) build; do \

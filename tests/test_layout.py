@@ -1,115 +1,27 @@
-"""The rooms of the two packages: what is in them, what may import what, and how long they may be.
-
-Every file of both packages is read, none is imported: an import inside a function counts like any other.
-"""
+"""The rooms of the two packages: what is in them, what may import what, and how long they may be."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator
-from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).parents[1]
-PACKAGES = ("service", "model")
-
-# Every room, which is a folder or a file of its own, and what it may import: what its arrows lead to, and what the
-# arrows there lead to. All arrows lead down.
-ARROWS: dict[str, tuple[str, ...]] = {
-    "service.cli": ("service.server", "service.predict", "service.bench", "model.cli"),
-    "service.server": ("service.app", "service.wire"),
-    "service.app": ("service.http",),
-    "service.predict": ("service.lifecycle",),
-    "service.bench": ("service.http",),
-    "service.http": ("service.lifecycle",),
-    "service.wire": ("service.process", "service.schemas"),
-    "service.lifecycle": ("service.batching", "service.images"),
-    "service.batching": ("service.process",),
-    "service.images": ("service.process", "service.schemas"),
-    "service.process": ("service.settings", "service.errors"),
-    "service.schemas": ("model.runtime",),
-    "service.settings": ("model.runtime",),
-    "service.errors": (),
-    "model.cli": ("model.train", "model.fetch", "model.quantize"),
-    "model.train": ("model.training",),
-    "model.fetch": ("model.export",),
-    "model.quantize": ("model.quantization", "model.evaluate"),
-    "model.quantization": ("model.data",),
-    "model.evaluate": ("model.evaluation", "model.export"),
-    "model.export": ("model.exporting", "model.checkpoint"),
-    "model.training": ("model.evaluation", "model.exporting", "model.loss", "model.checkpoint"),
-    "model.evaluation": ("model.data",),
-    "model.exporting": ("model.network",),
-    "model.checkpoint": ("model.network", "model.categories"),
-    "model.data": ("model.network", "model.categories"),
-    "model.loss": ("model.network",),
-    "model.network": ("model.runtime",),
-    "model.categories": ("model.runtime",),
-    "model.runtime": (),
-    "model.runtime.answers": ("model.runtime.engines",),
-    "model.runtime.engines": ("model.runtime.artifact",),
-    "model.runtime.artifact": ("model.runtime.categories", "model.runtime.preprocess"),
-    "model.runtime.decode": (
-        "model.runtime.decode_budget",
-        "model.runtime.jpeg_segments",
-        "model.runtime.orientation",
-        "model.runtime.png_chunks",
-    ),
-    "model.runtime.decode_budget": (),
-    "model.runtime.jpeg_segments": (),
-    "model.runtime.orientation": ("model.runtime.preprocess",),
-    "model.runtime.png_chunks": (),
-    "model.runtime.preprocess": (),
-    "model.runtime.categories": (),
-}
-
-
-def modules() -> dict[str, Path]:
-    """Every module of the packages by its dotted name; a package is named like its folder."""
-    files = [path for package in PACKAGES for path in sorted((REPOSITORY / package).rglob("*.py"))]
-    parts = {path: path.relative_to(REPOSITORY).with_suffix("").parts for path in files}
-    return {".".join(part for part in parts[path] if part != "__init__"): path for path in files}
-
-
-MODULES = modules()
-
-
-@cache
-def parsed(module: str) -> ast.Module:
-    return ast.parse(MODULES[module].read_text(encoding="utf-8"))
-
-
-def imports(module: str) -> Iterator[str]:
-    """The modules of the packages that a module imports, wherever in it the import stands."""
-    for node in ast.walk(parsed(module)):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-            names = [name if name in MODULES else str(node.module) for name in names]
-        else:
-            continue
-        yield from (name for name in names if name.partition(".")[0] in PACKAGES)
-
-
-def within(module: str, room: str) -> bool:
-    return module == room or module.startswith(f"{room}.")
-
-
-def room_of(module: str) -> str:
-    return max((room for room in ARROWS if within(module, room)), key=len)
-
-
-def below(room: str) -> set[str]:
-    """Every room that arrows lead to from this one."""
-    return {further for arrow in ARROWS[room] for further in {arrow, *below(arrow)}}
-
-
-def children(package: str, names: Iterable[str]) -> set[str]:
-    return {name.removeprefix(f"{package}.").partition(".")[0] for name in names if name.startswith(f"{package}.")}
+from tests import architecture_pictures
+from tests.layout import (
+    ARROWS,
+    MODULES,
+    PACKAGES,
+    REPOSITORY,
+    below,
+    children,
+    imports,
+    parsed,
+    public_names,
+    room_of,
+    within,
+)
 
 
 @pytest.mark.parametrize("package", [*PACKAGES, "model.runtime"])
@@ -142,3 +54,26 @@ def test_files_and_functions_stay_short() -> None:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno is not None:
                 long += [f"{module}.{node.name}"] if node.end_lineno - node.lineno >= 60 else []
     assert not long
+
+
+def test_the_pictures_of_the_architecture_can_be_drawn(tmp_path: Path) -> None:
+    architecture_pictures.draw(tmp_path)
+    drawn = {path.name for path in tmp_path.iterdir()}
+    text = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert {name for name in drawn if f"]({name})" in text} == drawn
+
+
+def test_the_architecture_describes_every_room() -> None:
+    text = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rooms = {room for room in ARROWS if (REPOSITORY / room.replace(".", "/")).is_dir()} - {"service", "model"}
+    assert {room for room in rooms if f"| `{room.replace('.', '/')}/` |" not in text} == set()
+
+
+def test_a_public_name_means_one_thing() -> None:
+    homes: dict[str, set[str]] = {}
+    for module in MODULES:
+        for name in public_names(module):
+            homes.setdefault(name, set()).add(module)
+    # A command is a module with these two, which is what the command line knows of it.
+    commands = {"add_arguments", "run"}
+    assert {name: modules for name, modules in homes.items() if len(modules) > 1 and name not in commands} == {}
