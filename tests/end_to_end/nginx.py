@@ -12,10 +12,9 @@ import httpx
 
 from tests.end_to_end.conftest import REPOSITORY
 from tests.end_to_end.name_server import NameServer
-from tests.end_to_end.processes import free_port, started
+from tests.processes import PATIENCE_S, free_port, started
 
 CONFIGURATION = REPOSITORY / "docker/nginx/nginx.conf"
-PATIENCE_S = 120  # for a loaded machine; nothing here asserts how long a thing takes
 
 
 def check_error(response: httpx.Response, status: int, code: str) -> None:

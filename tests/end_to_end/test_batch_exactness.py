@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -19,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from model.data.shapes.command import FIRST_INDEX
 from model.data.shapes.scene import draw_scene, sample_scene
 from tests.coco_segments import read_id_png
-from tests.end_to_end.processes import free_port, running
+from tests.server_process import serving
 
 COMPANY = 20
 ROUNDS = 4
@@ -34,16 +33,10 @@ def scene_jpeg(index: int, size: int) -> bytes:
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    url = f"http://127.0.0.1:{(port := free_port())}"
-    command = [sys.executable, "-m", "service.cli", "serve", "--port", str(port), "--device", "cpu"]
     # Pictures wait for others here, so that they share batches.
     # Not timed: a CPU gains nothing by batches, and here there have to be some.
-    command += ["--max-queue-delay-ms", "200", "--request-timeout-ms", "60000", "--batch-timing-ms", "0"]
-    log = tmp_path_factory.mktemp("serve") / "log"
-    with (
-        running(command, f"{url}/health/ready", log, timeout_s=120),
-        httpx.Client(base_url=url, timeout=60, limits=httpx.Limits(max_connections=64)) as connected,
-    ):
+    options = ("--max-queue-delay-ms", "200", "--request-timeout-ms", "60000", "--batch-timing-ms", "0")
+    with serving(None, tmp_path_factory.mktemp("serve"), *options) as server, server.client() as connected:
         yield connected
 
 

@@ -18,8 +18,8 @@ from packaging.utils import canonicalize_name
 
 from tests.end_to_end.conftest import REPOSITORY
 from tests.end_to_end.pip_settings import pip_settings_of_this_machine
-from tests.end_to_end.processes import free_port, running
 from tests.end_to_end.test_image_requirements import pins_of
+from tests.processes import free_port, running
 
 pytestmark = [pytest.mark.slow, pytest.mark.root, pytest.mark.timeout(1800)]
 

@@ -7,15 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
 import pytest
 import torch
 
 from model.data.shapes.command import write_shapes
 from model.network.build import build_model
 from model.network.config import ModelConfig
-from tests.end_to_end.processes import free_port, running
 from tests.parity.parity_weights import value
+from tests.server_process import serving
 
 NAMES = {1: "circle", 2: "Person", 3: "widget"}  # one of them is COCO's, by another case
 # Of the published structure, in a size that trains in seconds; 91 classes, as the published detectors have.
@@ -67,13 +66,11 @@ def test_a_published_checkpoint_fine_tuned_to_three_classes_serves_their_names(
     assert "classes kept, by name: 1 (Person)" in said
     assert "classes fresh: 2 (circle, widget)" in said
     detr("export", "out/model.safetensors", "--out", "mine.onnx", cwd=tmp_path)
-    url, log = f"http://127.0.0.1:{(port := free_port())}", tmp_path / "log"
-    command = [sys.executable, "-m", "service.cli", "serve", "--model", "mine.onnx", "--port", str(port)]
-    with running(command, f"{url}/health/ready", log, cwd=tmp_path, timeout_s=120):
-        model = httpx.get(f"{url}/model").json()
+    with serving(tmp_path / "mine.onnx", tmp_path) as server:
+        model = server.get("/model").json()
         assert {c["id"]: c["name"] for c in model["categories"]} == NAMES
         assert model["provenance"]["init"]["source"] == "published.pth"
-        answer = httpx.post(f"{url}/detect?threshold=0", content=jpeg, headers={"Content-Type": "image/jpeg"}).json()
+        answer = server.post("/detect?threshold=0", jpeg, "image/jpeg").json()
     found = {(d["category_id"], d["label"]) for d in answer["detections"]}
     assert len(answer["detections"]) == PUBLISHED.num_queries
     assert found <= set(NAMES.items())

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.end_to_end.conftest import REPOSITORY
-from tests.end_to_end.processes import free_port, running
+from tests.processes import free_port, running
 
 # How long to wait before giving up: the packages have to be downloaded, perhaps from afar to a busy machine.
 FIRST_ANSWER_S = 500

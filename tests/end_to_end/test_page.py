@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import sys
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -15,7 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 from playwright.sync_api import ConsoleMessage, Page, Route, expect, sync_playwright
 
 from tests.end_to_end.conftest import REPOSITORY
-from tests.end_to_end.processes import free_port, running
+from tests.server_process import serving
 
 pytestmark = pytest.mark.slow
 
@@ -38,12 +37,8 @@ expect.set_options(timeout=60_000)  # a loaded machine is not a failure
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory, need: Callable[..., None]) -> Iterator[str]:
     need("chromium")
-    url = f"http://127.0.0.1:{(port := free_port())}"
-    command = [sys.executable, "-m", "service.cli", "serve", "--port", str(port), "--device", "cpu"]
-    command += ["--request-timeout-ms", "60000"]
-    log = tmp_path_factory.mktemp("serve") / "log"
-    with running(command, f"{url}/health/ready", log, timeout_s=120):
-        yield url
+    with serving(None, tmp_path_factory.mktemp("serve"), "--request-timeout-ms", "60000") as server:
+        yield server.url
 
 
 @pytest.fixture

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
-from tests.end_to_end.conftest import REPOSITORY
-from tests.end_to_end.processes import free_port, running
 from tests.end_to_end.test_page import ARGUMENTS, CHROMIUM, EXAMPLE
+from tests.server_process import serving
 
 pytestmark = pytest.mark.slow
 
@@ -22,11 +20,9 @@ KEY = "a-key-of-the-users"
 def url(tmp_path: Path, need: Callable[..., None]) -> Iterator[str]:
     need("chromium")
     (tmp_path / "keys").write_text(f"{KEY}\n")
-    url = f"http://127.0.0.1:{(port := free_port())}"
-    command = [sys.executable, "-m", "service.cli", "serve", "--port", str(port), "--device", "cpu"]
-    command += ["--request-timeout-ms", "60000", "--api-keys-file", str(tmp_path / "keys")]
-    with running(command, f"{url}/health/ready", tmp_path / "log", cwd=REPOSITORY, timeout_s=120):
-        yield url
+    options = ("--request-timeout-ms", "60000", "--api-keys-file", tmp_path / "keys")
+    with serving(None, tmp_path, *options) as server:
+        yield server.url
 
 
 @pytest.fixture

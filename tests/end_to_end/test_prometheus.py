@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +11,8 @@ import pytest
 import yaml
 
 from tests.end_to_end.conftest import REPOSITORY
-from tests.end_to_end.processes import free_port, running
+from tests.processes import free_port, running
+from tests.server_process import serving
 
 CONFIGURATION = REPOSITORY / "docker/prometheus/prometheus.yml"
 
@@ -70,11 +70,8 @@ def test_the_scraped_target_is_the_compose_service() -> None:
 @pytest.fixture
 def service(tmp_path: Path, demo: Path, metrics_port: int) -> Iterator[str]:
     """Address of a running service with the demo model, whose metrics are on a port of their own."""
-    url = f"http://127.0.0.1:{(port := free_port())}"
-    serve = [sys.executable, "-m", "service.cli", "serve", "--model", str(demo), "--device", "cpu"]
-    command = [*serve, "--port", str(port), "--metrics-port", str(metrics_port)]
-    with running(command, f"{url}/health/ready", tmp_path / "service.log", cwd=REPOSITORY):
-        yield url
+    with serving(demo, tmp_path, "--metrics-port", str(metrics_port)) as server:
+        yield server.url
 
 
 @pytest.fixture

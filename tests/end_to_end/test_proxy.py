@@ -6,7 +6,6 @@ import io
 import json
 import re
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -21,8 +20,9 @@ from PIL import Image
 
 from service.settings import Settings
 from tests.end_to_end.conftest import REPOSITORY
-from tests.end_to_end.nginx import CONFIGURATION, PATIENCE_S, check_error, nginx
-from tests.end_to_end.processes import free_port, running
+from tests.end_to_end.nginx import CONFIGURATION, check_error, nginx
+from tests.processes import PATIENCE_S, free_port
+from tests.server_process import serving
 
 pytestmark = pytest.mark.slow
 
@@ -59,15 +59,9 @@ class Proxy:
 @contextmanager
 def proxied(folder: Path, demo: Path, changes: dict[str, str], *arguments: str) -> Iterator[Proxy]:
     """A service and its proxy, for the length of a `with` block."""
-    service_port, metrics_port = free_port(), free_port()
-    serve = [sys.executable, "-m", "service.cli", "serve", "--model", str(demo), "--device", "cpu"]
-    serve += ["--engine-threads", "1", "--batch-timing-ms", "0", "--request-timeout-ms", "600000"]
-    serve += ["--port", str(service_port), "--metrics-port", str(metrics_port), *arguments]
-    ready = f"http://127.0.0.1:{service_port}/health/ready"
-    with (
-        running(serve, ready, folder / "service.log", cwd=REPOSITORY, timeout_s=PATIENCE_S),
-        nginx(folder, service_port, changes) as port,
-    ):
+    metrics_port = free_port()
+    options = ("--batch-timing-ms", "0", "--request-timeout-ms", "600000", "--metrics-port", str(metrics_port))
+    with serving(demo, folder, *options, *arguments) as service, nginx(folder, service.port, changes) as port:
         yield Proxy(port, f"http://127.0.0.1:{metrics_port}/metrics", folder / "requests")
 
 

@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from tests.end_to_end.name_server import Named, NameServer
-from tests.end_to_end.nginx import PATIENCE_S, check_error, nginx, nginx_asking
-from tests.end_to_end.processes import free_port
+from tests.end_to_end.nginx import check_error, nginx, nginx_asking
+from tests.processes import PATIENCE_S, free_port
 
 pytestmark = pytest.mark.slow
 

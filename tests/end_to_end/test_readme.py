@@ -16,7 +16,7 @@ import pytest
 
 from service import cli
 from tests.end_to_end.conftest import REPOSITORY
-from tests.end_to_end.processes import free_port, running
+from tests.processes import free_port, running
 
 BLOCKS = [
     [line for line in block.splitlines() if line]

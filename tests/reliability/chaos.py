@@ -29,13 +29,14 @@ from typing import Any
 
 import httpx
 
+from tests.processes import until
 from tests.reliability.chaos_clients import Client
 from tests.reliability.chaos_events import ADMIN_KEY, HANG_EXIT_S, Events
 from tests.reliability.chaos_verdict import Ask, Keys, Manner, World
 from tests.reliability.growth import Growth, Usage, usage_at_rest
 from tests.reliability.mortal_server import MortalServer
 from tests.reliability.scripted_engine import picture
-from tests.reliability.server_process import ServerProcess, until
+from tests.server_process import ServerProcess
 from tests.tiny_artifact import write_tiny_artifact
 
 CLIENTS = 24

@@ -7,8 +7,9 @@ import math
 import random
 import time
 
+from tests.processes import PATIENCE_S
 from tests.reliability.chaos_verdict import Answer, Ask, Exchange, Leave, Manner, World, fault_of, outcome_of
-from tests.reliability.raw_http import PATIENCE_S, request
+from tests.reliability.raw_http import request
 
 _PIECE = 4096  # bytes, of what is read slowly
 

@@ -14,7 +14,7 @@ from tests.end_to_end.conftest import demo as demo
 from tests.end_to_end.conftest import jpeg as jpeg
 from tests.end_to_end.conftest import need as need
 from tests.reliability.figures import write_down
-from tests.reliability.server_process import ServerProcess, scripted, serving
+from tests.server_process import ServerProcess, scripted, serving
 from tests.tiny_artifact import write_tiny_artifact
 
 Scripted = Callable[..., AbstractContextManager[ServerProcess]]

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.process.memory import GIVE_BACK_AFTER_SECONDS
-from tests.reliability.server_process import ServerProcess, until
+from tests.processes import until
+from tests.server_process import ServerProcess
 
 MOST_GROWTH = 20e6  # bytes of memory, whatever the load
 MOST_SLOPE = 200  # bytes a request, over the later half of a load

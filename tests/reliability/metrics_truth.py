@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 
 from service.process.metrics import TIMED
-from tests.reliability.server_process import ServerProcess, until
+from tests.processes import until
+from tests.server_process import ServerProcess
 
 ANSWERED = 'detr_requests_total{endpoint="'
 

@@ -6,23 +6,18 @@ import json
 import math
 import os
 import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import httpx
-
-from tests.end_to_end.processes import free_port, wait_for_200
-from tests.reliability.raw_http import PATIENCE_S
-from tests.reliability.server_process import REPOSITORY, ServerProcess, environment
+from tests.processes import PATIENCE_S, free_port, wait_for_200
+from tests.server_process import ServerProcess, scripted
 
 # Where the service may tell of a failure: that of an engine whose faults are scripted.
 _MAY_FAIL = ("service.batching.engine_runner", "service.batching.batcher", "service.lifecycle.service")
@@ -93,32 +88,17 @@ class MortalServer:
         self.now: ServerProcess
         self.wrong_lines: list[str] = []  # of those that have ended
         self.repeated_ids: list[str] = []
-        self._folder = folder
-        self._command = [sys.executable, "-m", "tests.reliability.scripted_server", "--model", str(artifact)]
-        self._command += ["--port", str(self.port), *arguments, "--script", json.dumps(dict(script))]
+        self._start = partial(scripted, artifact, folder, *arguments, script=script, port=self.port, wait=False)
+        self._life = ExitStack()  # of the one that runs now
 
     def start(self) -> None:
         """Start another one, and return when it is ready."""
         self.generation += 1
-        path = self._folder / f"chaos-log-{self.generation}"
         reading, writing = os.pipe()
-        ours, theirs = socket.socketpair()
-        ours.settimeout(PATIENCE_S)
-        command = [*self._command, "--control-fd", str(theirs.fileno())]
-        with theirs:
-            popen = subprocess.Popen(
-                command,
-                stdout=writing,
-                stderr=subprocess.STDOUT,
-                env=environment(),
-                cwd=REPOSITORY,
-                pass_fds=(theirs.fileno(),),
-            )
+        self.now = self._life.enter_context(self._start(output=writing))
         os.close(writing)
-        self.log_reader = LogReader(reading, path)
-        lonely = httpx.Client(timeout=PATIENCE_S, limits=httpx.Limits(max_keepalive_connections=0))
-        self.now = ServerProcess(popen=popen, log=path, port=self.port, lonely=lonely, control=ours)
-        wait_for_200(f"{self.now.url}/health/ready", popen, path, PATIENCE_S)
+        self.log_reader = LogReader(reading, self.now.log)
+        wait_for_200(f"{self.now.url}/health/ready", self.now.popen, self.now.log)
 
     def replace(self, number: signal.Signals | None) -> int:
         """End it by a signal, or wait for it to end by itself, start another, and return the exit code."""
@@ -144,9 +124,7 @@ class MortalServer:
         self.log_reader.wait_for_end()
         self.wrong_lines += self.log_reader.wrong
         self.repeated_ids += [name for name, count in self.log_reader.ids.items() if count > 1]
-        self.now.lonely.close()
-        if self.now.control is not None:
-            self.now.control.close()
+        self._life.close()
 
     def stop(self) -> None:
         """End it, whatever it does, if it still runs."""

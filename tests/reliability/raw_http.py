@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager, suppress
 
 import httpx
 
-PATIENCE_S = 120  # for a loaded machine; what is promised in seconds is asserted in the soak tests
+from tests.processes import PATIENCE_S
 
 
 def request(

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import until
 from tests.reliability.conftest import Scripted
 from tests.reliability.corpus import METHODS, ROUTES
 from tests.reliability.raw_http import connect, exchange, read_answer, request
 from tests.reliability.scripted_engine import identity_of, picture
-from tests.reliability.server_process import REPOSITORY, until
+from tests.server_process import REPOSITORY
 
 FIRST, SECOND = "first-key-0123456789", "second-key-0123456789"
 

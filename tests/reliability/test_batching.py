@@ -14,7 +14,7 @@ from tests.end_to_end.test_batch_exactness import assert_same_detections, scene_
 from tests.reliability.conftest import PATIENT, Measured, Scripted
 from tests.reliability.metrics_truth import assert_metrics_tell_the_truth
 from tests.reliability.scripted_engine import identity_of, picture
-from tests.reliability.server_process import ServerProcess
+from tests.server_process import ServerProcess
 
 CLIENTS = 16
 

@@ -12,7 +12,6 @@ import pytest
 
 from service.bench.load import Sample, closed_loop, open_loop
 from tests.reliability.conftest import Measured, Scripted
-from tests.reliability.server_process import ServerProcess, serving
 from tests.reliability.under_load import (
     SCRIPT,
     STEADY,
@@ -26,6 +25,7 @@ from tests.reliability.under_load import (
     target_of,
     watching,
 )
+from tests.server_process import ServerProcess, serving
 
 pytestmark = pytest.mark.soak
 

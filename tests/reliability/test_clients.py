@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.processes import until
 from tests.reliability.conftest import Measured, Scripted
 from tests.reliability.raw_http import connect, connections, read_answer, request
 from tests.reliability.scripted_engine import identity_of, picture
-from tests.reliability.server_process import ServerProcess, scripted, until
 from tests.reliability.slow_clients import crawl
+from tests.server_process import ServerProcess, scripted
 
 HEADERS_WITHOUT_END = b"GET /health/live HTTP/1.1\r\nHost: test\r\nX-Slow: "
 

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import until
 from tests.reliability.conftest import PATIENT, Measured, Scripted
 from tests.reliability.raw_http import connections, is_closed, read_answer, request
 from tests.reliability.scripted_engine import identity_of, picture
-from tests.reliability.server_process import ServerProcess, until
+from tests.server_process import ServerProcess
 
 HOUR = 3600
 LIBRARY = "faketime/libfaketimeMT.so.1"  # of several threads

@@ -11,10 +11,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.processes import PATIENCE_S, until
 from tests.reliability.conftest import PATIENT, Measured, Scripted
-from tests.reliability.raw_http import PATIENCE_S, connections, exchange, is_closed, read_answer, request
+from tests.reliability.raw_http import connections, exchange, is_closed, read_answer, request
 from tests.reliability.scripted_engine import identity_of, picture
-from tests.reliability.server_process import ServerProcess, until
+from tests.server_process import ServerProcess
 
 IN_FLIGHT = 20
 

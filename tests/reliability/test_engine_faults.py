@@ -7,9 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.processes import until
 from tests.reliability.conftest import PATIENT, Measured, Scripted
 from tests.reliability.scripted_engine import identity_of, picture
-from tests.reliability.server_process import ServerProcess, until
+from tests.server_process import ServerProcess
 
 
 def post_all(server: ServerProcess, bodies: list[bytes], path: str = "/detect") -> list[tuple[int, bytes]]:

@@ -14,8 +14,8 @@ from PIL import Image
 from service.bench.load import Request, Sample, closed_loop
 from tests.reliability.conftest import PATIENT, Measured, Scripted
 from tests.reliability.probe import probe
-from tests.reliability.server_process import ServerProcess
 from tests.reliability.under_load import SCRIPT, latency_ms, photos, scaled, tally, target_of
+from tests.server_process import ServerProcess
 
 
 def huge(side: int, image_format: str) -> Request:

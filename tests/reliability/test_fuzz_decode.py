@@ -11,7 +11,7 @@ import pytest
 from tests.reliability.conftest import Measured
 from tests.reliability.corpus import mutations
 from tests.reliability.fuzz_target import check, seeds
-from tests.reliability.server_process import REPOSITORY
+from tests.server_process import REPOSITORY
 
 
 @pytest.mark.row(id="S6")

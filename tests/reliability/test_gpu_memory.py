@@ -19,7 +19,7 @@ from model.runtime.preprocess import make_batch
 from service.bench.pictures import synthetic_jpeg
 from service.settings import DEMO_MODEL
 from tests.reliability.conftest import PATIENT, Measured
-from tests.reliability.server_process import ServerProcess, serving
+from tests.server_process import ServerProcess, serving
 
 MISSING = missing_for_cuda()
 BATCH = 16

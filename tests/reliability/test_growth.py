@@ -14,8 +14,8 @@ from service.bench.load import Request, closed_loop, open_loop
 from tests.reliability.conftest import PATIENT, Measured, Scripted
 from tests.reliability.growth import Growth, growth_of, usage_at_rest
 from tests.reliability.scripted_engine import picture
-from tests.reliability.server_process import ServerProcess
 from tests.reliability.under_load import STEADY, knee, memory_budget, saturate, scaled, tally, target_of, watching
+from tests.server_process import ServerProcess
 
 # Good and cheap, so that many can be sent: PNG, lossless WebP and JPEG of several sizes, to both endpoints, raw.
 GOOD = [

@@ -15,6 +15,7 @@ from contextlib import suppress
 import httpx
 import pytest
 
+from tests.processes import until
 from tests.reliability.conftest import PATIENT, Measured, Scripted
 from tests.reliability.corpus import (
     FORM,
@@ -31,7 +32,7 @@ from tests.reliability.corpus import (
 from tests.reliability.metrics_truth import assert_metrics_tell_the_truth
 from tests.reliability.raw_http import connect, exchange, is_closed, read_answer, request
 from tests.reliability.scripted_engine import identity_of, picture
-from tests.reliability.server_process import ServerProcess, until
+from tests.server_process import ServerProcess
 from tests.service.conftest import LEAK
 
 REFUSALS = {400, 404, 405, 413, 415, 422, 431}
@@ -101,6 +102,21 @@ def test_any_form_is_answered_by_a_picture_s_answer_or_a_refusal(
         assert not LEAK.search(answer.text)
     assert server.errors() == []
     measured("S4", f"{count} mutated forms: {dict(sorted(statuses.items()))}")
+
+
+@pytest.mark.row(id="S4")
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [(b"--boundary\r\n", b"a preamble\r\n--boundary\r\n"), (b"--boundary\r\n", b"--boundary \t\r\n"),
+     (b"form-data; ", b"form-data;\r\n ")],
+    ids=["a preamble", "padding", "a folded header"],
+)  # fmt: skip
+def test_what_the_standard_allows_around_a_picture_is_read(server: ServerProcess, old: bytes, new: bytes) -> None:
+    body = form(part(IMAGE, picture(4)))
+    assert body.count(old) == 1
+    answer = exchange(server.port, request("/detect", body.replace(old, new), content_type=FORM))
+    assert answer is not None
+    assert identity_of(answer.json()) == 4
 
 
 @pytest.mark.row(id="S4")

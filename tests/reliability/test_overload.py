@@ -15,11 +15,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.bench.load import Request, Sample, open_loop
 from tests.end_to_end.test_batch_exactness import assert_same_detections, scene_jpeg
+from tests.processes import until
 from tests.reliability.conftest import PATIENT, Measured, Scripted
 from tests.reliability.metrics_truth import assert_metrics_tell_the_truth
 from tests.reliability.raw_http import connect, read_answer, request
 from tests.reliability.scripted_engine import identity_of, picture
-from tests.reliability.server_process import ServerProcess, serving, until
 from tests.reliability.under_load import (
     CAPACITY,
     PLACES,
@@ -40,6 +40,7 @@ from tests.reliability.under_load import (
     target_of,
     watching,
 )
+from tests.server_process import ServerProcess, serving
 
 
 @pytest.mark.row(id="L4")

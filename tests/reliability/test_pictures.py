@@ -16,7 +16,7 @@ from PIL import Image
 from model.data.shapes.command import FIRST_INDEX
 from model.data.shapes.scene import draw_scene, sample_scene
 from tests.coco_segments import read_id_png
-from tests.reliability.server_process import ServerProcess
+from tests.server_process import ServerProcess
 from tests.service.conftest import encode
 
 Answer = dict[str, Any]

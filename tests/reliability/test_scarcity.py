@@ -9,11 +9,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.end_to_end.processes import free_port
+from tests.processes import free_port, until
 from tests.reliability.conftest import PATIENT, Measured, Scripted
 from tests.reliability.raw_http import connections
 from tests.reliability.scripted_engine import identity_of, picture
-from tests.reliability.server_process import ServerProcess, until
+from tests.server_process import ServerProcess
 
 LARGE = picture(0x123456, (700, 700), "WEBP") + b"\0" * 6_000_000  # what follows the picture is nobody's business
 

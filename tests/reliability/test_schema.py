@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.reliability.conftest import PATIENT, Measured
-from tests.reliability.server_process import REPOSITORY, ServerProcess, serving
+from tests.server_process import REPOSITORY, ServerProcess, serving
 
 HERE = Path(__file__).parent
 KEY = "k" * 32

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from model.runtime.engines.raw_outputs import ALL_MASKS, NO_MASKS
 from model.runtime.preprocess import make_batch
+from tests.processes import until
 from tests.reliability.conftest import Scripted
 from tests.reliability.scripted_engine import ScriptedEngine, identity_of, identity_of_colour, picture
-from tests.reliability.server_process import ServerProcess, until
+from tests.server_process import ServerProcess
 
 
 def test_its_answer_says_whose_it_is(server: ServerProcess) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,21 +12,11 @@ import httpx
 import pytest
 
 from service.settings import Settings, SettingsError, read_settings
+from tests.processes import until
 from tests.reliability.conftest import Measured
-from tests.reliability.raw_http import PATIENCE_S
-from tests.reliability.server_process import REPOSITORY, environment, serving, until
+from tests.server_process import serving, start_in_vain
 
 Damage = Callable[[bytes], bytes]
-
-
-def start_in_vain(artifact: Path) -> tuple[int, str, str, float]:
-    """Exit code, log, standard error, and seconds of a `detr serve` that is expected to refuse its model."""
-    command = [sys.executable, "-m", "service.cli", "serve", "--device", "cpu", "--port", "0", "--model", str(artifact)]
-    began = time.monotonic()
-    ended = subprocess.run(
-        command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, timeout=PATIENCE_S, check=False
-    )
-    return ended.returncode, ended.stdout, ended.stderr, time.monotonic() - began
 
 
 def flip(seed: int) -> Damage:
@@ -54,13 +42,15 @@ DAMAGES: dict[str, Damage] = {
 
 def assert_refused(artifact: Path) -> float:
     """It ends with 1 and one line that names the file and says more, and was never ready; the seconds it took."""
-    code, log, error, seconds = start_in_vain(artifact)
+    began = time.monotonic()
+    code, log, error = start_in_vain("--model", artifact)
+    seconds = time.monotonic() - began
     assert code == 1
     (line,) = error.splitlines()
     assert line.startswith(f"detr serve: {artifact.name}: ")
     assert len(line) > len(f"detr serve: {artifact.name}: ")
     assert str(artifact.parent) not in line
-    assert '"ready' not in log
+    assert not [line for line in log if str(line["message"]).startswith("ready")]
     return seconds
 
 

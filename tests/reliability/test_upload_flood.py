@@ -13,7 +13,6 @@ from tests.reliability.conftest import Measured, Scripted
 from tests.reliability.flood import Flood, flood
 from tests.reliability.growth import usage_at_rest
 from tests.reliability.scripted_engine import identity_of, picture
-from tests.reliability.server_process import ServerProcess
 from tests.reliability.under_load import (
     CLIENTS,
     HEALTH,
@@ -28,6 +27,7 @@ from tests.reliability.under_load import (
     target_of,
     watching,
 )
+from tests.server_process import ServerProcess
 
 
 @pytest.mark.slow

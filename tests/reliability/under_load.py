@@ -21,7 +21,7 @@ from typing import Any
 from service.bench.load import BenchTarget, Request, Sample, closed_loop, open_loop
 from service.bench.pictures import synthetic_jpeg
 from tests.reliability.scripted_engine import picture
-from tests.reliability.server_process import ServerProcess
+from tests.server_process import ServerProcess
 
 # Batches of 1 take 110 ms and of 8, the most by default, 320 ms: 25 images a second.
 SCRIPT = {"delay_ms": 80, "delay_per_image_ms": 30}

@@ -5,23 +5,20 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 from PIL import Image
 
 from service import cli, predict
-from service.bench.server_process import detr_service
 from service.images.prepare import prepare
 from service.lifecycle.loading import LoadedModel
 from service.settings import DEMO_MODEL
 from tests.benchmarks.reduced_decode import photo
+from tests.server_process import serving
 from tests.service.conftest import JPEG, encode, red_png, scene
 from tests.service.fakes import FakeEngine
 from tests.tiny_artifact import tiny_metadata
@@ -60,15 +57,6 @@ def uploads() -> dict[str, bytes]:
     }
 
 
-@contextmanager
-def served(reduced: bool) -> Iterator[httpx.Client]:
-    with (
-        detr_service({**SETTINGS, "batch_timing_ms": "0", "reduced_decode": str(reduced).lower()}) as server,
-        httpx.Client(base_url=f"http://127.0.0.1:{server.target.port}", timeout=60, headers=JPEG) as client,
-    ):
-        yield client
-
-
 @pytest.fixture(scope="module")
 def large_answers() -> dict[bool, Any]:
     """What is answered to the large picture with and without a reduced decode."""
@@ -88,7 +76,9 @@ def test_a_file_is_answered_as_a_service_with_the_same_settings_answers_it(
     paths = [tmp_path / name for name in uploads]
     for name, value in {**SETTINGS, "reduced_decode": str(reduced).lower()}.items():
         monkeypatch.setenv(f"DETR_{name.upper()}", value)
-    with served(reduced) as client:
+    options = ("--max-batch-size", "1", "--batch-timing-ms", "0", "--reduced-decode", str(reduced).lower())
+    with serving(None, tmp_path, *options) as server, server.client() as client:
+        client.headers.update(JPEG)
         for task in ("detect", "segment"):
             out, drawn = tmp_path / f"{task}.json", tmp_path / task
             assert detr("predict", *paths, "--task", task, "--json", out, "--overlay", drawn) == 0

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -17,12 +15,11 @@ import psutil
 import pytest
 from PIL import Image
 
-from tests.end_to_end.processes import free_port, wait_for_200
-from tests.reliability.server_process import REPOSITORY, environment, scripted, serving, until
+from tests.processes import PATIENCE_S, free_port, until
+from tests.server_process import scripted, serving
 from tests.service.conftest import LEAK, encode, scene
 from tests.tiny_artifact import write_variant
 
-PATIENCE_S = 120
 PATIENT = ("--request-timeout-ms", "600000")
 ADMIN = {"authorization": "Bearer an-admin-key-of-tests"}
 
@@ -149,34 +146,21 @@ def test_a_term_while_it_loads_ends_it(file: Path, tmp_path: Path) -> None:
     with serving(file, tmp_path, "--batch-timing-ms", "600000", wait=False) as server:
         server.signal(signal.SIGTERM)
         assert server.exit_code() == 0
-        assert "ready" not in "".join(str(line["message"]) for line in server.lines())
+        assert "ready" not in "".join(server.messages())
 
 
 @pytest.mark.slow
-def test_a_log_that_nobody_reads_holds_up_neither_requests_nor_the_end(file: Path) -> None:
-    port = free_port()
-    command = [sys.executable, "-m", "service.cli", "serve", "--device", "cpu", "--engine-threads", "1"]
+def test_a_log_that_nobody_reads_holds_up_neither_requests_nor_the_end(file: Path, tmp_path: Path) -> None:
     reading, writing = os.pipe()
-    process = subprocess.Popen(
-        [*command, "--model", file, "--port", str(port)], stdout=writing, cwd=REPOSITORY, env=environment()
-    )
     try:
-        wait_for_200(f"http://127.0.0.1:{port}/health/ready", process, Path(os.devnull), PATIENCE_S)
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S) as client:
-
-            def dropped() -> float:
-                text = client.get("/metrics").text
-                return float(text.partition("\ndetr_log_lines_dropped_total ")[2].partition("\n")[0])
-
+        with serving(file, tmp_path, port=free_port(), output=writing) as server, server.client() as client:
             # A pipe holds 64 KB, and the queue before it some thousand lines.
-            while dropped() == 0:
+            while server.samples()["detr_log_lines_dropped_total"] == 0:
                 for _ in range(200):
                     assert client.get("/health/live").status_code == 200
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(PATIENCE_S) == 0
+            server.signal(signal.SIGTERM)
+            assert server.exit_code() == 0
     finally:
-        process.kill()
-        process.wait()
         os.close(reading)
         os.close(writing)
 
@@ -190,7 +174,7 @@ def test_an_engine_that_hangs_for_too_long_ends_the_process_with_a_code_of_its_o
             assert server.exit_code() == 4
             answer = waiting.result()
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "draining")
-        assert "the engine is lost: it has been in one batch for 0.6 s" in [line["message"] for line in server.lines()]
+        assert "the engine is lost: it has been in one batch for 0.6 s" in server.messages()
 
 
 @pytest.mark.slow

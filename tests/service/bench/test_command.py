@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from service.bench.server_process import detr_service
 from service.cli import main
+from tests.server_process import serving
 from tests.service.bench.scripted import answer, scripted_server
 
 QUICK = ["--seconds", "0.3", "--warmup", "0", "--clients", "2", "--scale", "0.2"]
@@ -21,10 +21,9 @@ ON_CPU = ["--device", "cpu", "--engine-threads", "1"]
 
 
 @pytest.fixture(scope="module")
-def url(detection_artifact: Path) -> Iterator[str]:
-    given = {"model": str(detection_artifact), "device": "cpu", "engine_threads": "1", "batch_timing_ms": "0"}
-    with detr_service(given) as server:
-        yield f"http://127.0.0.1:{server.target.port}"
+def url(detection_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with serving(detection_artifact, tmp_path_factory.mktemp("serve"), "--batch-timing-ms", "0") as server:
+        yield server.url
 
 
 def rows(table: str) -> dict[str, str]:
@@ -100,7 +99,7 @@ def test_no_masks_no_server_and_no_url(url: str, capsys: pytest.CaptureFixture[s
 
 
 @contextmanager
-def serving(reply: bytes) -> Iterator[str]:
+def replying(reply: bytes) -> Iterator[str]:
     """A server in a thread of its own that answers everything alike."""
     ready, ports = threading.Event(), []
 
@@ -142,7 +141,7 @@ def serving(reply: bytes) -> Iterator[str]:
     ids=["a page", "other JSON", "not found", "not HTTP", "starting"],
 )
 def test_another_server_is_told_from_ours(reply: bytes, reason: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with serving(reply) as url:
+    with replying(reply) as url:
         assert complaint(capsys, url, *QUICK) == f"detr bench: {url} {reason}"
 
 

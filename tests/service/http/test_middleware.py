@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from service.settings import SettingsError, read_settings
-from tests.reliability.server_process import serving as serving_process
+from tests.processes import until
+from tests.server_process import serving as serving_process
 from tests.service.conftest import App, Serving, check_error
 from tests.service.fakes import FakeEngine
 
@@ -166,7 +168,11 @@ def test_a_connection_goes_on_after_a_head(panoptic_artifact: Path, tmp_path: Pa
         assert [answer[:3] for answer in answers] == ["200", "200", "200", "200", "404", "405", "200"]
         assert all(answer.endswith("\r\n\r\n") for answer in answers[:-1])
         assert answers[-1].endswith('{"status":"live"}')
-        lines = [line for line in server.lines() if line["logger"] == "service.request" and line["method"] == "HEAD"]
-        assert [line["route"] for line in lines] == ["/health/live", "/model", "/metrics", "/", "other", "/detect"]
-        assert {line["sent_bytes"] for line in lines[:4]} == {0}
+
+        def lines() -> list[dict[str, Any]]:
+            return [line for line in server.lines() if line["message"] == "request" and line["method"] == "HEAD"]
+
+        until(lambda: len(lines()) == len(paths))  # a thread writes them
+        assert [line["route"] for line in lines()] == ["/health/live", "/model", "/metrics", "/", "other", "/detect"]
+        assert {line["sent_bytes"] for line in lines()[:4]} == {0}
         assert "head" not in client.get("/openapi.json").json()["paths"]["/health/live"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability.server_process import ServerProcess, scripted, serving
+from tests.server_process import ServerProcess, scripted, serving
 from tests.service.conftest import encode, scene
 
 _HEAP = 64 * 2**20  # bytes of address space that glibc reserves for each arena but the first, aligned to as many

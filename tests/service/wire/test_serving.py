@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import inspect
-import subprocess
 import sys
 from importlib.metadata import version
 from pkgutil import resolve_name
@@ -18,7 +17,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from service.wire import protocol, small_chunks, uvicorn_server
 from service.wire.serving import _LEANED_ON, _names_of, what_is_missing
-from tests.reliability.server_process import REPOSITORY, environment
+from tests.server_process import start_in_vain
 
 ALL = [(place, name) for place, names in _LEANED_ON.items() for name in names]
 
@@ -62,12 +61,10 @@ def test_a_module_that_is_gone_is_named_too(monkeypatch: pytest.MonkeyPatch) -> 
     ],
 )
 def test_a_server_that_lacks_some_of_it_does_not_start_and_says_so_in_one_line(change: str) -> None:
-    code = f"{change}\nimport sys\nfrom service.cli import main\nsys.exit(main(['serve', '--port', '0']))"
-    ended = subprocess.run(
-        [sys.executable, "-c", code], cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False
-    )
-    (line,) = ended.stderr.splitlines()
-    assert (ended.returncode, ended.stdout) == (1, "")
+    code = f"{change}\nimport sys\nfrom service.cli import main\nsys.exit(main(['serve', *sys.argv[1:]]))"
+    exit_code, log, errors = start_in_vain(command=(sys.executable, "-c", code))
+    (line,) = errors.splitlines()
+    assert (exit_code, log) == (1, [])
     assert line.startswith(f"detr serve: uvicorn {version('uvicorn')}")
 
 

@@ -1,4 +1,7 @@
-"""A server process as a test sees it: started, ready, asked, looked at from outside, and ended."""
+"""A server process as a test sees it: started, ready, asked, looked at from outside, and ended.
+
+All tests start the service here, the real one (`serving`) or one with a scripted engine (`scripted`).
+"""
 
 from __future__ import annotations
 
@@ -8,21 +11,29 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.end_to_end.processes import started, wait_for_200
-from tests.reliability.raw_http import PATIENCE_S
+from tests.processes import PATIENCE_S, started, until, wait_for_200
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[1]
+_SERVE = (sys.executable, "-m", "service.cli", "serve", "--device", "cpu", "--engine-threads", "1")
+_SCRIPTED = (sys.executable, "-m", "tests.reliability.scripted_server")
+
+
+class Ended(NamedTuple):
+    """What is left of a server that has ended."""
+
+    code: int
+    lines: list[dict[str, Any]]  # of its log
+    errors: str  # standard error
 
 
 @dataclass
@@ -31,6 +42,7 @@ class ServerProcess:
 
     popen: subprocess.Popen[bytes]
     log: Path
+    error_log: Path  # standard error
     port: int
     lonely: httpx.Client  # each of its requests has a connection of its own
     control: socket.socket | None = None  # of a scripted server
@@ -39,28 +51,35 @@ class ServerProcess:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    def connect(self) -> socket.socket:
+        """A connection, for HTTP by hand; `tests/reliability/raw_http.py` has more of it."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_S)
+
     def client(self) -> httpx.Client:
         """A client that keeps as many connections as it needs."""
         return httpx.Client(base_url=self.url, timeout=PATIENCE_S, limits=httpx.Limits())
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        """One request on a connection of its own."""
+        return self.lonely.get(self.url + path, **options)
 
     def post(self, path: str, body: bytes, content_type: str = "image/png", **options: Any) -> httpx.Response:
         """One request on a connection of its own."""
         headers = {"content-type": content_type}
         return self.lonely.post(self.url + path, content=body, headers=headers, **options)
 
+    def status(self, path: str) -> int:
+        """Status of a GET."""
+        return self.get(path).status_code
+
     def samples(self) -> dict[str, float]:
         """Every sample of /metrics, by its name and labels as Prometheus writes them."""
-        text = self.lonely.get(f"{self.url}/metrics").text
         found = {}
-        for family in text_string_to_metric_families(text):
+        for family in text_string_to_metric_families(self.get("/metrics").text):
             for sample in family.samples:
                 labels = ",".join(f'{key}="{value}"' for key, value in sorted(sample.labels.items()))
                 found[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
         return found
-
-    def status(self, path: str) -> int:
-        """Status of a GET."""
-        return self.lonely.get(self.url + path).status_code
 
     def script(self, **changes: Any) -> dict[str, int]:
         """Change a scripted server's script, and return its engine's report; without changes only the latter."""
@@ -79,8 +98,13 @@ class ServerProcess:
         whole, _, _ = self.log.read_text().rpartition("\n")
         return [json.loads(line) for line in whole.splitlines()]
 
+    def messages(self) -> list[str]:
+        """What the lines of the log say, without their fields."""
+        return [str(line["message"]) for line in self.lines()]
+
     def errors(self) -> list[dict[str, Any]]:
-        """Lines of the log that tell of a failure of the service."""
+        """Lines of the log that tell of a failure of the service; nothing may be on standard error."""
+        assert self.error_log.read_text() == ""
         return [line for line in self.lines() if line["level"] == "error" or "exception" in line]
 
     @property
@@ -105,6 +129,10 @@ class ServerProcess:
         """The exit code, once it has ended."""
         return self.popen.wait(timeout=PATIENCE_S)
 
+    def end(self) -> Ended:
+        """What is left, once it has ended."""
+        return Ended(self.exit_code(), self.lines(), self.error_log.read_text())
+
     def wait_for_line(self, begin: str) -> dict[str, Any]:
         """The first log line whose message begins like this, once it is there."""
         found: list[dict[str, Any]] = []
@@ -119,79 +147,91 @@ class ServerProcess:
         try:
             until(has_come)
         except AssertionError as error:
-            raise AssertionError(f"{error}; no line {begin!r} in the log:\n{self.log.read_text()}") from error
+            said = self.log.read_text() + self.error_log.read_text()
+            raise AssertionError(f"{error}; no line {begin!r} in the log:\n{said}") from error
         return found[0]
 
 
-def until(condition: Callable[[], bool], timeout_s: float = PATIENCE_S) -> float:
-    """Return once the condition holds, with the seconds that took.
-
-    Raises:
-        AssertionError: it does not hold in time.
-    """
-    started_at = time.monotonic()
-    while not condition():
-        assert time.monotonic() - started_at < timeout_s, f"not so within {timeout_s} s"
-        time.sleep(0.02)
-    return time.monotonic() - started_at
+@contextmanager
+def serving(artifact: Path | None, folder: Path, *arguments: str | Path, **options: Any) -> Iterator[ServerProcess]:
+    """`detr serve` as users run it, see `_server` for the options; without an artifact it serves the demo model."""
+    with _server([*_SERVE, *_model(artifact)], folder, arguments, **options) as server:
+        yield server
 
 
 @contextmanager
 def scripted(
-    artifact: Path, folder: Path, *arguments: str, script: Mapping[str, Any] = {}, **options: Any
+    artifact: Path, folder: Path, *arguments: str | Path, script: Mapping[str, Any] = {}, **options: Any
 ) -> Iterator[ServerProcess]:
-    """The service with a scripted engine; `artifact` is a tiny one, whose metadata it answers with."""
+    """The same with a scripted engine; `artifact` is a tiny one, whose metadata it answers with."""
     ours, theirs = socket.socketpair()
     ours.settimeout(PATIENCE_S)
-    command = [sys.executable, "-m", "tests.reliability.scripted_server", "--model", str(artifact)]
-    command += ["--script", json.dumps(dict(script)), "--control-fd", str(theirs.fileno())]
+    script_words = ["--script", json.dumps(dict(script)), "--control-fd", str(theirs.fileno())]
+    command = [*_SCRIPTED, *_model(artifact), *script_words]
     with ours, theirs, _server(command, folder, arguments, pass_fds=(theirs.fileno(),), **options) as server:
         server.control = ours
         yield server
 
 
-@contextmanager
-def serving(artifact: Path | None, folder: Path, *arguments: str, **options: Any) -> Iterator[ServerProcess]:
-    """`detr serve` as users run it; without an artifact it serves the demo model."""
-    command = [sys.executable, "-m", "service.cli", "serve", "--device", "cpu", "--engine-threads", "1"]
-    command += [] if artifact is None else ["--model", str(artifact)]
-    with _server(command, folder, arguments, **options) as server:
-        yield server
+def start_in_vain(*arguments: str | Path, command: tuple[str, ...] = _SERVE) -> Ended:
+    """What is left of a `detr serve` that is expected not to start."""
+    words = [*command, "--port", "0", *map(str, arguments)]
+    done = subprocess.run(
+        words, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
+    return Ended(done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr)
 
 
 @contextmanager
 def _server(
     command: list[str],
     folder: Path,
-    arguments: tuple[str, ...],
+    arguments: tuple[str | Path, ...],
     *,
     wait: bool = True,
     port: int | None = None,
+    output: int | None = None,
     prefix: tuple[str, ...] = (),
     env: Mapping[str, str] = {},
     pass_fds: tuple[int, ...] = (),
 ) -> Iterator[ServerProcess]:
     """Start it on a free port, and wait until it is ready or, without `wait`, until it listens; kill it at the end.
 
-    `prefix` is a command that runs the server, in the same process, under other conditions. A `port` is needed only
-    where it cannot be read from the log.
+    Args:
+        command: that starts it.
+        folder: where its log goes.
+        arguments: more of the command's.
+        wait: until it is ready.
+        port: needed only where it cannot be read from the log.
+        output: a descriptor for all that it prints, in place of a log.
+        prefix: a command that runs the server, in the same process, under other conditions.
+        env: environment variables beside this process's own.
+        pass_fds: open files that it inherits.
     """
-    log = folder / f"log-{len(list(folder.glob('log-*')))}"
-    command = [*prefix, *command, "--port", str(port or 0), *arguments]
+    number = len(list(folder.glob("log-*")))
+    log, error_log = folder / f"log-{number}", folder / f"errors-{number}"
+    log.touch()
+    error_log.touch()
+    command = [*prefix, *command, "--port", str(port or 0), *map(str, arguments)]
+    places: dict[str, Any] = {"output": log, "errors": error_log} if output is None else {"output": output}
     limits = httpx.Limits(max_keepalive_connections=0)
     with (
-        started(command, log, env=environment() | dict(env), cwd=REPOSITORY, pass_fds=pass_fds) as popen,
+        started(command, **places, env=environment() | dict(env), cwd=REPOSITORY, pass_fds=pass_fds) as popen,
         httpx.Client(timeout=PATIENCE_S, limits=limits) as lonely,
     ):
-        server = ServerProcess(popen, log, port or 0, lonely)
+        server = ServerProcess(popen, log, error_log, port or 0, lonely)
         try:
             if port is None:
                 server.port = int(server.wait_for_line("listening on")["message"].rpartition(" ")[2])
             if wait:
-                wait_for_200(f"{server.url}/health/ready", popen, log, PATIENCE_S)
+                wait_for_200(f"{server.url}/health/ready", popen, log)
             yield server
         finally:
             popen.kill()
+
+
+def _model(artifact: Path | None) -> list[str]:
+    return [] if artifact is None else ["--model", str(artifact)]
 
 
 def environment() -> dict[str, str]:
