@@ -26,7 +26,8 @@ def configure_malloc() -> bool:
     next from these pools, which then never shrink: 200 MB stay after 32 large images of four formats, and 1 MB with a
     fixed bound, above which a block is the system's own and goes back to it (all measured). There is one pool only,
     because `give_back_freed` empties the first to its end, and of the others keeps the last free block; a second one
-    answered no more requests.
+    answered no more requests. The threads that numpy and ONNX Runtime start when they are imported take none; those of
+    OpenVINO do, so it is imported with the model only.
 
     A fixed bound also fixes what a pool keeps at its end, at 128 KiB: every image then gives its memory back and takes
     it again page by page, 2066 of them and 4 ms of processor time for 640 x 480 pixels seen at 800 x 1066. With 20 MiB
