@@ -20,7 +20,7 @@ from model.evaluation.panoptic_quality import (
     count_segments,
     panoptic_quality,
 )
-from model.runtime.answers.detections import scored_boxes
+from model.runtime.answers.detections import EVERY_QUERY, detections_of
 from model.runtime.answers.panoptic import PanopticResult, panoptic
 from model.runtime.categories import Category
 from model.runtime.engines.raw_outputs import NO_MASKS, ImageOutputs, RawOutputs
@@ -173,8 +173,11 @@ class Evaluator:
         return PictureAnswer(boxes, count_segments(truth, PanopticMap(found.id_map, category_of), known))
 
     def _scored(self, output: ImageOutputs, orig_size: tuple[int, int]) -> NDArray[np.float64]:
-        """Every query as a row of `PictureAnswer.boxes`, no threshold, no clipping: as published."""
-        found = scored_boxes(output.pred_logits, output.pred_boxes, orig_size)
+        """Every query as a row of `PictureAnswer.boxes`, best first, as it is served where no threshold is set.
+
+        Boxes are clipped to the picture; the published evaluation judges them as the network gives them.
+        """
+        found = detections_of(output.pred_logits, output.pred_boxes, orig_size, EVERY_QUERY)
         ids = np.array([category.id for category in self.categories])[found.labels]
         corner, opposite = found.boxes_xyxy[:, :2], found.boxes_xyxy[:, 2:]
         columns = (corner, opposite - corner, found.scores[:, None], ids[:, None])

@@ -88,6 +88,9 @@ class _Response:
             headers["X-Content-Type-Options"] = "nosniff"
             if timing := self._trace.server_timing():
                 headers["Server-Timing"] = timing
+            # Boxes are of the upright image; who draws them over the stored one has to know how it was turned.
+            if self._trace.orientation is not None:
+                headers["Image-Orientation"] = str(self._trace.orientation)
         elif message["type"] == "http.response.body":
             self.sent_bytes += len(message.get("body", b""))
         await self._send(message)
@@ -107,7 +110,7 @@ class CrossOrigin(CORSMiddleware):
             allow_origins=origins,
             allow_methods=("GET", "POST"),
             allow_headers=("Authorization", "X-API-Key", "X-Request-ID"),
-            expose_headers=("Retry-After", "Server-Timing", "X-Request-ID"),
+            expose_headers=("Image-Orientation", "Retry-After", "Server-Timing", "X-Request-ID"),
         )
         self._retry_after_s = retry_after_s
 

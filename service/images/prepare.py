@@ -47,7 +47,7 @@ def prepare(
         body: an image, or a multipart form with one.
         content_type: of the body; only a multipart one matters.
         rules: of the service and its model.
-        trace: takes the times.
+        trace: takes the times, and how the image was turned.
         draws: the answer is drawn on the image, which can then be decoded again; this keeps the body.
 
     Raises:
@@ -57,6 +57,7 @@ def prepare(
         decoded = decode_reduced(
             _image_bytes(body, content_type), rules.limits, rules.resize if rules.reduced_decode else None
         )
+    trace.orientation = decoded.orientation
     with trace.stage("preprocess"):
         resized = resize_to(decoded.picture, rules.resize.size(*decoded.orig_size), decoded.box)
     return Prepared(decoded.orig_size, resized, partial(_decode, body, content_type, rules.limits) if draws else None)

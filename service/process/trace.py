@@ -19,6 +19,7 @@ class Trace:
     request_id: str = ""
     stages: dict[Stage, float] = field(default_factory=dict)  # seconds
     received_bytes: int = 0  # of the request's body
+    orientation: int | None = None  # of the image in the file, as EXIF numbers it, 1 to 8
     batch_size: int | None = None  # images that shared the inference
     error_code: str | None = None
     status: int = 0  # of the answer, once it has begun

@@ -5,15 +5,16 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from playwright.sync_api import ConsoleMessage, Page, Route, expect, sync_playwright
 
 from tests.end_to_end.conftest import REPOSITORY
+from tests.model.exif_blocks import LONG, Entry, chunk, exif, jpeg_with, png_with, segment
 from tests.server_process import serving
 
 pytestmark = pytest.mark.slow
@@ -82,18 +83,58 @@ def changed(picture: NDArray[np.int16], plain: NDArray[np.int16]) -> float:
     return float((picture != plain).any(axis=-1).mean())
 
 
+def clearly_changed(picture: NDArray[np.int16], plain: NDArray[np.int16]) -> float:
+    """Share of the pixels that differ by more than resizing and compressing change them."""
+    return float((np.abs(picture - plain).max(axis=-1) > 48).mean())
+
+
 def names(page: Page) -> set[str]:
     return set(page.locator("#list .name").all_inner_texts())
 
 
-def png_of_a_wrong_checksum() -> bytes:
-    """A browser forgives a wrong checksum of a remark and shows the picture; the service calls the file broken."""
-    remark = PngInfo()
-    remark.add_text("Comment", "remark")
+def saved(picture: Image.Image, image_format: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    Image.new("RGB", (64, 48), "teal").save(buffer, format="PNG", pnginfo=remark)
-    assert buffer.getvalue().count(b"remark") == 1
-    return buffer.getvalue().replace(b"remark", b"REMARK")
+    picture.save(buffer, format=image_format, **options)
+    return buffer.getvalue()
+
+
+def png_of_a_wrong_checksum() -> bytes:
+    """With a wrong checksum of what is transparent: a browser shows the picture, the service calls it broken."""
+    return png_with(saved(Image.new("RGB", (64, 48), "teal"), "PNG"), chunk(b"tRNS", bytes(6), is_sound=False))
+
+
+XMP = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+# How a file has to hold the picture for its EXIF orientation to turn it upright (EXIF 2.32, 4.6.4).
+STORED = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+
+def lying(picture: Image.Image) -> Iterator[tuple[str, bytes]]:
+    """Files that show one upright picture, by their orientation or in spite of it, and what is odd about each."""
+    lossless: dict[str, dict[str, Any]] = {
+        "JPEG": {"quality": 95, "subsampling": 0},
+        "PNG": {},
+        "WEBP": {"lossless": True},
+    }
+    for image_format, orientations in {"JPEG": tuple(STORED), "PNG": (6, 2), "WEBP": (6, 2)}.items():
+        for orientation in orientations:
+            stored, data = picture.transpose(STORED[orientation]), b"Exif\0\0" + exif(Entry(orientation))
+            file = saved(stored, image_format, exif=data, **lossless[image_format])
+            yield f"{image_format}, EXIF {orientation}", file
+    png, jpeg = saved(picture, "PNG"), saved(picture, "JPEG", **lossless["JPEG"])
+    six = exif(Entry(6))
+    yield "JPEG, XMP", jpeg_with(jpeg, segment(b"http://ns.adobe.com/xap/1.0/\0" + XMP))
+    yield "JPEG, EXIF of a wrong type", jpeg_with(jpeg, segment(b"Exif\0\0" + exif(Entry(6, kind=LONG))))
+    yield "PNG, XMP", png_with(png, chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP))
+    yield "PNG, EXIF behind the pixels", png_with(png, chunk(b"eXIf", six), behind_pixels=True)
+    yield "PNG, EXIF with a wrong checksum", png_with(png, chunk(b"eXIf", six, is_sound=False))
 
 
 def test_objects_and_then_segments_of_the_example_are_listed_and_drawn(page: Page, errors: list[str]) -> None:
@@ -129,6 +170,32 @@ def test_a_broken_file_shows_what_the_service_says_of_it(page: Page, errors: lis
     # The browser itself reports every answer of 400 and above; nothing else may be reported.
     (report,) = errors
     assert "status of 400" in report
+
+
+def drawn(page: Page, name: str, file: bytes) -> NDArray[np.int16]:
+    """The canvas once a file is answered."""
+    with page.expect_response("**/detect?*"):
+        page.set_input_files("#file", {"name": name, "mimeType": f"image/{name[:4].lower()}", "buffer": file})
+    expect(page.locator("#stage")).not_to_contain_class("busy")
+    expect(page.locator("#heading")).to_contain_text("OBJECTS")
+    return canvas(page)
+
+
+@pytest.mark.parametrize("square", [False, True])
+def test_boxes_are_drawn_over_the_picture_as_the_server_sees_it(page: Page, errors: list[str], square: bool) -> None:
+    """However the browser itself would turn the file."""
+    with Image.open(EXAMPLE) as example:
+        side = min(example.size)
+        picture = example.crop((0, 0, side, side)) if square else example.copy()
+    upright = drawn(page, "png", saved(picture, "PNG"))
+    plain = np.asarray(picture.resize(upright.shape[1::-1]), dtype=np.int16)
+    assert 0.02 < clearly_changed(upright, plain) < 0.3
+    for name, file in lying(picture):
+        found = drawn(page, name, file)
+        assert found.shape == upright.shape, name
+        # Pixels of a JPEG differ a little, and with them the digits of a label.
+        assert clearly_changed(found, upright) < 0.01, name
+    assert errors == []
 
 
 def test_a_file_that_the_browser_cannot_show_is_not_sent(page: Page, errors: list[str]) -> None:

@@ -17,7 +17,7 @@ from PIL import Image
 from model.data.shapes.command import write_shapes
 from model.evaluate import EvaluatedModel, by_aspect_ratio, evaluate, open_for_evaluation, renamed_classes
 from model.evaluation.average_precision import NAMES, NOTHING
-from model.runtime.answers.detections import OutputError, scored_boxes
+from model.runtime.answers.detections import EVERY_QUERY, OutputError, detections_of
 from model.runtime.answers.panoptic import panoptic
 from model.runtime.artifact.file import Metadata, read_artifact
 from model.runtime.categories import Category
@@ -156,7 +156,7 @@ def _answer(
     output = engine.infer(batch, np.array([metadata.segment_threshold], np.float32)).image(0)
     found = panoptic(output, batch.sizes[0], orig_size, metadata.categories, metadata.segment_threshold, 4)
     truth = Scene(found.id_map, {s.id: metadata.categories[s.label].id for s in found.segments})
-    every = scored_boxes(output.pred_logits, output.pred_boxes, orig_size)
+    every = detections_of(output.pred_logits, output.pred_boxes, orig_size, EVERY_QUERY)
     boxes = [
         (metadata.categories[label].id, [x1, y1, x2 - x1, y2 - y1])
         for score, label, (x1, y1, x2, y2) in zip(every.scores, every.labels, every.boxes_xyxy.tolist(), strict=True)

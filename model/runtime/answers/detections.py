@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+EVERY_QUERY = -1.0  # a threshold that every score exceeds
+
 
 class OutputError(Exception):
     """The network's outputs for an image are not finite numbers, so there is no answer to give."""
@@ -33,7 +35,7 @@ def detections_of(
         pred_logits: float32 [Q, C + 1], the last class is no-object.
         pred_boxes: float32 [Q, 4], cxcywh in [0, 1].
         orig_size: (height, width) in pixels of the image that the boxes are wanted in.
-        threshold: a probability.
+        threshold: a probability, or `EVERY_QUERY`.
 
     Raises:
         OutputError: a logit or a box is NaN or infinite.

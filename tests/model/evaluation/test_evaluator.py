@@ -17,6 +17,7 @@ import pytest
 import torch.distributed
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch.multiprocessing.spawn import spawn
@@ -110,24 +111,32 @@ def give(to: Evaluator, answers: Sequence[Answered]) -> None:
 # Figures.
 
 
+def box_in_picture(cxcywh: NDArray[np.float32], width: int, height: int) -> list[float]:
+    """What is served of a box: its part inside the picture, as x, y, width and height in pixels, in float32."""
+    (cx, cy, w, h), half = cxcywh, np.float32(0.5)
+    left, right = np.clip(np.array([cx - half * w, cx + half * w]) * np.float32(width), 0, width)
+    top, bottom = np.clip(np.array([cy - half * h, cy + half * h]) * np.float32(height), 0, height)
+    return [float(side) for side in (left, top, right - left, bottom - top)]
+
+
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_box_figures_are_cocos_own_of_every_query(root: Path, tmp_path: Path, seed: int) -> None:
-    """Softmax, best real class and box, worked out here from the definition."""
+    """Softmax, best real class and box clipped to the picture, worked out here from the definition."""
     ours = evaluator(root)
     answers = random_answers(ours.data.sizes, seed)
     detections: list[dict[str, Any]] = []
     for index, _, output in answers:
         give(ours, [answers[index]])
         height, width = ours.data.sizes[index]
-        for logits, (cx, cy, w, h) in zip(output.pred_logits[0], output.pred_boxes[0].tolist(), strict=True):
+        for logits, box in zip(output.pred_logits[0], output.pred_boxes[0], strict=True):
             probabilities = np.exp(logits) / np.exp(logits).sum()
             label = int(probabilities[:-1].argmax())
             detections.append(
                 {
                     "image_id": ours.data.records[index].id,
                     "category_id": CATEGORIES[label].id,
-                    "bbox": [(cx - w / 2) * width, (cy - h / 2) * height, w * width, h * height],
+                    "bbox": box_in_picture(box, width, height),
                     "score": float(probabilities[label]),
                 }
             )

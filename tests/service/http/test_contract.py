@@ -139,6 +139,15 @@ async def test_each_stage_is_timed_in_a_header(serving: Serving, jpeg: bytes) ->
     assert all(float(milliseconds) >= 0 for _, milliseconds in stages)
 
 
+async def test_a_header_tells_how_the_image_was_turned(serving: Serving, jpeg: bytes) -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    async with serving() as app:
+        answers = [await app.detect(jpeg), await app.detect(encode(scene(), exif=turned)), await app.detect(b"none")]
+        health = await app.client.get("/health/live")
+    assert [answer.headers.get("image-orientation") for answer in (*answers, health)] == ["1", "6", None, None]
+
+
 async def test_a_detect_request_asks_for_no_masks(serving: Serving, engine: FakeEngine) -> None:
     async with serving(engine) as app:
         await app.detect(red_png(1))
