@@ -24,7 +24,7 @@ class SplitJpeg(NamedTuple):
     picture: bytes | bytearray  # a JPEG of those segments that the picture is made of
     exif: bytes  # EXIF data from the TIFF header on; empty where there is none
     segments: int  # before the first scan; no more than one beyond the given bound
-    scans: int  # or a few more, where one is mentioned in data between scans or behind the image
+    scans: int  # up to what looks like the image's end, which data between scans may do, too
 
 
 def split_jpeg(data: bytes | bytearray, max_segments: int) -> SplitJpeg:
@@ -52,7 +52,9 @@ def split_jpeg(data: bytes | bytearray, max_segments: int) -> SplitJpeg:
         if _makes_picture(marker, segment, seen):
             kept.append(segment)
         seen.add(marker)
-    scans = data.count(bytes((0xFF, _START_OF_SCAN)), start)
+    # In the pixels' data both markers are what they seem. Behind the image anything may follow, such as a film.
+    end = data.find(bytes((0xFF, _END_OF_IMAGE)), start)
+    scans = data.count(bytes((0xFF, _START_OF_SCAN)), start, end if end >= 0 else len(data))
     return SplitJpeg(b"".join([*kept, view[start:]]), exif, count, scans)
 
 

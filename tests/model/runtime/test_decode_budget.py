@@ -62,6 +62,16 @@ def test_a_jpeg_of_many_scans_is_refused_by_their_number() -> None:
         decode(with_scans(251), LIMITS)
 
 
+@pytest.mark.parametrize(
+    "file", [PNG, JPEG, saved("JPEG", progressive=True), WEBP], ids=["png", "jpeg", "many", "webp"]
+)
+@pytest.mark.parametrize(
+    "rest", [bytes(500_000), b"\xff\xda" * 1000, b"EXIF\0\0\0\0" * 30_000], ids=["0", "scans", "exif"]
+)
+def test_what_follows_an_image_counts_for_nothing(file: bytes, rest: bytes) -> None:
+    assert (decode(file + rest, LIMITS) == decode(file, LIMITS)).all()
+
+
 def test_fill_bytes_are_no_work() -> None:
     file = JPEG[:2] + bytes(5_000_000 * [0xFF]) + JPEG[2:]
     assert (decode(file, LIMITS) == decode(JPEG, LIMITS)).all()
