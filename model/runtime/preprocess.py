@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+
+if TYPE_CHECKING:  # who only puts images on a canvas waits for no Pillow
+    from PIL import Image
 
 # A canvas side divides by the backbone's largest stride. An image's valid cells at stride s are then exactly
 # ceil(h / s) x ceil(w / s), at every stride, whatever it is batched with.
@@ -64,13 +67,19 @@ def resize(image: NDArray[np.uint8], rule: ResizeRule) -> NDArray[np.uint8]:
     the published weights were trained and measured with.
     """
     size = rule.size(image.shape[0], image.shape[1])
-    return image if size == image.shape[:2] else resize_to(Image.fromarray(image), size)
+    if size == image.shape[:2]:
+        return image
+    from PIL import Image
+
+    return resize_to(Image.fromarray(image), size)
 
 
 def resize_to(image: Image.Image, size: tuple[int, int], box: CropBox | None = None) -> NDArray[np.uint8]:
     """Like `resize`, to (height, width) itself, of a whole RGB image or of a box of it; the result is an array."""
     width, height = image.size
     if size != (height, width) or box not in (None, (0, 0, width, height)):
+        from PIL import Image
+
         image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box)
     return np.asarray(image)
 

@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
+
+import numpy as np
 
 _REMEMBERED = 31  # batches whose median corrects the line
 _TRUSTED = 5  # batches that the measurement counts for among them, so that a slow start does not count for all
@@ -89,4 +90,4 @@ class CorrectedLine:
     def observe(self, pixels: int, seconds: float) -> None:
         """Learn that a batch of so many padded pixels took so long."""
         self._ratios.append(seconds / self._measured.seconds(pixels))
-        self.line = self._measured.times(median(self._ratios))
+        self.line = self._measured.times(float(np.median(self._ratios)))
