@@ -29,24 +29,13 @@ from service.cli import main
 from service.images.prepare import ImageRules, prepare
 from service.process.trace import Trace
 from service.settings import DEMO_MODEL
-from tests.model.exif_blocks import Entry, exif, jpeg_with, segment
+from tests.model.exif_blocks import ORIENTATIONS, Entry, as_stored, exif, jpeg_with, segment
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools
 
 RULE = ResizeRule(24, 40)
 MODES = (*Image.MODES, "La", "PA", "RGBa", "I;16B")
 XMP = b'http://ns.adobe.com/xap/1.0/\0<rdf:Description tiff:Orientation="6"/>'
-# How a file has to hold the picture for its EXIF orientation to turn it upright (EXIF 2.32, 4.6.4).
-STORED = {
-    1: None,
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
-}
 
 
 def saved(image: Image.Image, image_format: str, **options: Any) -> bytes:
@@ -57,9 +46,7 @@ def saved(image: Image.Image, image_format: str, **options: Any) -> bytes:
 
 def lying(image: Image.Image, image_format: str, orientation: int, **options: Any) -> bytes:
     """A file that holds the picture in another way and says in its EXIF how to turn it upright."""
-    method = STORED[orientation]
-    stored = image if method is None else image.transpose(method)
-    return saved(stored, image_format, exif=b"Exif\0\0" + exif(Entry(orientation)), **options)
+    return saved(as_stored(image, orientation), image_format, exif=b"Exif\0\0" + exif(Entry(orientation)), **options)
 
 
 def see_through(image: Image.Image) -> Image.Image:
@@ -98,7 +85,7 @@ def odd_files() -> Iterator[tuple[str, bytes]]:
     yield "PNG, transparent palette", saved(palette, "PNG", transparency=int(np.asarray(palette)[0, 0]))
     yield "PNG, transparent gray", saved(gradient().convert("L"), "PNG", transparency=100)
     yield "PNG, transparent 16-bit gray", saved(sixteen_bit(gradient()), "PNG", transparency=100 * 257)
-    for orientation in STORED:
+    for orientation in ORIENTATIONS:
         for image_format in ("JPEG", "PNG", "WEBP"):
             yield f"{image_format}, EXIF {orientation}", lying(gradient(), image_format, orientation)
     yield "JPEG, XMP", jpeg_with(saved(gradient(), "JPEG"), segment(XMP))
@@ -157,7 +144,7 @@ def square(image: Image.Image) -> Image.Image:
 
 # Scenes and how each is saved; what is annotated is always what is displayed.
 WAYS: list[Callable[[Image.Image], bytes]] = [
-    *[lambda image, number=number: lying(image, "JPEG", number, quality=95) for number in STORED],
+    *[lambda image, number=number: lying(image, "JPEG", number, quality=95) for number in ORIENTATIONS],
     lambda image: lying(square(image), "JPEG", 6, quality=95),
     lambda image: lying(image, "PNG", 6),
     lambda image: lying(image, "WEBP", 3, lossless=True),

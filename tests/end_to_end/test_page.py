@@ -14,7 +14,7 @@ from PIL import Image
 from playwright.sync_api import ConsoleMessage, Page, Route, expect, sync_playwright
 
 from tests.end_to_end.conftest import REPOSITORY
-from tests.model.exif_blocks import LONG, Entry, chunk, exif, jpeg_with, png_with, segment
+from tests.model.exif_blocks import LONG, ORIENTATIONS, Entry, as_stored, chunk, exif, jpeg_with, png_with, segment
 from tests.server_process import serving
 
 pytestmark = pytest.mark.slow
@@ -104,16 +104,6 @@ def png_of_a_wrong_checksum() -> bytes:
 
 
 XMP = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
-# How a file has to hold the picture for its EXIF orientation to turn it upright (EXIF 2.32, 4.6.4).
-STORED = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
-}
 
 
 def lying(picture: Image.Image) -> Iterator[tuple[str, bytes]]:
@@ -123,9 +113,9 @@ def lying(picture: Image.Image) -> Iterator[tuple[str, bytes]]:
         "PNG": {},
         "WEBP": {"lossless": True},
     }
-    for image_format, orientations in {"JPEG": tuple(STORED), "PNG": (6, 2), "WEBP": (6, 2)}.items():
+    for image_format, orientations in {"JPEG": tuple(ORIENTATIONS)[1:], "PNG": (6, 2), "WEBP": (6, 2)}.items():
         for orientation in orientations:
-            stored, data = picture.transpose(STORED[orientation]), b"Exif\0\0" + exif(Entry(orientation))
+            stored, data = as_stored(picture, orientation), b"Exif\0\0" + exif(Entry(orientation))
             file = saved(stored, image_format, exif=data, **lossless[image_format])
             yield f"{image_format}, EXIF {orientation}", file
     png, jpeg = saved(picture, "PNG"), saved(picture, "JPEG", **lossless["JPEG"])

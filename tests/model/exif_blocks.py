@@ -7,6 +7,19 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from PIL import Image
+
+# How a file has to hold a picture for its orientation to turn it upright (EXIF 2.32, 4.6.4).
+ORIENTATIONS: dict[int, Image.Transpose | None] = {
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
 ORIENTATION, EXIF_DIRECTORY = 0x0112, 0x8769
 BYTE, SHORT, LONG, SIGNED_LONG = 1, 3, 4, 9  # types of values
 
@@ -19,6 +32,12 @@ class Entry:
     tag: int = ORIENTATION
     kind: int = SHORT
     count: int = 1
+
+
+def as_stored(image: Image.Image, orientation: int) -> Image.Image:
+    """An upright picture as a file of this orientation holds it."""
+    method = ORIENTATIONS[orientation]
+    return image if method is None else image.transpose(method)
 
 
 def exif(*entries: Entry, byte_order: str = "<", start: int = 8, inner: Sequence[Entry] = ()) -> bytes:

@@ -16,6 +16,7 @@ from PIL import Image
 from model.data.shapes.command import FIRST_INDEX
 from model.data.shapes.scene import draw_scene, sample_scene
 from tests.coco_segments import read_id_png
+from tests.model.exif_blocks import ORIENTATIONS, as_stored
 from tests.server_process import ServerProcess
 from tests.service.conftest import encode
 
@@ -95,19 +96,6 @@ def upright(demo_server: ServerProcess) -> tuple[Answer, Answer]:
     return answers
 
 
-# How the file has to hold the picture, so that it is displayed upright (EXIF 2.32, 4.6.4.A).
-STORED: dict[int, Image.Transpose | None] = {
-    1: None,
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
-}
-
-
 def exif(orientation: int) -> Image.Exif:
     found = Image.Exif()
     found[0x0112] = orientation
@@ -115,12 +103,11 @@ def exif(orientation: int) -> Image.Exif:
 
 
 @pytest.mark.row(id="I")
-@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
 def test_every_orientation_is_answered_in_the_frame_that_is_displayed(
     demo_server: ServerProcess, upright: tuple[Answer, Answer], orientation: int
 ) -> None:
-    method = STORED[orientation]
-    stored = scene() if method is None else scene().transpose(method)
+    stored = as_stored(scene(), orientation)
     answers = ask(demo_server, encode(stored, "JPEG", quality=95, exif=exif(orientation)))
     assert answers[0]["image"] == {"width": WIDTH, "height": HEIGHT}
     assert_alike(answers, upright)
