@@ -10,6 +10,8 @@ import argparse
 import importlib
 from typing import Any
 
+from model.runtime.installing import install_command
+
 COMMANDS = {
     "train": ("model.train", "Train a network on a data set in COCO's format."),
     "evaluate": ("model.evaluate", "Measure AP and PQ of an artifact or a checkpoint."),
@@ -42,7 +44,7 @@ def import_command(prog: str, module: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] in ("model", "service"):
             raise
-        raise SystemExit(f"{prog} needs {error.name}: pip install 'detr-serve[train]'") from None
+        raise SystemExit(f"{prog} needs {error.name}: {install_command('detr-serve[train]')}") from None
 
 
 def add_commands(subparsers: Any) -> None:

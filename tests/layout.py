@@ -47,7 +47,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "model.categories": ("model.runtime",),
     "model.runtime": (),
     "model.runtime.answers": ("model.runtime.engines",),
-    "model.runtime.engines": ("model.runtime.artifact",),
+    "model.runtime.engines": ("model.runtime.artifact", "model.runtime.installing"),
     "model.runtime.artifact": ("model.runtime.categories", "model.runtime.preprocess"),
     "model.runtime.decode": (
         "model.runtime.decode_budget",
@@ -59,6 +59,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "model.runtime.jpeg_segments": (),
     "model.runtime.orientation": ("model.runtime.preprocess",),
     "model.runtime.png_chunks": (),
+    "model.runtime.installing": (),
     "model.runtime.preprocess": (),
     "model.runtime.categories": (),
 }

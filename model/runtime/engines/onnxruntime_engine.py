@@ -16,6 +16,7 @@ from model.runtime.engines.cuda import missing_for_cuda, missing_libraries
 from model.runtime.engines.device_errors import DeviceError, first_line, memory_errors
 from model.runtime.engines.raw_outputs import RawOutputs
 from model.runtime.engines.tensorrt import load_tensorrt, tensorrt_options
+from model.runtime.installing import install_command
 from model.runtime.preprocess import Batch
 
 _Provider = tuple[str, dict[str, str]]
@@ -129,7 +130,7 @@ def _why_not_loaded(device: str) -> str:
     libraries = ", ".join(missing_libraries()) or "a library that ONNX Runtime named on stderr"
     return (
         f"device {device}: its ONNX Runtime provider does not load, for want of {libraries}; "
-        "install them (pip install 'detr-serve[cuda]'), or use device cpu"
+        f"install them ({install_command('detr-serve[cuda]')}), or use device cpu"
     )
 
 

@@ -16,6 +16,7 @@ from model.runtime.engines.openvino_bfloat16 import convolve_in_bfloat16
 from model.runtime.engines.openvino_graph import NAMED, split_at_pairs
 from model.runtime.engines.precision import precision_in_force
 from model.runtime.engines.raw_outputs import RawOutputs
+from model.runtime.installing import install_command
 from model.runtime.preprocess import Batch
 
 # Kernels that are kept, over all layers. The default of 5000 is 20 MB and more for every new canvas, without an end in
@@ -86,7 +87,7 @@ def missing_for_openvino() -> str | None:
         openvino_core()
     except ImportError as error:
         if error.name == "openvino":
-            return "OpenVINO is not installed; pip install 'detr-serve[openvino]'"
+            return f"OpenVINO is not installed; {install_command('detr-serve[openvino]')}"
         return f"OpenVINO does not load: {first_line(error)}"
     except Exception as error:
         return f"OpenVINO does not load: {first_line(error)}"

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import onnxruntime
 
+from model.runtime.installing import install_command
+
 # What ONNX Runtime's provider is linked against, in the order in which they need each other.
 _LIBRARIES = ("libnvinfer.so.10", "libnvinfer_plugin.so.10", "libnvonnxparser.so.10")
 
@@ -24,7 +26,7 @@ def load_tensorrt() -> str | None:
     folders = [Path(folder) for folder in package.submodule_search_locations or ()] if package else []
     for name in _LIBRARIES:
         if not any(_load(place) for place in (name, *(str(folder / name) for folder in folders))):
-            return f"TensorRT is not installed ({name} does not load); install TensorRT 10 (pip install tensorrt)"
+            return f"TensorRT 10 is not installed ({name} does not load): {install_command('tensorrt<11')}"
     return None
 
 
