@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -27,6 +30,7 @@ from service.images.answers import TASKS, Prepared, Task
 from service.images.prepare import ImageRules, prepare
 from service.lifecycle.loading import LoadedModel, load_model
 from service.lifecycle.warm_up import worthwhile_pixels
+from service.process.library_warnings import LibraryFilter, log_warnings
 from service.process.trace import Trace
 from service.settings import Settings, SettingsError, add_option, given_settings, read_settings
 
@@ -68,16 +72,34 @@ def _score(text: str) -> float:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Predict; 0 if every image got its answer, else 1. Each failure is one line on standard error."""
+    """Predict; 0 if every image got its answer, else 1. Each failure is one line on standard error, and so is, for each
+    image, what libraries warn of.
+    """
     try:
-        settings = read_settings(given_settings(args))
-        answers = _answers(args, settings, load_model(settings))
+        with _libraries_heard():
+            settings = read_settings(given_settings(args))
+            answers = _answers(args, settings, load_model(settings))
         _write(answers, args.json)
     except (SettingsError, ArtifactError, DeviceError, NoMasksError) as error:
         return _complain(str(error))
     except OSError as error:
         return _complain(f"cannot write {error.filename}: {error.strerror}")
     return 0 if len(answers) == len(args.images) else 1
+
+
+@contextmanager
+def _libraries_heard() -> Iterator[None]:
+    """What libraries say within the block is treated as in the service, and written on standard error."""
+    handler, root = logging.StreamHandler(), logging.getLogger()
+    handler.setFormatter(logging.Formatter("detr predict: %(message)s"))
+    handler.addFilter(LibraryFilter())
+    root.addHandler(handler)
+    try:
+        with warnings.catch_warnings():
+            log_warnings()
+            yield
+    finally:
+        root.removeHandler(handler)
 
 
 def _complain(reason: str) -> int:
@@ -100,6 +122,7 @@ class _Picture:
     number: int  # among the arguments
     path: Path
     prepared: Prepared
+    trace: Trace
 
 
 def _answers(args: argparse.Namespace, settings: Settings, model: LoadedModel) -> list[dict[str, Any]]:
@@ -122,11 +145,19 @@ def _answers(args: argparse.Namespace, settings: Settings, model: LoadedModel) -
                     args.overlay.mkdir(parents=True, exist_ok=True)
                     drawn = args.overlay / _name_of_drawing(args.images, picture.number)
                     drawn.write_bytes(_answer(overlay, picture, outputs, model))
+                _tell_warnings(picture)
     return [answers[number] for number in sorted(answers)]
 
 
 def _answer(task: Task, picture: _Picture, outputs: ImageOutputs, model: LoadedModel) -> bytes:
-    return task.answer(model.metadata, picture.prepared, outputs, Trace()).body
+    return task.answer(model.metadata, picture.prepared, outputs, picture.trace).body
+
+
+def _tell_warnings(picture: _Picture) -> None:
+    """One line of what libraries warned of, though the picture has its answer."""
+    if picture.trace.library_warning is not None:
+        more = picture.trace.library_warnings - 1
+        _complain(f"{picture.path}: {picture.trace.library_warning}{f' (and {more} more warnings)' if more else ''}")
 
 
 def _name_of_drawing(paths: Sequence[Path], number: int) -> str:
@@ -136,15 +167,19 @@ def _name_of_drawing(paths: Sequence[Path], number: int) -> str:
     return f"{stem}.png" if is_first else f"{stem}-{number}.png"
 
 
-def _prepare(path: Path, rules: ImageRules, draws: bool) -> Prepared:
-    return prepare(path.read_bytes(), "", rules, Trace(), draws)
+def _prepare(path: Path, rules: ImageRules, draws: bool) -> tuple[Prepared, Trace]:
+    trace = Trace()
+    return prepare(path.read_bytes(), "", rules, trace, draws), trace
 
 
 def _prepared(
-    paths: Sequence[Path], prepare_file: Callable[[Path], Prepared], pool: ThreadPoolExecutor, settings: Settings
+    paths: Sequence[Path],
+    prepare_file: Callable[[Path], tuple[Prepared, Trace]],
+    pool: ThreadPoolExecutor,
+    settings: Settings,
 ) -> Iterator[_Picture]:
     """The pictures in their order, some of them prepared ahead; a file that cannot be used is told of and left out."""
-    ahead: deque[tuple[int, Path, Future[Prepared]]] = deque()
+    ahead: deque[tuple[int, Path, Future[tuple[Prepared, Trace]]]] = deque()
     for number, path in enumerate(paths):
         ahead.append((number, path, pool.submit(prepare_file, path)))
         if len(ahead) > settings.cpu_threads:
@@ -153,9 +188,9 @@ def _prepared(
         yield from _finished(*ahead.popleft())
 
 
-def _finished(number: int, path: Path, prepared: Future[Prepared]) -> Iterator[_Picture]:
+def _finished(number: int, path: Path, prepared: Future[tuple[Prepared, Trace]]) -> Iterator[_Picture]:
     try:
-        picture = _Picture(number, path, prepared.result())
+        picture = _Picture(number, path, *prepared.result())
     except ImageError as error:
         _complain(f"{path}: {error}")
     except OSError as error:

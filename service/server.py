@@ -53,7 +53,7 @@ def run(settings: Settings, loader: ModelLoader | None = None) -> int:
     configure_malloc()
     if (missing := serving.what_is_missing()) is not None:
         raise StartupError(missing)
-    log = configure_logging(settings.log_level)
+    log, libraries = configure_logging(settings.log_level)
     if hasattr(signal, "SIGHUP"):
         # To reload is for a server that runs; one that has ended is not to die of it in its last moment.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -61,6 +61,7 @@ def run(settings: Settings, loader: ModelLoader | None = None) -> int:
     app = create_app(settings, loader)
     service: Service = app.state.service
     log.on_drop = service.metrics.log_lines_dropped.inc
+    libraries.on_warning = service.metrics.library_warnings.inc
     with listen(settings.host, settings.port) as listener, _metrics_port(app, settings) as metrics_port:
         main = serving.Port(listener, app, settings.max_connections)
         drained = serving.serve(main, metrics_port, service, lambda: _reload(app))

@@ -93,7 +93,7 @@ class Settings(BaseSettings):
     docs: Switch = True
     """Serve the web page, /docs and /openapi.json."""
     log_level: LogLevel = "info"
-    """Write log lines of this severity and above."""
+    """Write log lines of this severity and above, and of libraries no less than warnings."""
 
     max_batch_size: Count = 8
     """Run at most this many images in one batch."""

@@ -49,7 +49,8 @@ class RequestObserver:
         started = time.perf_counter()
         with self._requests.member(response):
             try:
-                await self._app(scope, receive, response.send)
+                with trace.current():
+                    await self._app(scope, receive, response.send)
             finally:
                 self._note(scope, trace, response, time.perf_counter() - started)
 
@@ -69,6 +70,8 @@ class RequestObserver:
             "batch_size": trace.batch_size,
             "error": trace.error_code,
         }
+        if trace.library_warnings:
+            fields |= {"library_warnings": trace.library_warnings, "library_warning": trace.library_warning}
         logger.info("request", extra={"fields": fields})
 
 

@@ -15,6 +15,8 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from service.process.library_warnings import OURS, LibraryFilter, log_warnings
+
 MAX_LINE = 2048  # characters, which are ASCII
 _MAX_TEXT = 1200  # characters of a message or a traceback
 _MAX_WAITING = 1000  # lines
@@ -91,19 +93,23 @@ class LogWriter(logging.Handler):
             line = line[os.write(self._descriptor, line) :]
 
 
-def configure_logging(level: str) -> LogWriter:
-    """Send every logger's records to standard output as JSON.
+def configure_logging(level: str) -> tuple[LogWriter, LibraryFilter]:
+    """Send every logger's records to standard output as JSON: of the service from this level on, and of libraries what
+    the filter lets pass.
 
     Standard error stays free for the one line that says why the service did not start.
     """
-    handler = LogWriter(_standard_output())
+    handler, libraries = LogWriter(_standard_output()), LibraryFilter(logging.getLevelNamesMapping()[level.upper()])
     handler.setFormatter(JsonFormatter())
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    handler.addFilter(libraries)
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    for name in OURS:
+        logging.getLogger(name).setLevel(level.upper())
     logging.raiseExceptions = False  # a full disk must not fill standard error too
-    logging.captureWarnings(True)  # Pillow warns of every odd file
+    log_warnings()
     # What it says of bad requests, and of start and stop, the service says in lines of its own.
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
-    return handler
+    return handler, libraries
 
 
 def _standard_output() -> int | None:

@@ -148,6 +148,11 @@ class Metrics:
             "Counts log lines that were not written, because the log's reader is too slow or it cannot be written.",
             registry=self.registry,
         )
+        self.library_warnings = Counter(
+            "detr_library_warnings",
+            "Counts warnings of libraries, such as a decoder's of an odd image; the log has a few of them.",
+            registry=self.registry,
+        )
         self.model_info = Info("detr_model", "Describes the model that is served.", registry=self.registry)
 
     def describe_model(self, metadata: Metadata, device: str, precision: str) -> None:

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -23,13 +24,26 @@ class Trace:
     batch_size: int | None = None  # images that shared the inference
     error_code: str | None = None
     status: int = 0  # of the answer, once it has begun
+    library_warnings: int = 0  # what libraries said meanwhile
+    library_warning: str | None = None  # the first of them
+    _has_library_error: bool = False
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Note here what libraries say within a block, in its thread or task."""
+        token = _current.set(self)
+        try:
+            yield
+        finally:
+            _current.reset(token)
 
     @contextmanager
     def stage(self, name: Stage) -> Iterator[None]:
         """Time a block of work as one stage, whether it succeeds or not; a stage in two blocks adds up."""
         started = time.perf_counter()
         try:
-            yield
+            with self.current():
+                yield
         finally:
             self.add(name, time.perf_counter() - started)
 
@@ -42,6 +56,24 @@ class Trace:
         # A copy, because a stage whose request was given up may still be running in its thread.
         stages = tuple(self.stages.items())
         return ", ".join(f"{name};dur={1000 * seconds:.2f}" for name, seconds in stages)
+
+    def library_said(self, text: str, *, is_error: bool) -> bool:
+        """Note what a library said; whether it is the first error."""
+        self.library_warnings += 1
+        if self.library_warning is None:
+            self.library_warning = text[:_MAX_WARNING]
+        is_first = is_error and not self._has_library_error
+        self._has_library_error |= is_error
+        return is_first
+
+
+_MAX_WARNING = 200  # characters
+_current: ContextVar[Trace | None] = ContextVar("trace", default=None)
+
+
+def current_trace() -> Trace | None:
+    """The trace of the request that this thread or task works on, if there is one."""
+    return _current.get()
 
 
 def trace_of(scope: MutableMapping[str, Any]) -> Trace:

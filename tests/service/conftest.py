@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import io
+import logging
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,18 @@ def panoptic_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def detection_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_artifact(tmp_path_factory.mktemp("artifact") / "tiny-detection.onnx", "detection")
+
+
+@pytest.fixture
+def logging_as_before() -> Iterator[None]:
+    """Undo what `configure_logging` changes; pytest itself undoes what is done to warnings."""
+    loggers = [logging.getLogger(name) for name in (None, "service", "model", "uvicorn")]
+    before = [(logger, logger.handlers[:], logger.level) for logger in loggers]
+    yield
+    for logger, handlers, level in before:
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
+    logging.raiseExceptions = True
 
 
 @pytest.fixture

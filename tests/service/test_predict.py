@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from model.runtime import decode
 from service import cli, predict
 from service.images.prepare import prepare
 from service.lifecycle.loading import LoadedModel
@@ -278,3 +280,19 @@ def test_no_more_pictures_are_in_memory_than_two_batches_and_those_in_the_thread
     assert detr("predict", *red_files(tmp_path, *[(64, 64)] * 30), "--json", tmp_path / "out.json") == 0
     assert len(begun) == 30
     assert max(ahead) <= 2 * 3 + 2 + 1
+
+
+def test_what_libraries_warn_of_is_one_line_for_each_image_that_is_answered(
+    engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def odd(image: Image.Image) -> Image.Image:
+        for number in range(3):
+            warnings.warn(f"odd value {number}", stacklevel=1)
+        return image.convert("RGB")
+
+    monkeypatch.setattr(decode, "_to_rgb", odd)
+    warnings.resetwarnings()  # in tests they are errors
+    assert detr("predict", *red_files(tmp_path, (64, 64), (64, 64))) == 0
+    assert capfd.readouterr().err.splitlines() == [
+        f"detr predict: {tmp_path}/{number}.png: UserWarning: odd value 0 (and 2 more warnings)" for number in (1, 2)
+    ]

@@ -137,7 +137,8 @@ def _why_not_loaded(device: str) -> str:
 def _session_options(threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # errors: its warnings tell of placement choices that are meant
+    # Fatal ones only: its warnings tell of placement choices that are meant, and its errors come as exceptions, too.
+    options.log_severity_level = 4
     # Waiting threads spin by default, for a few percent of latency. Here the same cores decode the next
     # images and answer requests while a batch runs, and an idle service should use no CPU.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

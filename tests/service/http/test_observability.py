@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import warnings
 from typing import Any
 
 import pytest
+from PIL import Image
 
+from model.runtime import decode
 from service.process.logs import JsonFormatter, configure_logging
 from tests.service.conftest import JPEG, Serving, red_png
 from tests.service.fakes import FakeEngine
@@ -115,20 +118,45 @@ async def test_a_failure_nobody_foresaw_is_logged_with_its_traceback(
     assert "RuntimeError: why it failed" in line["exception"]
 
 
+@pytest.mark.usefixtures("logging_as_before")
 def test_log_lines_go_to_standard_output_as_json(capfd: pytest.CaptureFixture[str]) -> None:
-    root = logging.getLogger()
-    before, level = root.handlers[:], root.level
-    try:
-        writer = configure_logging("info")
-        logging.getLogger("anything").info("one\nline %s", "\u2028 ü")
-        logging.getLogger("anything").debug("too much")
-        logging.getLogger("uvicorn.error").info("too much")
-        writer.close()
-    finally:
-        logging.captureWarnings(False)
-        root.handlers[:] = before
-        root.setLevel(level)
+    writer, _ = configure_logging("info")
+    logging.getLogger("service.anything").info("one\nline %s", "\u2028 ü")
+    logging.getLogger("service.anything").debug("too much")
+    logging.getLogger("uvicorn.error").info("too much")
+    logging.getLogger("PIL.PngImagePlugin").info("too much")
+    writer.close()
     captured = capfd.readouterr()
     assert captured.err == ""
     (line,) = captured.out.splitlines()
     assert json.loads(line)["message"] == "one\nline \u2028 ü"
+
+
+@pytest.mark.usefixtures("logging_as_before")
+async def test_of_what_libraries_say_during_a_request_the_log_has_one_line_without_paths(
+    serving: Serving,
+    engine: FakeEngine,
+    jpeg: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def odd(image: Image.Image) -> Image.Image:
+        for number in range(500):
+            warnings.warn(f"odd value {number}", stacklevel=1)
+            logging.getLogger("PIL.Image").warning("as odd: %d", number)
+        return image.convert("RGB")
+
+    monkeypatch.setattr(decode, "_to_rgb", odd)
+    warnings.resetwarnings()  # in tests they are errors
+    writer, libraries = configure_logging("info")
+    async with serving() as app:
+        libraries.on_warning = app.service.metrics.library_warnings.inc
+        assert (await app.detect(jpeg)).status_code == 200
+        assert (await app.samples())["detr_library_warnings_total"] == 1000
+    writer.close()
+    captured = capfd.readouterr()
+    assert captured.err == ""
+    (line,) = (line for line in captured.out.splitlines() if "odd" in line)
+    assert json.loads(line)["library_warnings"] == 1000
+    assert json.loads(line)["library_warning"] == "UserWarning: odd value 0"
+    assert __file__ not in line
