@@ -12,6 +12,7 @@ LIVE_V2 = "/v2/health/live"
 READY = "/health/ready"
 READY_V2 = "/v2/health/ready"
 PAGE = "/"
+EXAMPLE = "/example.jpg"
 DOCS = "/docs"
 OPENAPI = "/openapi.json"
 
@@ -27,8 +28,9 @@ ENDPOINTS = {
     READY: "ready",
     READY_V2: "ready",
     PAGE: "page",
+    EXAMPLE: "example",
     DOCS: "docs",
     OPENAPI: "openapi",
 }
 HEALTH = frozenset({LIVE, LIVE_V2, READY, READY_V2})
-PAGES = frozenset({PAGE, DOCS, OPENAPI})
+PAGES = frozenset({PAGE, EXAMPLE, DOCS, OPENAPI})

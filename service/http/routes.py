@@ -137,15 +137,19 @@ async def page() -> Response:
     return HTMLResponse(_PAGE, headers=_PAGE_HEADERS)
 
 
+@pages_router.get(paths.EXAMPLE, include_in_schema=False)
+async def example() -> Response:
+    """The picture that the page offers to try the demo model on."""
+    return Response(_EXAMPLE, media_type="image/jpeg", headers={"Cache-Control": "no-cache"})
+
+
 @pages_router.get(paths.DOCS, include_in_schema=False)
 async def docs() -> Response:
     """The OpenAPI description for people."""
     return HTMLResponse(_DOCS, headers=_PAGE_HEADERS)
 
 
-def _static(name: str) -> str:
-    return files("service.http").joinpath("static", name).read_text(encoding="utf-8")
-
-
-_PAGE = _static("index.html")
-_DOCS = _static("docs.html")
+_STATIC = files("service.http").joinpath("static")
+_PAGE = _STATIC.joinpath("index.html").read_text(encoding="utf-8")
+_EXAMPLE = _STATIC.joinpath("example.jpg").read_bytes()
+_DOCS = _STATIC.joinpath("docs.html").read_text(encoding="utf-8")

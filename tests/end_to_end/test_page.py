@@ -153,6 +153,29 @@ def test_objects_and_then_segments_of_the_example_are_listed_and_drawn(page: Pag
     assert errors == []
 
 
+def test_the_demo_model_is_said_to_know_drawn_shapes_and_its_example_is_one_click_away(
+    page: Page, errors: list[str]
+) -> None:
+    expect(page.locator("#knows")).to_contain_text("knows 12 drawn shapes")
+    expect(page.locator("#knows")).to_contain_text("heart")
+    page.get_by_role("button", name="Try the example picture").click()
+    expect(page.locator("#heading")).to_contain_text("OBJECTS")
+    assert names(page) >= THINGS
+    assert errors == []
+
+
+def test_no_other_model_is_said_to_be_the_demo(page: Page, errors: list[str]) -> None:
+    def another(route: Route) -> None:
+        response = route.fetch()
+        route.fulfill(response=response, json=response.json() | {"name": "detr-resnet-50"})
+
+    page.route("**/model", another)
+    page.reload()
+    expect(page.locator("#model")).to_contain_text("detr-resnet-50 · 12 classes")
+    expect(page.locator("#demo")).to_be_hidden()
+    assert errors == []
+
+
 def test_a_broken_file_shows_what_the_service_says_of_it(page: Page, errors: list[str]) -> None:
     page.set_input_files("#file", {"name": "broken.png", "mimeType": "image/png", "buffer": png_of_a_wrong_checksum()})
     expect(page.locator("#list .error")).to_have_text("the PNG image is broken or incomplete")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from service.http.error_answers import TABLE
 from tests.service.conftest import Serving
+
+REPOSITORY = Path(__file__).parents[3]
 
 pytestmark = pytest.mark.anyio
 
@@ -23,6 +26,14 @@ async def test_a_page_loads_nothing_from_elsewhere(serving: Serving, path: str) 
     assert not re.search(r"(?:src|href)\s*=\s*[\"']?(?:https?:)?//", response.text)
     assert "http://" not in response.text
     assert "https://" not in response.text
+
+
+async def test_the_page_brings_the_picture_that_it_offers_and_the_docs_show(serving: Serving) -> None:
+    async with serving() as app:
+        page, picture = await app.client.get("/"), await app.client.get("/example.jpg")
+    assert 'fetch("example.jpg")' in page.text
+    assert picture.headers["content-type"] == "image/jpeg"
+    assert picture.content == (REPOSITORY / "docs" / "example.jpg").read_bytes()
 
 
 async def description(serving: Serving) -> dict[str, Any]:
