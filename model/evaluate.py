@@ -13,7 +13,8 @@ import numpy as np
 from torch.utils.data import DataLoader
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from model.checkpoint import CheckpointError, read_checkpoint
+from model.checkpoint.errors import CheckpointError
+from model.checkpoint.reading import read_checkpoint
 from model.data.evaluation_set import EvaluationBatch, EvaluationSet, collate_evaluation
 from model.data.folders import DATASET_KINDS, DATASET_KINDS_IN_WORDS, open_dataset
 from model.evaluation.evaluator import EvaluationResult, Evaluator

@@ -12,7 +12,9 @@ import onnx
 import torch
 
 from model.categories.names import NamesError, read_names
-from model.checkpoint import Checkpoint, CheckpointError, read_checkpoint
+from model.checkpoint.errors import CheckpointError
+from model.checkpoint.reading import read_checkpoint
+from model.checkpoint.strict import Checkpoint
 from model.exporting.float16 import to_float16
 from model.exporting.parity_proof import TOLERANCES, ParityError, ParityReport, golden_sample, prove
 from model.exporting.proved_artifact import write_proved

@@ -1,7 +1,5 @@
-"""Weights in and out: published, Hugging Face's and this project's own, always checked strictly."""
+"""Weights in and out: published, Hugging Face's and this project's own, always checked strictly.
 
-from model.checkpoint.own import save_checkpoint
-from model.checkpoint.reading import read_checkpoint
-from model.checkpoint.strict import Checkpoint, CheckpointError, check_state, describe_network
-
-__all__ = ["Checkpoint", "CheckpointError", "check_state", "describe_network", "read_checkpoint", "save_checkpoint"]
+`errors`, `hugging_face`, `hugging_face_config`, `published` and `structure` import no torch, so that a model can be
+recognised without it.
+"""

@@ -11,7 +11,7 @@ import safetensors
 import torch
 from torch import Tensor
 
-from model.checkpoint.strict import CheckpointError
+from model.checkpoint.errors import CheckpointError
 
 
 def load_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

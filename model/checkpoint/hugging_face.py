@@ -8,12 +8,12 @@ backbone (`conv1`, `layer1.0.conv1`) or with transformers' own (`embedder.embedd
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
 
-import torch
-from torch import Tensor
+from model.checkpoint.errors import CheckpointError
 
-from model.checkpoint.strict import CheckpointError
+Weight = TypeVar("Weight")  # a torch tensor, or a numpy array
 
 _Replacement = str | Callable[[re.Match[str]], str]
 
@@ -67,14 +67,13 @@ def published_key(key: str) -> str:
     return key
 
 
-def published_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A transformers state dict under the published names, the three input projections of an attention in
-    one.
+def published_state(state: Mapping[str, Weight], concatenate: Callable[[list[Weight]], Weight]) -> dict[str, Weight]:
+    """A transformers state dict under the published names, the three input projections of an attention in one.
 
-    A key of no known name keeps it, so that the strict check can name it. CheckpointError where two keys mean
-    one.
+    `concatenate` joins weights along their first axis, as `torch.cat` and `numpy.concatenate` do. A key of no known
+    name keeps it, so that the strict check can name it. CheckpointError where two keys mean one.
     """
-    renamed: dict[str, Tensor] = {}
+    renamed: dict[str, Weight] = {}
     for key, tensor in state.items():
         new = published_key(key)
         if new in renamed:
@@ -83,10 +82,10 @@ def published_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for key in [key for key in renamed if ".q_proj." in key]:
         parts = [key.replace(".q_proj.", f".{letter}_proj.") for letter in "qkv"]
         if all(part in renamed for part in parts):
-            renamed[key.replace(".q_proj.", ".in_proj_")] = torch.cat([renamed.pop(part) for part in parts])
+            renamed[key.replace(".q_proj.", ".in_proj_")] = concatenate([renamed.pop(part) for part in parts])
     return renamed
 
 
-def has_native_backbone(state: Mapping[str, Tensor]) -> bool:
+def has_native_backbone(keys: Iterable[str]) -> bool:
     """Whether the backbone has transformers' own names rather than timm's."""
-    return any(".embedder.embedder." in key for key in state)
+    return any(".embedder.embedder." in key for key in keys)

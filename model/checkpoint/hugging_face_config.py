@@ -7,10 +7,10 @@ from typing import Any
 
 from model.categories.coco import UNNAMED, coco_categories
 from model.categories.names import named_category
-from model.checkpoint.strict import CheckpointError
+from model.checkpoint.errors import CheckpointError
 from model.network.config import ModelConfig
-from model.network.nested_tensor import IMAGENET_MEAN, IMAGENET_STD
 from model.runtime.categories import Category
+from model.runtime.preprocess import IMAGENET_NORMALIZATION
 
 
 def read_config(folder: Path, native_backbone: bool) -> tuple[ModelConfig, dict[str, Any], list[str]]:
@@ -132,7 +132,7 @@ def _resize_rule(folder: Path) -> tuple[tuple[int, int], list[str]]:
     if not path.exists():
         return published, []
     content = _read_json(path)
-    for name, value in (("image_mean", IMAGENET_MEAN), ("image_std", IMAGENET_STD)):
+    for name, value in (("image_mean", IMAGENET_NORMALIZATION.mean), ("image_std", IMAGENET_NORMALIZATION.std)):
         if tuple(content.get(name, value)) != value:
             said = content[name]
             raise CheckpointError(f"{path.name} has {name}={said}; only ImageNet's {list(value)} is supported")

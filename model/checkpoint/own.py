@@ -12,8 +12,9 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
+from model.checkpoint.errors import CheckpointError
 from model.checkpoint.files import sha256_of
-from model.checkpoint.strict import Checkpoint, CheckpointError, check_count, check_state, describe_network
+from model.checkpoint.strict import Checkpoint, check_count, check_state, describe_network
 from model.network.config import ModelConfig
 from model.runtime.categories import Category
 

@@ -10,15 +10,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from model.categories.coco import coco_categories
 from model.checkpoint import published
+from model.checkpoint.errors import CheckpointError
 from model.checkpoint.files import as_weights, load_pickle, load_safetensors, sha256_of
 from model.checkpoint.hugging_face import has_native_backbone, published_state
 from model.checkpoint.hugging_face_config import categories_of, check_against, read_config
 from model.checkpoint.own import CHECKPOINT_METADATA_KEY, own_checkpoint
-from model.checkpoint.strict import Checkpoint, CheckpointError, check_count, check_state, describe_network
+from model.checkpoint.strict import Checkpoint, check_count, check_state, describe_network
 from model.checkpoint.structure import disagreements, infer_config
 from model.network.config import PRESETS, ModelConfig
 from model.runtime.categories import Category
@@ -77,7 +79,7 @@ def _read(path: Path, preset: str | None) -> Checkpoint:
 def _hugging_face(file: Path, loaded: Mapping[str, Any]) -> Checkpoint:
     weights, notes = as_weights(loaded)
     native = has_native_backbone(weights)
-    weights = _without_counters(published_state(weights))
+    weights = _without_counters(published_state(weights, torch.cat))
     base, config_json, config_notes = read_config(file.parent, native)
     config = infer_config(weights, base)
     check_against(config_json, config)

@@ -7,13 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from model.checkpoint.errors import CheckpointError
 from model.network.build import build_model
 from model.network.config import ModelConfig
 from model.runtime.categories import Category
-
-
-class CheckpointError(Exception):
-    """A checkpoint that cannot be used; the message says why and names every key concerned."""
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,11 @@
 """What a state dict's keys and shapes tell about the network that it belongs to."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Protocol
 
-from torch import Tensor
-
-from model.checkpoint.strict import CheckpointError
+from model.checkpoint.errors import CheckpointError
 from model.network.config import ModelConfig
 
 # Blocks a stage and whether they are bottlenecks, for each ResNet (He et al. 2016, table 1).
@@ -34,7 +33,19 @@ STRUCTURE = (
 )
 
 
-def infer_config(state: Mapping[str, Tensor], base: ModelConfig) -> ModelConfig:
+class Shaped(Protocol):
+    """A torch tensor, or a numpy array."""
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """The length of each axis."""
+
+
+def infer_config(state: Mapping[str, Shaped], base: ModelConfig) -> ModelConfig:
     """`base` with everything that keys and shapes say replaced by what they say.
 
     Keys are the published ones. Dilation never shows; the number of heads shows only in a mask head. What a
@@ -85,7 +96,7 @@ def disagreements(found: ModelConfig, said: ModelConfig) -> list[str]:
     ]
 
 
-def _backbone(state: Mapping[str, Tensor], prefix: str, base: ModelConfig) -> tuple[str, int]:
+def _backbone(state: Mapping[str, Shaped], prefix: str, base: ModelConfig) -> tuple[str, int]:
     """Name of the ResNet with these blocks and how many of its stages there are; the base's for another."""
     body = f"{prefix}backbone.0.body."
     if f"{body}layer1.0.conv1.weight" not in state:
@@ -101,13 +112,13 @@ def _backbone(state: Mapping[str, Tensor], prefix: str, base: ModelConfig) -> tu
     return names[0], stages
 
 
-def _count(state: Mapping[str, Tensor], prefix: str, numbered: str) -> int:
+def _count(state: Mapping[str, Shaped], prefix: str, numbered: str) -> int:
     """How many different numbers there are in the keys that match `prefix` and then `numbered`, a pattern."""
     pattern = re.compile(re.escape(prefix) + numbered)
     return len({match[1] for key in state if (match := pattern.match(key))})
 
 
-def _size(state: Mapping[str, Tensor], key: str, axis: int, default: int) -> int:
+def _size(state: Mapping[str, Shaped], key: str, axis: int, default: int) -> int:
     """The length of a tensor's axis, or `default` where there is no such tensor or axis."""
     tensor = state.get(key)
     return default if tensor is None or tensor.ndim <= axis else tensor.shape[axis]

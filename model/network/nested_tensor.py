@@ -8,11 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from model.runtime.preprocess import CANVAS_MULTIPLE, round_up
-
-# Mean and standard deviation of ImageNet's RGB values in [0, 1], which every torchvision backbone was trained with.
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from model.runtime.preprocess import CANVAS_MULTIPLE, IMAGENET_NORMALIZATION, Normalization, round_up
 
 
 class NestedTensor(NamedTuple):
@@ -45,9 +41,11 @@ def pad_images(images: Sequence[Tensor], multiple: int = CANVAS_MULTIPLE) -> Nes
     return NestedTensor(canvas, padding_mask)
 
 
-def normalize(images: Tensor, padding_mask: Tensor) -> NestedTensor:
-    """uint8 images [B, 3, H, W] to what the network takes: ImageNet mean and deviation removed, zeros on padding."""
-    mean = torch.tensor(IMAGENET_MEAN, device=images.device).view(3, 1, 1)
-    std = torch.tensor(IMAGENET_STD, device=images.device).view(3, 1, 1)
+def normalize(
+    images: Tensor, padding_mask: Tensor, normalization: Normalization = IMAGENET_NORMALIZATION
+) -> NestedTensor:
+    """uint8 images [B, 3, H, W] to what the network takes: mean and deviation removed, zeros on padding."""
+    mean = torch.tensor(normalization.mean, device=images.device).view(3, 1, 1)
+    std = torch.tensor(normalization.std, device=images.device).view(3, 1, 1)
     valid = (~padding_mask).unsqueeze(1)  # (B, 1, H, W)
     return NestedTensor((images.float() / 255 - mean) / std * valid, padding_mask)

@@ -1,11 +1,12 @@
 """From a decoded image to what the network takes: the resize rule, and padding several images into one batch.
 
-Normalization is not here: the exported graph takes uint8 and normalizes inside, so that there is one place
+Normalization is only described here: the exported graph takes uint8 and normalizes inside, so that there is one place
 for it and a batch in memory costs a quarter of what floats would.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,6 +22,25 @@ if TYPE_CHECKING:  # who only puts images on a canvas waits for no Pillow
 CANVAS_MULTIPLE = 32
 
 CropBox = tuple[float, float, float, float]  # left, top, right, bottom in pixels, which may be fractions
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """What is subtracted from an image's RGB values in [0, 1], and what the difference is then divided by."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        """Raise ValueError unless all are finite, and the deviations above 0."""
+        if not all(map(math.isfinite, self.mean)):
+            raise ValueError(f"a normalization needs finite means, not {self.mean}")
+        if not all(0 < deviation < math.inf for deviation in self.std):
+            raise ValueError(f"a normalization needs finite deviations above 0, not {self.std}")
+
+
+# Of ImageNet's pictures, which every torchvision backbone was trained with.
+IMAGENET_NORMALIZATION = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 @dataclass(frozen=True)

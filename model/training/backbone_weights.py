@@ -10,8 +10,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from model.checkpoint import CheckpointError
 from model.checkpoint.download import download
+from model.checkpoint.errors import CheckpointError
 from model.checkpoint.files import as_weights, load_pickle, load_safetensors
 from model.checkpoint.strict import faults
 from model.network.backbone import Backbone

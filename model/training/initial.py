@@ -8,8 +8,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from model.checkpoint import Checkpoint, describe_network, read_checkpoint
 from model.checkpoint.files import sha256_of
+from model.checkpoint.reading import read_checkpoint
+from model.checkpoint.strict import Checkpoint, describe_network
 from model.checkpoint.structure import disagreements
 from model.network.build import build_model, detector_of
 from model.network.config import PRESETS, ModelConfig

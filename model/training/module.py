@@ -28,6 +28,7 @@ from model.network.detr import DETR, Predictions
 from model.network.nested_tensor import normalize
 from model.network.segmentation import DETRsegm
 from model.runtime.engines.raw_outputs import NO_MASKS, RawOutputs
+from model.runtime.preprocess import IMAGENET_NORMALIZATION, Normalization
 from model.training.activation_checkpointing import checkpoint_activations
 from model.training.config import TrainConfig
 from model.training.freezing import DETECTOR, freeze
@@ -51,6 +52,7 @@ class TrainingModule(lightning.LightningModule):
         config: TrainConfig,
         steps: int,
         mask_threshold: float = NO_MASKS,
+        normalization: Normalization = IMAGENET_NORMALIZATION,
     ) -> None:
         """Take a network to train. `mask_threshold` is the probability above which validation computes a mask."""
         super().__init__()
@@ -60,6 +62,7 @@ class TrainingModule(lightning.LightningModule):
         self.config = config
         self.steps = steps
         self.mask_threshold = mask_threshold
+        self.normalization = normalization
         if config.activation_checkpointing:
             checkpoint_activations(network)
         freeze(network, (*config.freeze, *(DETECTOR if config.stage == "masks" else ())))
@@ -96,7 +99,7 @@ class TrainingModule(lightning.LightningModule):
 
     def losses(self, part: TrainingBatch, totals: Totals) -> dict[str, Tensor]:
         """Every loss of a part of a batch, by the criterion's names."""
-        inputs = normalize(part.images, part.padding_mask)
+        inputs = normalize(part.images, part.padding_mask, self.normalization)
         inputs = inputs._replace(tensors=inputs.tensors.contiguous(memory_format=torch.channels_last))
         if not isinstance(self.network, DETRsegm):
             outputs = self._checked(self.network(inputs))
@@ -120,7 +123,7 @@ class TrainingModule(lightning.LightningModule):
         """The network's answer as it would be served: float32, images as uint8, masks above the threshold."""
         with self._float32():
             threshold = np.full(len(batch.indices), self.mask_threshold, np.float32)
-            return run_torch(ServedNetwork(self.network), batch.batch, threshold)
+            return run_torch(ServedNetwork(self.network, self.normalization), batch.batch, threshold)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clip the gradient, which Lightning does not do where the module steps the optimizer itself."""

@@ -11,7 +11,7 @@ from typing import Any
 import lightning
 from torch import Tensor
 
-from model.checkpoint import CheckpointError
+from model.checkpoint.errors import CheckpointError
 from model.checkpoint.files import load_pickle
 from model.training.module import SETTINGS_KEY, TrainingModule
 

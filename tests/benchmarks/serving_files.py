@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from model.checkpoint import read_checkpoint
+from model.checkpoint.reading import read_checkpoint
 from model.export import export
 from model.network.build import build_model
 from model.network.config import PRESETS

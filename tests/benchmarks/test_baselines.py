@@ -13,7 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from model.checkpoint import read_checkpoint, save_checkpoint
+from model.checkpoint.own import save_checkpoint
+from model.checkpoint.reading import read_checkpoint
 from model.export import export
 from model.exporting.parity_proof import fixed_picture
 from model.network.config import PRESETS

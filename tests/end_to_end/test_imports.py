@@ -23,7 +23,7 @@ sys.meta_path.insert(0, Blocker())
 for package in packages:
     root = importlib.import_module(package)
     print(package)
-    for module in pkgutil.walk_packages(root.__path__, package + "."):
+    for module in pkgutil.walk_packages(getattr(root, "__path__", []), package + "."):
         importlib.import_module(module.name)
         print(module.name)
 """
@@ -56,6 +56,12 @@ def test_serving_imports_without_torch() -> None:
     modules = import_all("service,model.runtime", TRAINING)
     some = {"service.app", "service.cli", "model.runtime.engines.opening", "model.runtime.answers.panoptic"}
     assert some <= set(modules)
+
+
+def test_a_checkpoint_is_recognised_without_torch() -> None:
+    names = ("hugging_face", "hugging_face_config", "published", "structure")
+    modules = [f"model.checkpoint.{name}" for name in names]
+    assert set(modules) <= set(import_all(",".join([*modules, "model.network.config"]), TRAINING))
 
 
 def test_the_model_imports_without_the_web_framework() -> None:

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from model import export as exporting
 from model.categories.coco import panoptic_categories
-from model.checkpoint import CheckpointError, read_checkpoint
+from model.checkpoint.errors import CheckpointError
+from model.checkpoint.reading import read_checkpoint
 from model.data.shapes.command import CATEGORIES
 from model.export import export, metadata_of
 from model.exporting import parity_proof

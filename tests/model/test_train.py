@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 import torch
 
-from model.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
+from model.checkpoint.own import save_checkpoint
+from model.checkpoint.reading import read_checkpoint
+from model.checkpoint.strict import Checkpoint
 from model.data.collate import TrainingBatch
 from model.data.shapes.command import CATEGORIES
 from model.network.config import PRESETS

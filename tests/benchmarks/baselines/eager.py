@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from model.checkpoint import read_checkpoint
+from model.checkpoint.reading import read_checkpoint
 from model.export import metadata_of
 from model.network.build import build_model
 from model.network.detr import DecoderOutputs, masks_above

@@ -23,8 +23,8 @@ from transformers import (
     pipeline,
 )
 
-from model.checkpoint import read_checkpoint
 from model.checkpoint.hugging_face import published_key
+from model.checkpoint.reading import read_checkpoint
 from service.images.answers import TaskName
 
 _PIPELINES: Mapping[TaskName, str] = {"detect": "object-detection", "segment": "image-segmentation"}

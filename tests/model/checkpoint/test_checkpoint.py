@@ -16,9 +16,11 @@ from torch import Tensor
 
 from model.categories.coco import detection_categories, panoptic_categories
 from model.categories.names import named_category
-from model.checkpoint import CheckpointError, published, read_checkpoint, save_checkpoint
-from model.checkpoint.own import CHECKPOINT_METADATA_KEY
+from model.checkpoint import published
+from model.checkpoint.errors import CheckpointError
+from model.checkpoint.own import CHECKPOINT_METADATA_KEY, save_checkpoint
 from model.checkpoint.published import preset_of_digest
+from model.checkpoint.reading import read_checkpoint
 from model.network.build import build_model
 from model.network.config import PRESETS, ModelConfig
 from tests.parity import parity_weights

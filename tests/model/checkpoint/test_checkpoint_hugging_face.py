@@ -13,8 +13,10 @@ from transformers import DetrForObjectDetection, DetrForSegmentation
 
 from model.categories.coco import panoptic_categories
 from model.categories.names import named_category
-from model.checkpoint import Checkpoint, CheckpointError, read_checkpoint
+from model.checkpoint.errors import CheckpointError
 from model.checkpoint.hugging_face import published_key
+from model.checkpoint.reading import read_checkpoint
+from model.checkpoint.strict import Checkpoint
 from model.network.build import build_model
 from model.network.nested_tensor import pad_images
 from tests.model.transformers_models import transformers_model

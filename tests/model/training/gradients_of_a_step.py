@@ -17,7 +17,7 @@ from torch import Tensor
 
 from model.data.folders import open_dataset
 from model.network.nested_tensor import NestedTensor, normalize
-from model.runtime.preprocess import ResizeRule
+from model.runtime.preprocess import IMAGENET_NORMALIZATION, Normalization, ResizeRule
 from model.training import module
 from model.training.config import TrainConfig
 from model.training.data import TrainingData
@@ -37,9 +37,11 @@ class Recorded(module.TrainingModule):
             torch.save(gradients, OUT)
 
 
-def normalize_double(images: Tensor, padding_mask: Tensor) -> NestedTensor:
+def normalize_double(
+    images: Tensor, padding_mask: Tensor, normalization: Normalization = IMAGENET_NORMALIZATION
+) -> NestedTensor:
     """What the network takes, in float64: in float32 a deep network's gradients differ by 1e-4 from rounding alone."""
-    return NestedTensor(normalize(images, padding_mask).tensors.double(), padding_mask)
+    return NestedTensor(normalize(images, padding_mask, normalization).tensors.double(), padding_mask)
 
 
 def main(root: Path, stage: str, accumulate: int, processes: int) -> None:

@@ -17,8 +17,8 @@ import torch
 import torchvision
 from torch import Tensor
 
-from model.checkpoint import CheckpointError
 from model.checkpoint.download import DownloadError
+from model.checkpoint.errors import CheckpointError
 from model.network.backbone import Backbone
 from model.network.nested_tensor import pad_images
 from model.training.backbone_weights import find_backbone_weights, load_backbone_weights

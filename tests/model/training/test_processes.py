@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.checkpoint import read_checkpoint
+from model.checkpoint.reading import read_checkpoint
 from model.training.log import read_log
 
 REPOSITORY = Path(__file__).parents[3]

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from model.checkpoint import read_checkpoint
+from model.checkpoint.reading import read_checkpoint
 from model.training.log import read_log
 
 STEPS = 8
