@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -24,8 +25,24 @@ from service.settings import (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0 if it did what it should, 1 if not, 2 for bad arguments."""
+    open_standard_streams()
     args = make_parser().parse_args(argv)
     return int(args.run(args) or 0)
+
+
+def open_standard_streams() -> None:
+    """Open standard input, output and error on the null device where the process was started without them.
+
+    Their numbers, 0 to 2, would else go to the first files and sockets that are opened, and whatever a library writes
+    on standard error into one of these.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    # Python has none for a descriptor that was closed when it began, and prints to another where it is told to use it.
+    sys.stdin = sys.stdin or open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -113,10 +113,7 @@ def configure_logging(level: str) -> tuple[LogWriter, LibraryFilter]:
 
 
 def _standard_output() -> int | None:
-    """Its descriptor, for Python's own stream waits at the end until all is read; None where it is closed.
-
-    Descriptor 1 then belongs to the first file or socket that is opened.
-    """
+    """Its descriptor, for Python's own stream waits at the end until all is read; None where it has none."""
     try:
         return None if sys.stdout is None else sys.stdout.fileno()
     except (OSError, ValueError):  # somebody put an object there that is no file

@@ -10,6 +10,7 @@ import pytest
 
 from service import cli
 from service.settings import SECRETS, Settings
+from tests.processes import PATIENCE_S
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -99,3 +100,12 @@ def test_the_service_imports_where_torch_does_not_exist() -> None:
     )
     assert result.returncode == 0, result.stderr
     assert {"service.app", "service.server", "service.predict", "service.cli"} <= set(result.stdout.split())
+
+
+def test_what_is_written_to_a_closed_stream_goes_to_no_other(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "service.cli", "predict", tmp_path / "missing.png", "--model", tmp_path / "none"]
+    starting = ("sh", "-c", 'exec "$@" 2>&-', "sh")
+    done = subprocess.run(
+        [*starting, *words], cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from itertools import combinations
 from pathlib import Path
 
 import httpx
@@ -163,6 +165,33 @@ def test_a_log_that_nobody_reads_holds_up_neither_requests_nor_the_end(file: Pat
     finally:
         os.close(reading)
         os.close(writing)
+
+
+_CLOSED = [numbers for count in range(4) for numbers in combinations(range(3), count)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize(
+    "closed", [pytest.param(one, marks=() if len(one) == 3 else pytest.mark.slow, id=str(one)) for one in _CLOSED]
+)
+def test_without_standard_streams_it_serves_and_ends_well_and_their_numbers_go_to_nothing_else(
+    closed: tuple[int, ...], file: Path, tmp_path: Path
+) -> None:
+    closing = " ".join(f"{number}>&-" for number in closed)
+    starting = ("sh", "-c", f'exec "$@" {closing}', "sh")
+    with serving(file, tmp_path, *PATIENT, port=free_port(), prefix=starting) as server:
+        descriptors = Path(f"/proc/{server.popen.pid}/fd")
+        for _ in range(3):
+            assert server.post("/detect", encode(scene(), "PNG")).status_code == 200
+            places = {number: str((descriptors / str(number)).readlink()) for number in range(3)}
+            assert {places[number] for number in closed} <= {os.devnull}
+            assert closed.count(1) or places[1] == str(server.log)
+            assert closed.count(2) or places[2] == str(server.error_log)
+        server.signal(signal.SIGTERM)
+        code, lines, errors = server.end()
+    assert code == 0
+    assert errors == ""
+    assert 1 in closed or lines[-1]["message"] == "stopped, exit code 0"
 
 
 def test_an_engine_that_hangs_for_too_long_ends_the_process_with_a_code_of_its_own(file: Path, tmp_path: Path) -> None:
