@@ -103,7 +103,7 @@ def test_the_service_imports_where_torch_does_not_exist() -> None:
 
 
 def test_what_is_written_to_a_closed_stream_goes_to_no_other(tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "service.cli", "predict", tmp_path / "missing.png", "--model", tmp_path / "none"]
+    words = [sys.executable, "-m", "service.cli", "predict", str(tmp_path / "x.png"), "--model", str(tmp_path / "none")]
     starting = ("sh", "-c", 'exec "$@" 2>&-', "sh")
     done = subprocess.run(
         [*starting, *words], cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE_S, check=False
