@@ -100,6 +100,10 @@ class StalledError(UnavailableError):
     """The engine has been in one batch for too long."""
 
 
+class DecodersStalledError(UnavailableError):
+    """Every thread that decodes images has been at one of them for too long."""
+
+
 class EngineRestartError(UnavailableError):
     """The engine is being opened again, or waits for its process to be replaced."""
 

@@ -10,6 +10,8 @@ import logging
 import os
 import signal
 import socket
+import threading
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 
@@ -28,6 +30,8 @@ logger = logging.getLogger(__name__)
 # Exit codes; a second signal ends the process with 128 and the signal's number, as a shell reports it.
 CLEAN, STARTUP_FAILED, BAD_SETTING, ABANDONED, ENGINE_LOST = 0, 1, 2, 3, 4
 
+# For threads that have nothing left to do, to notice.
+LAST_PATIENCE_S = 0.25
 MAX_METRICS_CONNECTIONS = 16
 # Every connection is an open file to the system, and of those a process may have only so many. These are for the model,
 # the log, listening sockets and their connections for metrics, threads and libraries.
@@ -42,8 +46,8 @@ def run(settings: Settings, loader: ModelLoader | None = None) -> int:
         loader: where models come from; see `create_app`.
 
     Returns:
-        The exit code: 0 after a clean shutdown, 3 if accepted requests had to be abandoned, 4 if the engine hung or
-        could not be opened again, which a new process cures.
+        The exit code: 0 after a clean shutdown, 3 if accepted requests had to be abandoned, 4 if the engine or a
+        decoder hung, or the engine could not be opened again, which a new process cures.
 
     Raises:
         StartupError: it could not start.
@@ -68,14 +72,27 @@ def run(settings: Settings, loader: ModelLoader | None = None) -> int:
     if service.failure is not None:
         raise service.failure
     code = CLEAN if drained else ABANDONED
-    if service.is_engine_lost:
+    if service.is_lost:
         code = ENGINE_LOST
     logger.info("stopped, exit code %d", code)
-    if service.is_stuck():
-        # Python would wait for that thread without end.
+    if threads_left():
+        # Python would wait for them without end.
         log.close()
         os._exit(code)
     return code
+
+
+def threads_left(patience_seconds: float = LAST_PATIENCE_S) -> list[str]:
+    """Names of the threads that Python would wait for at its end, and that do not end by themselves in this time.
+
+    Whatever they do, in an engine, a decoder or a loader, it is for nobody any more.
+    """
+    deadline = time.monotonic() + patience_seconds
+    current = threading.current_thread()
+    left = [thread for thread in threading.enumerate() if not thread.daemon and thread is not current]
+    for thread in left:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    return [thread.name for thread in left if thread.is_alive()]
 
 
 def fit_connections(settings: Settings) -> Settings:

@@ -140,8 +140,8 @@ class Settings(BaseSettings):
     engine_stall_ms: Milliseconds = 60_000
     """Answer 503 to images and /health/ready while a batch has been in the engine for more milliseconds than this."""
     engine_hang_exit_ms: Annotated[float, Field(ge=0, le=86_400_000), Metavar("MS")] = 300_000
-    """End the process with exit code 4 once one batch has been in the engine for this many milliseconds; with 0 it
-    never ends for that.
+    """End the process with exit code 4 once one batch has been in the engine, or one image in a decoder, for this many
+    milliseconds; with 0 it never ends for that.
     """
     drain_timeout_ms: Milliseconds = 30_000
     """Wait at most this many milliseconds at shutdown for the requests that were accepted."""
@@ -193,6 +193,11 @@ class Settings(BaseSettings):
         if self.max_buffered_bytes < self.max_body_bytes:
             raise ValueError("max_buffered_bytes has to hold one upload of max_body_bytes")
         return self
+
+    @property
+    def hang_seconds(self) -> float | None:
+        """How long a thread may be at one batch or image before only a new process helps; None is for ever."""
+        return self.engine_hang_exit_ms / 1000 or None
 
     @property
     def max_requests(self) -> int:

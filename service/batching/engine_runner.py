@@ -23,12 +23,13 @@ import numpy as np
 
 from model.runtime.engines.device_errors import DeviceMemoryError
 from model.runtime.engines.engine import Engine
+from service.batching.batch_run import BatchResult, run_batch
 from service.batching.canvas_maker import CanvasMaker
-from service.batching.engine_thread import BatchResult, EngineThread, run_batch
 from service.batching.latency_line import CorrectedLine, LatencyLine
 from service.batching.limits import BatchCeiling, BatchLimits
 from service.batching.waiting import Inference, Waiting
 from service.errors import DeadlineError, DeviceFullError, DrainingError, EngineError
+from service.process.watched_threads import WatchedThreads
 
 if TYPE_CHECKING:  # Prometheus's client, an HTTP server included, is not needed to form batches
     from service.process.metrics import Metrics
@@ -86,7 +87,8 @@ class EngineRunner:
         self._owner = owner
         self._failed_alone = 0  # images, in a row
         self._reopened = False  # since the last success
-        self._thread = EngineThread(hang_seconds, self.lose)
+        reason = f"it has been in one batch for {hang_seconds:g} s" if hang_seconds is not None else ""
+        self._thread = WatchedThreads("engine", 1, hang_seconds, lambda: self.lose(reason))
         metrics.max_batch_size.set(limits.max_batch_size)
 
     @property

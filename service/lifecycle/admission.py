@@ -7,6 +7,7 @@ from collections.abc import Callable
 from model.runtime.artifact.metadata import Metadata
 from service.errors import DrainingError, EngineRestartError, QueueFullError, StalledError, StartingError
 from service.images.answers import Task
+from service.lifecycle.cpu_pool import CpuPool
 from service.lifecycle.in_flight import InFlight
 from service.lifecycle.pipeline import Pipeline
 from service.lifecycle.uploads import Upload
@@ -21,12 +22,15 @@ class Admission:
     received at once exactly k are refused, in whatever order they arrive.
     """
 
-    def __init__(self, capacity: int) -> None:
-        """Let nobody in before there is a model, and then no more than `capacity` uploads at once, of all models."""
+    def __init__(self, capacity: int, cpu: CpuPool) -> None:
+        """Let nobody in before there is a model, and then no more than `capacity` uploads at once, of all models, while
+        there is a thread of `cpu` for them.
+        """
         self.capacity = capacity
         self.in_flight: InFlight[Upload] = InFlight()
         self.current: Pipeline | None = None  # of the model that was loaded last
         self.is_closed = False
+        self._cpu = cpu
 
     def close(self) -> None:
         """Let nobody in any more. May be called from a signal handler."""
@@ -51,7 +55,7 @@ class Admission:
 
     def check_ready(self) -> None:
         """Raise UnavailableError, saying why, unless requests can be answered now."""
-        _check_engine(self.pipeline())
+        self._check_threads(self.pipeline())
 
     def admit(self, make_task: Callable[[Metadata], Task]) -> tuple[Pipeline, Task]:
         """What answers an upload, and by what task, if it is let in now. It counts from `Pipeline.answer` on.
@@ -62,18 +66,18 @@ class Admission:
         """
         pipeline = self.pipeline()
         task = make_task(pipeline.metadata)
-        _check_engine(pipeline)
+        self._check_threads(pipeline)
         if self.in_flight.count >= self.capacity:
             raise QueueFullError("the queue is full, please try again later")
         return pipeline, task
 
-
-def _check_engine(pipeline: Pipeline) -> None:
-    """Raise UnavailableError unless the engine runs: while it does not, requests would wait for their deadline only."""
-    engine = pipeline.batcher.engine
-    if engine.is_reopening:
-        raise EngineRestartError("the engine is being opened again, please try again later")
-    if engine.is_lost:
-        raise EngineRestartError("the engine has failed, please try again later")
-    if pipeline.is_stalled:
-        raise StalledError(f"the engine has been in one batch for {engine.busy_seconds():.0f} s")
+    def _check_threads(self, pipeline: Pipeline) -> None:
+        """Raise UnavailableError unless engine and decoders run: else requests would wait for their deadline only."""
+        engine = pipeline.batcher.engine
+        if engine.is_reopening:
+            raise EngineRestartError("the engine is being opened again, please try again later")
+        if engine.is_lost:
+            raise EngineRestartError("the engine has failed, please try again later")
+        if pipeline.is_stalled:
+            raise StalledError(f"the engine has been in one batch for {engine.busy_seconds():.0f} s")
+        self._cpu.check()

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
-from concurrent.futures import Executor
 from datetime import UTC, datetime
 from functools import partial
-from typing import TypeVar
 
 from model.runtime.engines.engine import Engine
 from service.batching.batcher import Batcher
@@ -21,6 +18,7 @@ from service.batching.waiting import EngineInput
 from service.errors import DeadlineError
 from service.images.answers import Content, Task
 from service.images.prepare import ImageRules, prepare
+from service.lifecycle.cpu_pool import CpuPool
 from service.lifecycle.host import ModelHost
 from service.lifecycle.in_flight import InFlight
 from service.lifecycle.loading import LoadedModel
@@ -29,8 +27,6 @@ from service.lifecycle.warm_up import WarmModel
 from service.process.metrics import Metrics
 from service.process.trace import Trace
 from service.settings import Settings
-
-T = TypeVar("T")
 
 
 class Pipeline:
@@ -41,7 +37,7 @@ class Pipeline:
         warm: WarmModel,
         settings: Settings,
         metrics: Metrics,
-        cpu: Executor,
+        cpu: CpuPool,
         admitted: InFlight[Upload],
         host: ModelHost,
     ) -> None:
@@ -65,8 +61,7 @@ class Pipeline:
             settings.max_queue_delay_ms / 1000,
             model.canvas_multiple,
         )
-        hang_seconds = settings.engine_hang_exit_ms / 1000 or None
-        self.batcher = Batcher(model.engine, metrics, limits, warm.line, self, hang_seconds)
+        self.batcher = Batcher(model.engine, metrics, limits, warm.line, self, settings.hang_seconds)
         self._host = host
         self._digest = model.digest
         self._is_retired = False
@@ -79,11 +74,6 @@ class Pipeline:
     def is_stalled(self) -> bool:
         """Whether the engine has been in one batch for too long."""
         return self.batcher.engine.busy_seconds() > self._stall_seconds
-
-    @property
-    def is_in_engine(self) -> bool:
-        """Whether a thread is in the engine, which nobody can interrupt."""
-        return self.batcher.engine.busy_seconds() > 0
 
     async def answer(self, upload: Upload, task: Task, trace: Trace) -> Content:
         """Answer one uploaded image; its bytes are released as soon as they are decoded for the last time.
@@ -126,7 +116,7 @@ class Pipeline:
 
     async def _answer(self, upload: Upload, task: Task, trace: Trace, deadline: float) -> Content:
         # The body is named in here only, so that to release the upload is to free it.
-        prepared = await self._on_cpu(
+        prepared = await self._cpu.run(
             partial(prepare, upload.body, upload.content_type, self._rules, trace, task.draws)
         )
         if not task.draws:
@@ -135,10 +125,7 @@ class Pipeline:
         trace.batch_size = inference.batch_size
         trace.add("queue", inference.queue_seconds)
         trace.add("infer", inference.infer_seconds)
-        return await self._on_cpu(partial(task.answer, self.metadata, prepared, inference.outputs, trace))
-
-    async def _on_cpu(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._cpu, work)
+        return await self._cpu.run(partial(task.answer, self.metadata, prepared, inference.outputs, trace))
 
 
 def _describe(model: LoadedModel) -> bytes:

@@ -90,12 +90,7 @@ class Retirement:
         pipeline.retire()
         task = asyncio.create_task(self._finish(pipeline), name="finish")
         self._finishing[task] = pipeline
-        task.add_done_callback(self._forget)
-
-    @property
-    def is_stuck(self) -> bool:
-        """Whether a thread is still in one of their engines."""
-        return any(pipeline.is_in_engine for pipeline in self._finishing.values())
+        task.add_done_callback(self._finishing.pop)
 
     async def close(self) -> None:
         """Fail whoever still waits for one of them."""
@@ -109,12 +104,6 @@ class Retirement:
         await pipeline.finish()
         logger.info("the model before has finished")
         self._host.give_back_memory()
-
-    def _forget(self, task: asyncio.Task[None]) -> None:
-        pipeline = self._finishing[task]
-        # A thread that hangs in its engine stays known, because it would hold up the end of the process.
-        if not pipeline.is_in_engine:
-            del self._finishing[task]
 
 
 def _refusal(error: Exception) -> ModelRefusedError:

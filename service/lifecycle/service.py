@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from model.runtime.engines.device_errors import DeviceError, DeviceMemoryError
 from model.runtime.engines.engine import Engine
 from service.images.answers import Content, Task
 from service.lifecycle.admission import Admission
+from service.lifecycle.cpu_pool import CpuPool
 from service.lifecycle.in_flight import InFlight
 from service.lifecycle.loading import ModelLoader
 from service.lifecycle.pipeline import Pipeline
@@ -42,22 +42,24 @@ class Service:
         self.requests: InFlight[object] = InFlight()  # of all ports
         self.upload_memory = UploadMemory(settings.max_buffered_bytes)
         # One for all models that come after each other, so that together they take no more than one.
-        self.admission = Admission(settings.max_batch_size + settings.max_queue_size)
+        self._cpu = CpuPool(
+            settings.cpu_threads, settings.request_timeout_ms / 1000, settings.hang_seconds, self._decoder_lost
+        )
+        self.admission = Admission(settings.max_batch_size + settings.max_queue_size, self._cpu)
         self.reloader = Reloader(self, metrics)
         self.failure: StartupError | None = None
-        self.is_engine_lost = False  # only a new process helps
+        self.is_lost = False  # an engine or a decoder hangs, and only a new process helps
         # Whoever runs the service hooks in here, to end it.
         self.on_failure: Callable[[], None] = lambda: None
         self._model_loader = loader
-        self._cpu = ThreadPoolExecutor(settings.cpu_threads, thread_name_prefix="cpu")
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
         self._retired = Retirement(self)
-        self._in_loader: concurrent.futures.Future[WarmModel] | None = None
         self._loading: asyncio.Task[None] | None = None
         self._memory: EngineMemory | None = None
         self.upload_memory.in_flight.when_idle(GIVE_BACK_AFTER_SECONDS, self.give_back_memory)
         metrics.requests_in_flight.set_function(lambda: self.requests.count)
         metrics.engine_stalled.set_function(lambda: self.admission.is_stalled)
+        metrics.decoders_overdue.set_function(lambda: self._cpu.overdue)
 
     async def start(self) -> None:
         """Begin to load the model, and return at once."""
@@ -82,7 +84,7 @@ class Service:
         if (pipeline := self.admission.current) is None:
             return True
         pipeline.batcher.hurry()
-        if self.is_engine_lost:  # what waits for it waits in vain
+        if pipeline.batcher.engine.is_lost:  # what waits for it waits in vain
             await pipeline.batcher.close(0)
         finished = True
         try:
@@ -94,6 +96,7 @@ class Service:
         self.upload_memory.end_uploads()
         await pipeline.batcher.close(0)
         await self._retired.close()
+        self._cpu.close()
         return finished
 
     async def stop(self) -> None:
@@ -103,15 +106,8 @@ class Service:
         if self._loading is not None:
             self._loading.cancel()
             await asyncio.gather(self._loading, return_exceptions=True)
-        for pool in (self._cpu, self._loader):
-            pool.shutdown(wait=False, cancel_futures=True)
-
-    def is_stuck(self) -> bool:
-        """Whether a thread is still in an engine or the loader, which only the process's end can end."""
-        if self._in_loader is not None and not self._in_loader.done():
-            return True
-        pipeline = self.admission.current
-        return self._retired.is_stuck or (pipeline is not None and pipeline.is_in_engine)
+        self._cpu.close()
+        self._loader.shutdown(wait=False, cancel_futures=True)
 
     # What the parts of the service ask of it, which is their ModelHost.
 
@@ -126,12 +122,7 @@ class Service:
 
     async def load(self) -> WarmModel:
         """Load a model in a thread, and warm it up. Raises what `load_and_warm_up` raises."""
-        self._in_loader = self._loader.submit(load_and_warm_up, self.settings, self._model_loader)
-        try:
-            return await asyncio.wrap_future(self._in_loader)
-        finally:
-            if self._in_loader.done():
-                self._in_loader = None  # or it would keep the model
+        return await asyncio.wrap_future(self._loader.submit(load_and_warm_up, self.settings, self._model_loader))
 
     def take_over(self, warm: WarmModel) -> None:
         """Let a model serve in place of the one before, if there was one."""
@@ -153,7 +144,7 @@ class Service:
 
     def engine_lost(self) -> None:
         """End, because the engine that serves is lost."""
-        self.is_engine_lost = True
+        self.is_lost = True
         self.begin_drain()
         self.on_failure()
 
@@ -161,6 +152,10 @@ class Service:
         """Give the system back what has been freed, in a thread."""
         if not self.admission.is_closed:  # when the end gives back everything, and the thread may be gone
             self._loader.submit(give_back_freed)
+
+    def _decoder_lost(self) -> None:
+        logger.critical("a decoder is lost: it has been at one image for %g s", self.settings.hang_seconds)
+        self.engine_lost()
 
     async def _load_first(self) -> None:
         try:

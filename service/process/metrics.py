@@ -131,6 +131,12 @@ class Metrics:
             "Is 1 while one batch takes longer than engine_stall_ms and requests are refused, and else 0.",
             registry=self.registry,
         )
+        self.decoders_overdue = Gauge(
+            "detr_decoders_overdue",
+            "Shows how many of cpu_threads have been at one image for longer than request_timeout_ms; while all have, "
+            "requests are refused.",
+            registry=self.registry,
+        )
         self.model_reloads = Counter(
             "detr_model_reloads",
             "Counts reloads of the model, by result: replaced, refused (the file or the device cannot be used).",

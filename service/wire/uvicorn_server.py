@@ -58,7 +58,7 @@ class Server(uvicorn.Server):
         self.drained = await self._served.drain(deadline - time.monotonic())
         # What is left are clients that send or read slowly. They cannot hold the process beyond its time:
         # uvicorn closes the listeners and idle connections now, and the others when this runs out.
-        self.config.timeout_graceful_shutdown = max(1, round(deadline - time.monotonic()))
+        self.config.timeout_graceful_shutdown = max(1, int(deadline - time.monotonic()))
         if self._metrics_server is not None:
             self._metrics_server.close()
         await super().shutdown(sockets)

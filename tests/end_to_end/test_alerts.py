@@ -25,6 +25,10 @@ DETECT = 'detr_requests_total{{job="detr",endpoint="detect",status="{}"}}'.forma
 SCENES: dict[str, tuple[Series, Series]] = {
     "DetrDown": ({'up{job="detr"}': "1x20 0x10"}, {'up{job="detr"}': "1x30"}),
     "DetrEngineStalled": ({'detr_engine_stalled{job="detr"}': "0x29 1"}, {'detr_engine_stalled{job="detr"}': "0x30"}),
+    "DetrDecoderOverdue": (
+        {'detr_decoders_overdue{job="detr"}': "0x28 1x2"},
+        {'detr_decoders_overdue{job="detr"}': "0x29 1"},
+    ),
     "DetrFailing": (
         {DETECT(200): "0+980x30", DETECT(500): "0+10x30", DETECT(504): "0+10x30"},
         {DETECT(200): "0+980x30", DETECT(500): "0+5x30", DETECT(503): "0+500x30", DETECT(422): "0+500x30"},

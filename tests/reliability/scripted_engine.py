@@ -42,6 +42,7 @@ class Script:
     not_finite: tuple[int, ...] = ()  # identities that are answered with NaN
     largest_batch: int | None = None  # images; a larger batch is out of memory
     out_of_memory_at: tuple[int, ...] = ()  # batches that are out of memory, whatever their size
+    decode_hang_s: float = 0  # that a decoder takes for a picture with the mark of `hanging`
     leak_bytes: int = 0  # kept for each image, for ever
 
     def changed(self, changes: Mapping[str, Any]) -> Script:
@@ -166,6 +167,19 @@ def picture(identity: int, size: tuple[int, int] = (SIDE, SIDE), image_format: s
     options = {"lossless": True} if image_format == "WEBP" else {}
     Image.new("RGB", size, colour).save(buffer, format=image_format, **options)
     return buffer.getvalue()
+
+
+_HANGING = b"hang"
+
+
+def hanging(body: bytes) -> bytes:
+    """A picture that keeps its decoder for as long as the script says; what follows a picture is nobody's business."""
+    return body + _HANGING
+
+
+def hangs(body: bytes | bytearray) -> bool:
+    """Whether it does."""
+    return body.endswith(_HANGING)
 
 
 def identity_of(answer: Mapping[str, Any]) -> int:

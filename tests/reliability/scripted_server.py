@@ -14,14 +14,16 @@ import json
 import socket
 import sys
 import threading
+import time
 from dataclasses import asdict
 
+from model.runtime import decode
 from service.cli import add_serve
 from service.lifecycle.loading import LoadedModel
 from service.lifecycle.service import StartupError
 from service.server import BAD_SETTING, STARTUP_FAILED, run
 from service.settings import Settings, SettingsError, read_settings
-from tests.reliability.scripted_engine import Script, ScriptedEngine
+from tests.reliability.scripted_engine import Script, ScriptedEngine, hangs
 from tests.service.fakes import EngineLoader
 
 
@@ -33,6 +35,7 @@ def main() -> int:
     parser.add_argument("--control-fd", type=int)
     arguments = vars(parser.parse_args())
     engine = ScriptedEngine(Script().changed(arguments["script"]))
+    let_decoders_hang(engine)
     try:
         given = {name: value for name, value in arguments.items() if name in Settings.model_fields}
         # To time batches would play the script before anybody asks.
@@ -41,6 +44,18 @@ def main() -> int:
     except (SettingsError, StartupError) as error:
         print(f"scripted_server: {error}", file=sys.stderr)
         return BAD_SETTING if isinstance(error, SettingsError) else STARTUP_FAILED
+
+
+def let_decoders_hang(engine: ScriptedEngine) -> None:
+    """Have decoders obey the script, too. One that hangs is away from Python, as libjpeg is."""
+    sniff = decode.sniff
+
+    def sniff_or_hang(data: bytes | bytearray) -> str:
+        if hangs(data):
+            time.sleep(engine.script.decode_hang_s)
+        return sniff(data)
+
+    decode.sniff = sniff_or_hang
 
 
 class ControlledLoader(EngineLoader):

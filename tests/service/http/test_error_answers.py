@@ -5,6 +5,7 @@ away.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -80,6 +81,16 @@ async def stalled_engine(app: App, engine: FakeEngine, jpeg: bytes) -> httpx.Res
     return response
 
 
+async def stalled_decoders(app: App, engine: FakeEngine, jpeg: bytes) -> httpx.Response:
+    end = threading.Event()
+    decoding = asyncio.create_task(app.service._cpu.run(end.wait))
+    await until(lambda: app.service._cpu.overdue == 1)
+    response = await app.detect(jpeg)
+    end.set()
+    await decoding
+    return response
+
+
 async def reopened_engine(app: App, engine: FakeEngine, jpeg: bytes) -> httpx.Response:
     app.service.admission.pipeline().batcher.engine.is_reopening = True
     return await app.detect(jpeg)
@@ -138,6 +149,7 @@ ROWS: dict[str, tuple[int, Scenario, dict[str, Any]]] = {
     "starting": (503, still_starting, {}),
     "draining": (503, draining, {}),
     "engine_stalled": (503, stalled_engine, {"engine_stall_ms": 50}),
+    "decoders_stalled": (503, stalled_decoders, {"cpu_threads": 1, "request_timeout_ms": 50}),
     "engine_restarting": (503, reopened_engine, {}),
     "device_memory_full": (503, full_device, {}),
     "queue_full": (503, full_queue, {"max_batch_size": 1, "max_queue_size": 1}),

@@ -34,6 +34,10 @@ def is_stalled(app: App) -> None:
     app.service.admission.pipeline()._stall_seconds = -1
 
 
+def has_no_decoder_left(app: App) -> None:
+    app.service._cpu.count = app.service._cpu.overdue
+
+
 def is_full(app: App) -> None:
     app.service.admission.capacity = 0
 
@@ -44,6 +48,7 @@ REASONS: dict[str, tuple[Callable[[App], None], str]] = {
     "opens its engine again": (opens_its_engine_again, "engine_restarting"),
     "has lost its engine": (has_lost_its_engine, "engine_restarting"),
     "is stalled": (is_stalled, "engine_stalled"),
+    "has no decoder left": (has_no_decoder_left, "decoders_stalled"),
     "is full": (is_full, "queue_full"),
 }
 

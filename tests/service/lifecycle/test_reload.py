@@ -179,13 +179,11 @@ async def test_a_service_that_drains_is_not_reloaded(serving: Serving, file: Pat
         reloading = asyncio.create_task(app.service.reloader.reload())
         await until(lambda: gate.entered == 1)
         app.service.begin_drain()
-        assert app.service.is_stuck(), "the loader cannot be interrupted"
         gate.opened.set()
         with pytest.raises(DrainingError):
             await reloading
         with pytest.raises(DrainingError):
             await app.service.reloader.reload()
-        assert not app.service.is_stuck()
 
 
 async def test_before_the_first_model_there_is_nothing_to_replace(serving: Serving, file: Path) -> None:
@@ -246,9 +244,7 @@ async def test_both_models_together_take_no_more_requests_than_one(serving: Serv
         assert (await app.detect(jpeg)).status_code == 200
 
 
-async def test_an_old_engine_that_hangs_is_replaced_and_forgotten_by_nobody(
-    serving: Serving, file: Path, jpeg: bytes
-) -> None:
+async def test_an_old_engine_that_hangs_is_replaced(serving: Serving, file: Path, jpeg: bytes) -> None:
     async with serving(model=file, request_timeout_ms=200, engine_stall_ms=50) as app:
         proceed = hold(app.service.admission.pipeline())
         check_error(await app.detect(jpeg), 504, "deadline_passed")
@@ -259,9 +255,7 @@ async def test_an_old_engine_that_hangs_is_replaced_and_forgotten_by_nobody(
         app.service.admission.pipeline()._timeout = 600
         assert (await app.detect(jpeg)).status_code == 200
         assert (await app.samples())["detr_engine_stalled"] == 0
-        assert app.service.is_stuck(), "in the old engine, which nobody can interrupt"
         proceed.set()
-        await until(lambda: not app.service.is_stuck())
 
 
 async def test_a_drain_waits_for_the_old_model_as_well(serving: Serving, file: Path, jpeg: bytes) -> None:
@@ -350,9 +344,8 @@ async def test_a_lost_engine_ends_the_service(serving: Serving, file: Path, jpeg
         proceed = hold(app.service.admission.pipeline())
         waiting = asyncio.create_task(app.detect(jpeg))
         await until(lambda: bool(told))
-        assert app.service.is_engine_lost
+        assert app.service.is_lost
         check_error(await app.client.get("/health/ready"), 503, "draining")
         await app.service.drain(20)
         check_error(await waiting, 503, "draining")
-        assert app.service.is_stuck()
         proceed.set()

@@ -1,0 +1,40 @@
+"""The threads that decode images and make answers, and what is to be done when images keep them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from service.errors import DecodersStalledError
+from service.process.watched_threads import WatchedThreads
+
+
+class CpuPool(WatchedThreads):
+    """Threads for images, one of which may keep its thread for longer than anybody waits for it.
+
+    A decoder cannot be interrupted. An image that has taken a request's whole time is overdue; what waits behind it
+    would wait for its own deadline only, so once every thread has such an image, nobody is let in.
+    """
+
+    def __init__(
+        self, threads: int, overdue_seconds: float, hang_seconds: float | None, on_hang: Callable[[], object]
+    ) -> None:
+        """Make the pool.
+
+        Args:
+            threads: images at once.
+            overdue_seconds: that a request has.
+            hang_seconds: see `WatchedThreads`.
+            on_hang: see there.
+        """
+        super().__init__("cpu", threads, hang_seconds, on_hang)
+        self._overdue_seconds = overdue_seconds
+
+    @property
+    def overdue(self) -> int:
+        """How many threads have an image that is overdue."""
+        return self.busy_longer_than(self._overdue_seconds)
+
+    def check(self) -> None:
+        """Raise DecodersStalledError if no thread is left for another image."""
+        if self.overdue >= self.count:
+            raise DecodersStalledError("every thread has been at one image for too long, please try again later")

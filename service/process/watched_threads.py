@@ -1,0 +1,125 @@
+"""Threads for work that may hang, such as a decoder's or an engine's: nobody can interrupt it, but it is watched."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import get_ident
+from typing import Any, TypeVar
+
+from service.errors import DrainingError
+
+T = TypeVar("T")
+
+
+class WatchedThreads:
+    """Does work for the event loop, and says how long each thread has been at its own.
+
+    Used on the event loop, but any thread may ask how busy they are.
+    """
+
+    def __init__(self, name: str, count: int, hang_seconds: float | None, on_hang: Callable[[], object]) -> None:
+        """Start no thread before there is work for it.
+
+        Args:
+            name: of the threads.
+            count: threads, at most.
+            hang_seconds: after which work that has not ended counts as hung; None is never.
+            on_hang: called on the event loop when some does, once.
+        """
+        self.count = count
+        self._hang_seconds = hang_seconds
+        self._on_hang = on_hang
+        self._began: dict[int, float] = {}  # when each busy thread began with what it does now
+        self._clock = time.monotonic  # the event loop's, as soon as there is one
+        self._watch: asyncio.TimerHandle | None = None
+        self._awaited: set[asyncio.Future[Any]] = set()
+        self._is_closed = False
+        self._threads = ThreadPoolExecutor(count, thread_name_prefix=name)
+
+    def busy_seconds(self) -> float:
+        """How long the one that has been busy longest has been at its present work; 0 when all are free."""
+        return max(self._all_busy_seconds(), default=0.0)
+
+    def busy_longer_than(self, seconds: float) -> int:
+        """How many have been at their present work for longer than this."""
+        return sum(busy > seconds for busy in self._all_busy_seconds())
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Do some work in one of them. To cancel this is to leave the work undone, unless it has begun.
+
+        Raises:
+            DrainingError: they are closed, or were closed before the end of the work.
+            MemoryError: another thread is needed, and cannot be started.
+            Exception: whatever the work raises; what would end the event loop comes as a RuntimeError.
+        """
+        working = self._begin(work)
+        self._awaited.add(working)
+        try:
+            return await working
+        except asyncio.CancelledError:
+            if self._is_closed and not _is_current_task_cancelled():
+                raise DrainingError("the service shut down before the answer") from None
+            raise
+        finally:
+            self._awaited.discard(working)
+
+    def close(self) -> None:
+        """Do no more work, and fail whoever waits. A thread that hangs cannot be ended from here."""
+        self._is_closed = True
+        if self._watch is not None:
+            self._watch.cancel()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for working in self._awaited:
+            working.cancel()
+
+    def _begin(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        if self._is_closed:
+            raise DrainingError("the service is shutting down")
+        self._watch_them()
+        try:
+            return asyncio.wrap_future(self._threads.submit(self._do, work))
+        except RuntimeError as error:
+            raise MemoryError("no thread can be started") from error
+
+    def _do(self, work: Callable[[], T]) -> T:
+        thread = get_ident()
+        self._began[thread] = self._clock()
+        try:
+            return work()
+        except Exception:
+            raise
+        except BaseException as error:
+            raise RuntimeError(f"{type(error).__name__} in a thread") from error
+        finally:
+            del self._began[thread]
+
+    def _all_busy_seconds(self) -> list[float]:
+        began = list(self._began.values())  # before the time, or it could be earlier
+        now = self._clock()
+        return [now - since for since in began]
+
+    def _watch_them(self) -> None:
+        """Look after them from the first work on: never more often than work can hang."""
+        if self._watch is None:
+            self._clock = asyncio.get_running_loop().time
+            if self._hang_seconds is not None:
+                self._look_again(self._hang_seconds)
+
+    def _look_again(self, seconds: float) -> None:
+        self._watch = asyncio.get_running_loop().call_later(seconds, self._look)
+
+    def _look(self) -> None:
+        assert self._hang_seconds is not None
+        left = self._hang_seconds - self.busy_seconds()
+        if left > 0:
+            self._look_again(left)
+        else:
+            self._on_hang()
+
+
+def _is_current_task_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -1,0 +1,131 @@
+"""Threads whose work may hang: how busy they are, what becomes of who waits, and that a hang is told of."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from service.errors import DrainingError
+from service.process.watched_threads import WatchedThreads
+from tests.service.conftest import until
+
+pytestmark = pytest.mark.anyio
+
+
+class Hangs:
+    """What is told of hangs."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def tell(self) -> None:
+        self.count += 1
+
+
+@contextmanager
+def threads(count: int = 1, hang_seconds: float | None = None, hangs: Hangs | None = None) -> Iterator[WatchedThreads]:
+    pool = WatchedThreads("test", count, hang_seconds, (hangs or Hangs()).tell)
+    try:
+        yield pool
+    finally:
+        pool.close()
+
+
+async def test_they_say_how_many_are_busy_and_for_how_long() -> None:
+    end = threading.Event()
+    with threads(2) as pool:
+        assert (pool.busy_seconds(), pool.busy_longer_than(-1)) == (0, 0)
+        working = [asyncio.create_task(pool.run(end.wait)) for _ in range(3)]
+        await until(lambda: pool.busy_longer_than(0.02) == 2)
+        assert pool.busy_seconds() > 0.02
+        assert pool.busy_longer_than(1000) == 0
+        end.set()
+        assert await asyncio.gather(*working) == [True] * 3
+        assert (pool.busy_seconds(), pool.busy_longer_than(-1)) == (0, 0)
+
+
+async def test_work_that_nobody_waits_for_any_more_counts_until_its_end_and_what_has_not_begun_is_left_undone() -> None:
+    end, done = threading.Event(), []
+    with threads() as pool:
+        begun = asyncio.create_task(pool.run(end.wait))
+        waiting = asyncio.create_task(pool.run(lambda: done.append(1)))
+        await until(lambda: pool.busy_seconds() > 0)
+        for task in (begun, waiting):
+            task.cancel()
+        await asyncio.gather(begun, waiting, return_exceptions=True)
+        assert pool.busy_seconds() > 0
+        end.set()
+        await until(lambda: pool.busy_seconds() == 0)
+        await pool.run(lambda: done.append(2))
+    assert done == [2]
+
+
+async def test_a_hang_is_told_of_once_even_where_nobody_waits_for_its_work() -> None:
+    end, hangs = threading.Event(), Hangs()
+    with threads(2, 0.05, hangs) as pool:
+        await pool.run(lambda: None)
+        working = asyncio.create_task(pool.run(end.wait))
+        await until(lambda: pool.busy_seconds() > 0)
+        working.cancel()
+        await until(lambda: hangs.count > 0)
+        assert pool.busy_seconds() >= 0.05
+        await asyncio.sleep(0.1)
+        assert hangs.count == 1
+        end.set()
+
+
+async def test_work_that_ends_in_time_is_no_hang_however_much_of_it_there_is() -> None:
+    hangs = Hangs()
+    pause = threading.Event()
+    with threads(1, 1.0, hangs) as pool:
+        for _ in range(30):
+            await pool.run(lambda: pause.wait(0.05))
+    assert hangs.count == 0
+
+
+async def test_closing_fails_whoever_waits_and_takes_no_more() -> None:
+    end = threading.Event()
+    with threads() as pool:
+        waiting = [asyncio.create_task(pool.run(end.wait)) for _ in range(3)]
+        await until(lambda: pool.busy_seconds() > 0)
+        pool.close()
+        failed = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(failure) for failure in failed] == [DrainingError] * 3
+        assert pool.busy_seconds() > 0
+        with pytest.raises(DrainingError):
+            await pool.run(end.wait)
+        end.set()
+
+
+async def test_who_is_cancelled_while_they_close_is_cancelled() -> None:
+    end = threading.Event()
+    with threads() as pool:
+        waiting = asyncio.create_task(pool.run(end.wait))
+        await until(lambda: pool.busy_seconds() > 0)
+        pool.close()
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        end.set()
+
+
+async def test_what_would_end_the_event_loop_is_an_error_like_any_other() -> None:
+    with threads() as pool:
+        with pytest.raises(RuntimeError, match="SystemExit"):
+            await pool.run(sys.exit)
+        assert pool.busy_seconds() == 0
+
+
+async def test_a_thread_that_cannot_be_started_is_memory_that_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with threads() as pool, monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(MemoryError):
+            await pool.run(lambda: None)
