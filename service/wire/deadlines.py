@@ -15,7 +15,6 @@ class ConnectionLimits:
     header_timeout: float  # from the first byte of a request, or the connection's begin, to the end of the headers
     body_timeout: float  # for the rest of an upload that is answered already
     write_timeout: float  # for an answer to be read, once it does not fit into buffers
-    max_rest_bytes: int  # of an upload that is answered already, that are read and thrown away
 
 
 class Clock:

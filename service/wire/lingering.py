@@ -1,8 +1,9 @@
 """Closing a connection so that its client can have read the answer.
 
 To close while the client still sends would make its system throw the answer away unread. So where an upload has not
-ended, the connection lingers: it is closed in one direction only, and in the other when the client has closed it too,
-at the deadline of the upload, or after as many bytes as an upload may have.
+ended, the connection lingers: it is closed in one direction only, and in the other when the client has closed it too or
+at the deadline of the upload. Until then whatever comes is read and thrown away, because many clients read nothing
+before they have sent everything.
 """
 
 from __future__ import annotations
@@ -44,7 +45,6 @@ class LingeringTransport:
         self._metrics = metrics
         self._is_amid_upload = is_amid_upload
         self._is_closing = False
-        self._rest_bytes = limits.max_rest_bytes
         self._reader_clock = Clock(loop, lambda: self.cut_off("slow_reader"))
         self._rest_clock = Clock(loop, lambda: self.cut_off("slow_rest"))
 
@@ -72,12 +72,6 @@ class LingeringTransport:
             self._real.write_eof()
             self._real.resume_reading()
         self._rest_clock.start(max(_MIN_LINGER_S, self.upload_deadline - self._loop.time()))
-
-    def throw_away(self, count: int) -> None:
-        """Note so many bytes of an upload that is answered already."""
-        self._rest_bytes -= count
-        if self._rest_bytes < 0:
-            self.cut_off("slow_rest")
 
     def has_unread_answer(self) -> bool:
         """Whether not all that was sent has left for the client."""

@@ -15,13 +15,15 @@ from starlette.types import Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from service.errors import MalformedRequestError
+from service.wire.bounded_connection import BoundedConnection
 from service.wire.connections import Connections
 from service.wire.deadlines import Clock, ConnectionLimits
 from service.wire.lingering import LingeringTransport
 from service.wire.refusals import CLOSE_HEADER, CROWDED, HEADERS_TOO_LARGE, NOT_HTTP, Refusal, refuse
-from service.wire.small_chunks import BoundedConnection
 from service.wire.targets import accepted
 
+# How long an answer takes before its client is asked whether it is still there, where that is in doubt, and then again.
+_ASK_AFTER_S = 0.5
 _SMALL_CHUNKS = "the body comes in too many small pieces; send kilobytes at a time"
 
 
@@ -38,7 +40,9 @@ class GuardedProtocol(H11Protocol):
         self._app = self.app
         self.app = self._run_app
         self._is_malformed = False  # in the middle of a body
+        self._is_half_closed = False  # by the client, which sends nothing more
         self._header_clock = Clock(self.loop, self._give_up_on_headers)
+        self._presence_clock = Clock(self.loop, self._ask_for_presence)
         self._out: LingeringTransport
 
     # What asyncio calls.
@@ -53,12 +57,24 @@ class GuardedProtocol(H11Protocol):
             self._refuse(CROWDED)
 
     def data_received(self, data: bytes) -> None:
-        """Take data, and start or stop the clock by whether a request is being answered."""
-        if self._out.is_closing() or self._is_malformed:
-            self._out.throw_away(len(data))
+        """Take data, and start or stop the clock by whether a request is being answered. What comes behind the last
+        request is thrown away.
+        """
+        if self._out.is_closing() or self._is_malformed or self.conn.their_state is h11.MUST_CLOSE:
             return
         super().data_received(data)
         self._watch_headers()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Answer every request that has come whole, though the client sends nothing more; False closes at once."""
+        if self._is_amid_upload() or self._out.is_closing():
+            return False
+        self._is_half_closed = True
+        if self._is_answering():
+            self._presence_clock.start(_ASK_AFTER_S)
+        else:
+            self._out.close()
+        return True
 
     def pause_writing(self) -> None:
         """Start the clock of an answer that does not fit into the buffers."""
@@ -76,6 +92,7 @@ class GuardedProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop all clocks."""
         self._header_clock.stop()
+        self._presence_clock.stop()
         self._out.lost()
         self.registry.closed(self)
         super().connection_lost(exc)
@@ -94,6 +111,8 @@ class GuardedProtocol(H11Protocol):
         """Note whose turn it is next."""
         super().on_response_complete()
         self._note_turn()
+        if self._is_half_closed and not self._is_answering() and not self._out.is_closing():
+            self._out.close()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP, or has headers beyond the bound, in the error shape."""
@@ -143,6 +162,8 @@ class GuardedProtocol(H11Protocol):
         headers, body = refuse(refusal, self.registry.metrics, self.retry_after_s)
         for event in (h11.Response(status_code=refusal.status, headers=headers), h11.Data(body), h11.EndOfMessage()):
             self._out.write(self.conn.send(event) or b"")
+        # What it is, nobody knows; it may be an upload.
+        self._out.upload_deadline = self.loop.time() + self.limits.body_timeout
         self._out.linger()
 
     def _watch_headers(self) -> None:
@@ -157,6 +178,19 @@ class GuardedProtocol(H11Protocol):
         # A request whose headers came in time may have begun since the clock started, and so may the end.
         if not self._is_answering() and not self._out.is_closing():
             self._out.cut_off("slow_headers")
+
+    def _ask_for_presence(self) -> None:
+        """Send something to a client that sends nothing more: the system of one that has gone refuses it.
+
+        Nothing else tells that from one that waits for its answer. Clients of HTTP/1.1 have to take an interim answer
+        at any time (RFC 9110, section 15.2).
+        """
+        self._presence_clock.stop()
+        is_asked = self._is_answering() and self.conn.our_state is h11.SEND_RESPONSE
+        if is_asked and self.conn.their_http_version == b"1.1":
+            interim = h11.InformationalResponse(status_code=100, headers=[], reason="Continue")
+            self._out.write(self.conn.send(interim) or b"")
+            self._presence_clock.start(_ASK_AFTER_S)
 
     def _note_turn(self) -> None:
         if self._is_answering() and not self.flow.write_paused:

@@ -29,13 +29,16 @@ _LEANED_ON: Mapping[str, tuple[str, ...]] = {
         "config", "server_state", "should_exit",
     ),
     "uvicorn.protocols.http.h11_impl:H11Protocol": (
-        "connection_made", "data_received", "pause_writing", "resume_writing", "connection_lost",
+        "connection_made", "data_received", "eof_received", "pause_writing", "resume_writing", "connection_lost",
         "handle_events", "on_response_complete", "send_400_response",
         "app", "conn", "cycle", "flow", "loop", "transport",
     ),
     "uvicorn.protocols.http.h11_impl:RequestResponseCycle": ("message_event", "response_complete"),
     "uvicorn.protocols.http.flow_control:FlowControl": ("drain", "write_paused"),
-    "h11:Connection": ("next_event", "send", "their_state"),
+    "h11:Connection": (
+        "next_event", "send", "our_state", "their_state", "their_http_version", "_receive_buffer",
+    ),
+    "h11._receivebuffer:ReceiveBuffer": ("maybe_extract_lines", "_data"),
     "h11:RemoteProtocolError": ("error_status_hint",),
 }  # fmt: skip
 

@@ -103,7 +103,6 @@ def _protocol(port: Port, served: Served) -> type[GuardedProtocol]:
         header_timeout=settings.header_timeout_ms / 1000,
         body_timeout=settings.body_timeout_ms / 1000,
         write_timeout=settings.write_timeout_ms / 1000,
-        max_rest_bytes=settings.max_body_bytes,
     )
     return protocol_with(limits, Connections(port.max_connections, served.metrics), settings.retry_after_s)
 

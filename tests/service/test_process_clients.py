@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import socket
+import subprocess
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.processes import PATIENCE_S, free_port, until
 from tests.reliability.raw_http import connect
-from tests.server_process import ServerProcess, start_in_vain
+from tests.server_process import ServerProcess, scripted, start_in_vain
 from tests.service.conftest import LEAK, check_error
 from tests.service.test_process import HALF_AN_UPLOAD, PATIENT, Start, exchange
 from tests.service.test_process import start as start
 
 KEY = "a-key-of-the-users"
+
+
+@pytest.fixture(scope="module")
+def starting(panoptic_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server that wants a key, and whose engine hangs before it is ready."""
+    folder, env = tmp_path_factory.mktemp("starting"), {"DETR_API_KEYS": KEY}
+    options, script = ("--batch-timing-ms", "600000"), {"hang_at": [1], "hang_s": 600}
+    with scripted(panoptic_artifact, folder, *options, script=script, wait=False, env=env) as process:
+        yield process
 
 
 @contextmanager
@@ -116,6 +130,50 @@ def test_a_key_of_the_environment_is_in_no_log_and_on_no_command_line(start: Sta
         code, lines, err = process.end()
         assert code == 0
         assert KEY not in json.dumps(lines) + err
+
+
+MANY_BYTES = bytes(24 * 2**20)
+
+
+@pytest.mark.parametrize(
+    ("key", "method", "path", "content_type", "size", "status"),
+    [
+        (KEY, "POST", "/detect", "image/png", len(MANY_BYTES), 413),
+        (KEY, "POST", "/detect", "text/plain", len(MANY_BYTES), 415),
+        (KEY, "PUT", "/detect", "image/png", len(MANY_BYTES), 405),
+        (KEY, "POST", "/nowhere", "image/png", len(MANY_BYTES), 404),
+        (KEY, "POST", "/detect", "image/png", 12 * 2**20, 503),
+        ("none", "POST", "/detect", "image/png", len(MANY_BYTES), 401),
+    ],
+)
+def test_who_reads_nothing_before_all_is_sent_gets_the_answer(
+    starting: ServerProcess, key: str, method: str, path: str, content_type: str, size: int, status: int
+) -> None:
+    headers = {"X-API-Key": key, "Content-Type": content_type}
+    asked = urllib.request.Request(starting.url + path, MANY_BYTES[:size], headers, method=method)
+    with pytest.raises(urllib.error.HTTPError) as told:
+        urllib.request.urlopen(asked, timeout=PATIENCE_S)
+    with told.value as refusal:
+        assert refusal.code == status
+        assert json.loads(refusal.read())["error"].keys() == {"code", "message", "request_id"}
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+@pytest.mark.parametrize("options", [(), ("-H", "Expect:"), ("-H", "Transfer-Encoding: chunked"), ("--http1.0",)])
+def test_curl_is_told_that_its_upload_is_too_large(
+    starting: ServerProcess, options: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "large.png").write_bytes(MANY_BYTES)
+    words = ["curl", "-sS", "-H", f"X-API-Key: {KEY}", "-F", "image=@large.png", "-w", "%{http_code}", *options]
+    done = subprocess.run(
+        [*words, f"{starting.url}/detect"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S,
+    )
+    assert done.stdout.endswith("413" if "Transfer-Encoding: chunked" not in options else "503"), done
 
 
 REFUSED_EARLY = {

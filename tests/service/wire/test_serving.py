@@ -12,10 +12,11 @@ from types import ModuleType
 import h11
 import pytest
 import uvicorn
+from h11._receivebuffer import ReceiveBuffer
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
-from service.wire import protocol, small_chunks, uvicorn_server
+from service.wire import bounded_connection, protocol, uvicorn_server
 from service.wire.serving import _LEANED_ON, _names_of, what_is_missing
 from tests.server_process import start_in_vain
 
@@ -73,7 +74,7 @@ def test_a_server_that_lacks_some_of_it_does_not_start_and_says_so_in_one_line(c
     [
         (protocol, (H11Protocol, RequestResponseCycle, FlowControl)),
         (uvicorn_server, (uvicorn.Server, uvicorn.Config)),
-        (small_chunks, (h11.Connection,)),
+        (bounded_connection, (h11.Connection, ReceiveBuffer)),
     ],
     ids=["protocol", "server", "connection"],
 )

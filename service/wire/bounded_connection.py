@@ -1,4 +1,8 @@
-"""An h11 connection that takes no body in small chunks, and tells why it takes a request no further.
+"""An h11 connection that takes empty lines before a request, but no body in small chunks, and tells why it takes a
+request no further.
+
+Some clients end a body with an empty line that does not belong to it. A server should ignore one before a request
+(RFC 9112, section 2.2), and h11 takes it for a request without a first line.
 
 h11 hands on each chunk of a body by itself, at about 5 microseconds of the event loop's time, and bounds neither their
 number nor their length: an upload within the bound on bytes, in chunks of one byte, would take the loop a minute.
@@ -12,6 +16,8 @@ import h11
 _FREE_PIECES = 4096
 _LEAST_MEAN_BYTES = 128  # of a piece, beyond those
 
+_MAX_EMPTY_LINES = 8  # before a request
+
 
 class BoundedConnection(h11.Connection):
     """Like h11's own, for a server, but a request's body has to come in pieces of some length."""
@@ -20,6 +26,7 @@ class BoundedConnection(h11.Connection):
         super().__init__(h11.SERVER, max_header_bytes)
         self.headers_are_too_large = False
         self.has_small_chunks = False
+        self._empty_lines = 0
         self._pieces = 0
         self._bytes = 0
 
@@ -30,6 +37,8 @@ class BoundedConnection(h11.Connection):
             h11.RemoteProtocolError: the request is not valid HTTP, its headers are too large, or its body comes in
                 small chunks.
         """
+        if self.their_state is h11.IDLE and self._begins_with_half_an_end():
+            return h11.NEED_DATA
         try:
             event = super().next_event()
         except h11.RemoteProtocolError as error:
@@ -37,10 +46,18 @@ class BoundedConnection(h11.Connection):
             self.headers_are_too_large = error.error_status_hint == 431
             raise
         if isinstance(event, h11.Request):
-            self._pieces = self._bytes = 0
+            self._empty_lines = self._pieces = self._bytes = 0
         elif isinstance(event, h11.Data):
             self._count(len(event.data))
         return event
+
+    def _begins_with_half_an_end(self) -> bool:
+        """Skip empty lines; whether nothing has come behind them but what may become another one."""
+        buffer = self._receive_buffer
+        while buffer._data.startswith((b"\n", b"\r\n")) and self._empty_lines < _MAX_EMPTY_LINES:
+            buffer.maybe_extract_lines()  # takes one empty line
+            self._empty_lines += 1
+        return buffer._data == b"\r"
 
     def _count(self, length: int) -> None:
         self._pieces += 1
