@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=1,
         metavar="COUNT",
-        help="Run this many pictures at once; with exact padding this changes no figure. The default is %(default)s.",
+        help="Run this many pictures at once, which changes no figure. The default is %(default)s.",
     )
     parser.add_argument(
         "--workers",
@@ -179,8 +179,9 @@ def evaluate(
             print(line, file=notes)
     batches = DataLoader(
         EvaluationSet(data, metadata.resize),
-        batch_size,
-        sampler=by_aspect_ratio(data.sizes),
+        batch_sampler=batches_of(
+            [metadata.resize.size(*size) for size in data.sizes], batch_size, same_size=metadata.padding != "exact"
+        ),
         collate_fn=collate_evaluation,
         num_workers=workers,
     )
@@ -193,9 +194,19 @@ def evaluate(
     return evaluator
 
 
-def by_aspect_ratio(sizes: Sequence[tuple[int, int]]) -> list[int]:
-    """Indices of pictures of the given (height, width), so that neighbours make a batch with little padding."""
-    return sorted(range(len(sizes)), key=lambda index: sizes[index][1] / sizes[index][0])
+def batches_of(sizes: Sequence[tuple[int, int]], batch_size: int, *, same_size: bool) -> list[list[int]]:
+    """Indices of pictures of the given (height, width) in pixels, in batches with little padding.
+
+    With `same_size` nothing is padded for another, which is how the service batches for a model whose padding leaks.
+    """
+    batches: list[list[int]] = []
+    for index in sorted(range(len(sizes)), key=lambda index: (sizes[index][1] / sizes[index][0], sizes[index])):
+        fits = batches and len(batches[-1]) < batch_size
+        if fits and not (same_size and sizes[batches[-1][0]] != sizes[index]):
+            batches[-1].append(index)
+        else:
+            batches.append([index])
+    return batches
 
 
 def renamed_classes(of_model: Sequence[Category], of_data: Sequence[Category]) -> list[str]:

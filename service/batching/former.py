@@ -6,7 +6,8 @@ the image's own pixels, that is, grows the canvas least. An image joins only if
 
 - the batch then takes at least `MIN_SAVING` of what the image costs alone less than running the two apart,
 - it makes nobody late who is in the batch already,
-- the batch stays within its limits.
+- the batch stays within its limits. Those of a model whose answers depend on padding let images of one size share a
+  batch and no others: nothing is then padded for another, so each answer is that of the image alone.
 
 The joining image's own deadline is no reason to leave it out: it would be done later still, because after this batch
 it would run alone.
@@ -34,6 +35,7 @@ from service.batching.limits import BatchLimits
 # Why a batch goes with no more in it.
 DispatchReason = Literal[
     "full",  # no other image is allowed in: max_batch_size or max_batch_pixels
+    "other_size",  # others wait, and the model answers alike only in batches of one size
     "cheaper_apart",  # others wait, and to add one would cost more than it saves
     "deadline",  # to add the next, or to wait for more, would make somebody late
     "waited",  # it has waited max_queue_delay_ms for more images
@@ -63,6 +65,7 @@ class QueuePlace:
 
     def __post_init__(self) -> None:
         """Round up to the canvas of the image alone."""
+        self.size = (self.height, self.width)
         self.canvas = (round_up(self.height, self.multiple), round_up(self.width, self.multiple))
         self.pixels = self.canvas[0] * self.canvas[1]  # padded, alone
 
@@ -92,7 +95,7 @@ def plan_batch(
     """
     draft = _Draft(queue[0], line, limits, start)
     reach = min(len(queue), max(LOOKAHEAD, 2 * limits.max_batch_size))
-    groups = _by_canvas(queue[:reach])
+    groups = _grouped(queue[:reach], limits)
     impatient = [position for position in range(1, reach) if queue[position].overtaken >= limits.max_overtakes]
     refused: DispatchReason | None = None
     while groups and draft.size < limits.max_batch_size:
@@ -105,10 +108,10 @@ def plan_batch(
             break
         _, position = min(willing)  # of equal waste the oldest
         draft.add(position, queue[position])
-        group = groups[queue[position].canvas]
+        group = groups[key := _group(queue[position], limits)]
         group.popleft()
         if not group:
-            del groups[queue[position].canvas]
+            del groups[key]
     reason, go_at = draft.when(refused if groups else None, hurry)
     return BatchPlan(tuple(sorted(draft.members)), draft.pixels, reason, go_at, draft.is_complete)
 
@@ -120,12 +123,17 @@ def note_overtaken(queue: Sequence[QueuePlace], members: Sequence[int]) -> None:
             place.overtaken += sum(member > position for member in members)
 
 
-def _by_canvas(queue: Sequence[QueuePlace]) -> dict[tuple[int, int], deque[int]]:
-    """Positions by canvas, without the first. Of one canvas the oldest goes first, so only it has to be judged."""
+def _grouped(queue: Sequence[QueuePlace], limits: BatchLimits) -> dict[tuple[int, int], deque[int]]:
+    """Positions by group, without the first. Of one group the oldest goes first, so only it has to be judged."""
     groups: dict[tuple[int, int], deque[int]] = {}
     for position in range(1, len(queue)):
-        groups.setdefault(queue[position].canvas, deque()).append(position)
+        groups.setdefault(_group(queue[position], limits), deque()).append(position)
     return groups
+
+
+def _group(place: QueuePlace, limits: BatchLimits) -> tuple[int, int]:
+    """What images are alike in that may all share batches with the same others: (height, width) in pixels."""
+    return place.size if limits.same_size else place.canvas
 
 
 class _Draft:
@@ -163,6 +171,8 @@ class _Draft:
         height, width = self._canvas_with(place)
         pixels = (self.size + 1) * height * width
         waste = self._line.per_pixel * (pixels - self.pixels - place.pixels)
+        if self._limits.same_size and place.size != self._anchor.size:
+            return waste, "other_size"
         if pixels > self._limits.max_batch_pixels:
             return waste, "full"
         # Apart, the two would pay the fixed cost twice.

@@ -19,6 +19,7 @@ class BatchLimits:
     max_batch_pixels: int  # padded pixels; an image that alone has more goes alone
     max_queue_delay: float = 0.0  # seconds that an incomplete batch waits for more images while the engine is free
     canvas_multiple: int = CANVAS_MULTIPLE  # pixels; what the sides of a batch divide by
+    same_size: bool = False  # a batch holds images of one size only, because padding changes this model's answers
 
     @property
     def max_overtakes(self) -> int:

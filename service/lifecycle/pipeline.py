@@ -60,6 +60,7 @@ class Pipeline:
             settings.max_batch_pixels,
             settings.max_queue_delay_ms / 1000,
             model.canvas_multiple,
+            same_size=model.metadata.padding != "exact",
         )
         self.batcher = Batcher(model.engine, metrics, limits, warm.line, self, settings.hang_seconds)
         self._host = host

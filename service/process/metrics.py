@@ -26,9 +26,10 @@ _BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 # The reasons are service/batching/former.py's DispatchReason.
 _DISPATCH = (
     "Counts batches by the reason why they went with no more images: full (max_batch_size or max_batch_pixels was "
-    "reached), cheaper_apart (one more would have cost more than it saved), deadline (one more, or waiting for one, "
-    "would have made an image miss its deadline), waited (max_queue_delay_ms had passed), idle (no other image "
-    "waited), drain (no other image waited, and the service was about to end)."
+    "reached), other_size (only images of another size waited, and the model's padding leaks), cheaper_apart (one more "
+    "would have cost more than it saved), deadline (one more, or waiting for one, would have made an image miss its "
+    "deadline), waited (max_queue_delay_ms had passed), idle (no other image waited), drain (no other image waited, "
+    "and the service was about to end)."
 )
 _RATIOS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 

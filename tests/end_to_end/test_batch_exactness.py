@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,28 +15,44 @@ from numpy.typing import NDArray
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
-from model.data.shapes.command import FIRST_INDEX
+from model.checkpoint.own import save_checkpoint
+from model.data.shapes.command import CATEGORIES, FIRST_INDEX
 from model.data.shapes.scene import draw_scene, sample_scene
+from service.cli import main
 from tests.coco_segments import read_id_png
+from tests.model.networks import SMALL, filled
 from tests.server_process import serving
 
 COMPANY = 20
 ROUNDS = 4
 
 
-def scene_jpeg(index: int, size: int) -> bytes:
+def scene_jpeg(index: int, size: int, width: int | None = None) -> bytes:
     buffer = io.BytesIO()
-    picture = draw_scene(sample_scene(1, FIRST_INDEX["val"] + index), size).image
+    picture = draw_scene(sample_scene(1, FIRST_INDEX["val"] + index), size).image[:, :width]
     Image.fromarray(picture).save(buffer, format="JPEG", quality=95)
     return buffer.getvalue()
 
 
+# Pictures wait for others here, so that they share batches.
+# Not timed: a CPU gains nothing by batches, and here there have to be some.
+OPTIONS = ("--max-queue-delay-ms", "200", "--request-timeout-ms", "60000", "--batch-timing-ms", "0")
+
+
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    # Pictures wait for others here, so that they share batches.
-    # Not timed: a CPU gains nothing by batches, and here there have to be some.
-    options = ("--max-queue-delay-ms", "200", "--request-timeout-ms", "60000", "--batch-timing-ms", "0")
-    with serving(None, tmp_path_factory.mktemp("serve"), *options) as server, server.client() as connected:
+    with serving(None, tmp_path_factory.mktemp("serve"), *OPTIONS) as server, server.client() as connected:
+        yield connected
+
+
+@pytest.fixture(scope="module")
+def leaking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """A server of a network whose padding leaks into the picture, as in the published code."""
+    folder = tmp_path_factory.mktemp("leaking")
+    save_checkpoint(folder / "small.safetensors", filled(SMALL).state_dict(), SMALL, CATEGORIES, {})
+    artifact = folder / "published.onnx"
+    main(["export", str(folder / "small.safetensors"), "--out", str(artifact), "--padding", "published"])
+    with serving(artifact, folder, *OPTIONS) as server, server.client() as connected:
         yield connected
 
 
@@ -46,9 +62,11 @@ def post(client: httpx.Client, path: str, picture: bytes) -> httpx.Response:
     return response
 
 
-def amid_others(client: httpx.Client, path: str, wanted: bytes) -> list[httpx.Response]:
+def amid_others(
+    client: httpx.Client, path: str, wanted: bytes, others: Sequence[bytes] | None = None
+) -> list[httpx.Response]:
     """The answers to the wanted picture, each sent at once with `COMPANY` others, to either endpoint."""
-    others = [scene_jpeg(1 + i, 60 + 13 * i) for i in range(COMPANY)]
+    others = others or [scene_jpeg(1 + i, 60 + 13 * i) for i in range(COMPANY)]
     answers = []
     with ThreadPoolExecutor(COMPANY + 1) as pool:
         for turn in range(ROUNDS):
@@ -100,3 +118,14 @@ def test_a_picture_is_segmented_the_same_alone_and_amid_twenty_others(client: ht
         # A pixel between two masks of equal logits may fall to either.
         assert (id_map(answer.json()) != ids).mean() < 1e-3
         assert np.allclose([s["score"] for s in segments], [s["score"] for s in alone["segments"]], atol=1.01e-4)
+
+
+def test_a_model_whose_padding_leaks_answers_the_same_alone_and_amid_twenty_others(leaking: httpx.Client) -> None:
+    wanted = scene_jpeg(0, 240)
+    others = [scene_jpeg(1 + i, 240, width=None if i % 2 else 100 + 5 * i) for i in range(COMPANY)]
+    path = "/detect?threshold=0"
+    alone = post(leaking, path, wanted).json()["detections"]
+    assert len(alone) == SMALL.num_queries
+    for answer in amid_others(leaking, path, wanted, others):
+        assert_same_detections(answer.json()["detections"], alone)
+    assert largest_batch(leaking) > 1

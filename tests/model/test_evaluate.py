@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model.data.shapes.command import write_shapes
-from model.evaluate import EvaluatedModel, by_aspect_ratio, evaluate, open_for_evaluation, renamed_classes
+from model.evaluate import EvaluatedModel, batches_of, evaluate, open_for_evaluation, renamed_classes
 from model.evaluation.average_precision import NAMES, NOTHING
 from model.runtime.answers.detections import EVERY_QUERY, OutputError, detections_of
 from model.runtime.answers.panoptic import panoptic
@@ -213,11 +213,22 @@ def test_processes_that_read_pictures_change_nothing(root: Path) -> None:
 
 
 def test_pictures_of_like_aspect_ratio_share_a_batch(root: Path) -> None:
-    assert by_aspect_ratio([(2, 3), (1, 1), (3, 2), (10, 15)]) == [2, 1, 0, 3]
+    sizes = [(2, 3), (1, 1), (3, 2), (10, 15), (3, 2)]
+    assert batches_of(sizes, 3, same_size=False) == [[2, 4, 1], [0, 3]]
+    assert batches_of(sizes, 3, same_size=True) == [[2, 4], [1], [0], [3]], "where padding leaks, nothing is padded"
     oracle = Oracle()
     evaluate(EvaluatedModel(oracle, metadata()), "coco-panoptic", root, "val", batch_size=2)
     assert sorted(oracle.answered) == [0, 1, 2]
     assert [len(batch.sizes) for batch in oracle.batches] == [2, 1]
+
+
+def test_no_picture_is_padded_for_another_where_padding_leaks(root: Path) -> None:
+    exact = metadata()
+    for said, mixed in ((exact, True), (replace(exact, padding="published"), False)):
+        oracle = Oracle()
+        evaluate(EvaluatedModel(oracle, said), "coco-panoptic", root, "val", batch_size=3)
+        assert sorted(oracle.answered) == [0, 1, 2]
+        assert any(len(set(batch.sizes)) > 1 for batch in oracle.batches) == mixed
 
 
 # The command.

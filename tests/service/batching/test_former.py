@@ -75,6 +75,13 @@ def test_an_engine_that_nobody_measured_fills_its_batches_first_come_first_serve
     assert members(WIDE, TALL, SQUARE, WIDE, WIDE, line=UNMEASURED) == (0, 1, 2, 3)
 
 
+def test_where_padding_leaks_only_images_of_one_size_share_a_batch() -> None:
+    leaking = BatchLimits(4, 10**9, same_size=True)
+    assert members((800, 1060), (800, 1061), (790, 1060), (800, 1060), limits=leaking, line=UNMEASURED) == (0, 3)
+    other = plan(place((800, 1060)), place((800, 1061)), limits=leaking)
+    assert (other.members, other.reason) == ((0,), "other_size")
+
+
 def test_a_batch_keeps_within_its_pixels() -> None:
     limits = BatchLimits(8, max_batch_pixels=3 * 800 * 1088)
     three = plan(*[place()] * 5, limits=limits)
@@ -161,9 +168,15 @@ def test_of_a_very_long_queue_only_the_oldest_are_looked_at() -> None:
     assert plan(*queue[:-2], queue[-1], line=BUSY_GPU).members == (0, LOOKAHEAD - 1)
 
 
-SIZES = st.sampled_from([WIDE, TALL, SQUARE, (800, 1216), (1216, 800), (416, 1344), (64, 64), (33, 1000)])
+SIZES = st.sampled_from([WIDE, TALL, SQUARE, (800, 1087), (800, 1216), (1216, 800), (416, 1344), (64, 64), (33, 1000)])
 LINES = st.builds(LatencyLine, st.floats(0.0, 0.1), st.floats(1e-10, 1e-6)) | st.just(UNMEASURED)
-ALL_LIMITS = st.builds(BatchLimits, st.integers(1, 9), st.integers(1, 10**7), st.sampled_from([0.0, 0.5]))
+ALL_LIMITS = st.builds(
+    BatchLimits,
+    st.integers(1, 9),
+    st.integers(1, 10**7),
+    max_queue_delay=st.sampled_from([0.0, 0.5]),
+    same_size=st.booleans(),
+)
 PLACES = st.builds(place, SIZES, st.just(0.0), st.floats(0.0, 5.0) | st.just(NEVER), st.integers(0, 40))
 
 
@@ -176,6 +189,7 @@ def test_every_batch_keeps_its_promises(
     assert found.members[0] == 0, "the oldest goes first"
     assert all(a < b for a, b in pairwise(found.members))
     assert len(batch) <= limits.max_batch_size
+    assert not limits.same_size or len({one.size for one in batch}) == 1
     height, width = (max(one.canvas[axis] for one in batch) for axis in (0, 1))
     assert found.pixels == len(batch) * height * width
     assert found.pixels <= limits.max_batch_pixels or len(batch) == 1
@@ -217,12 +231,17 @@ def test_nobody_starves(arrivals: list[list[tuple[int, int]]], line: LatencyLine
 
 
 @given(queue=st.lists(st.builds(place, SIZES), min_size=1, max_size=30), line=LINES, limits=ALL_LIMITS)
-def test_of_one_canvas_the_older_always_goes_first(
+def test_of_those_who_may_share_the_same_batches_the_older_always_goes_first(
     queue: list[QueuePlace], line: LatencyLine, limits: BatchLimits
 ) -> None:
     found = plan_batch(queue, line, limits, 0.0)
     for position in found.members:
-        older = [i for i in range(position) if queue[i].canvas == queue[position].canvas]
+        older = [
+            i
+            for i in range(position)
+            if queue[i].canvas == queue[position].canvas
+            and (not limits.same_size or queue[i].size == queue[position].size)
+        ]
         assert set(older) <= set(found.members)
 
 
