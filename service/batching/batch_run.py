@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from model.runtime.engines.engine import Engine
 from model.runtime.engines.raw_outputs import ImageOutputs
 from model.runtime.preprocess import Batch
+from service.process.running_time import TimeSource
 
 
 @dataclass(frozen=True)
@@ -25,17 +25,17 @@ class BatchResult:
     seconds: float
 
 
-def run_batch(engine: Engine, canvas: Future[Batch], thresholds: NDArray[np.float32]) -> BatchResult:
-    """Run a batch and split it by image. `thresholds` is [B]. Raises what the engine or the canvas raises."""
-    started = time.perf_counter()
+def run_batch(engine: Engine, canvas: Future[Batch], thresholds: NDArray[np.float32], clock: TimeSource) -> BatchResult:
+    """Run a batch, by this clock, and split it by image. `thresholds` is [B]. Raises what engine or canvas raise."""
+    started = clock()
     batch = canvas.result()
-    engine_started = time.perf_counter()
+    engine_started = clock()
     raw = engine.infer(batch, thresholds)
-    engine_seconds = time.perf_counter() - engine_started
+    engine_seconds = clock() - engine_started
     outputs = [raw.image(index) for index in range(len(thresholds))]
     if len(outputs) > 1:
         outputs = [_on_its_own(image) for image in outputs]
-    seconds = time.perf_counter() - started
+    seconds = clock() - started
     return BatchResult(outputs, batch.padding_ratio, batch.padding_mask.size, engine_seconds, seconds)
 
 

@@ -165,7 +165,8 @@ class EngineRunner:
         thresholds = np.array([waiting.item.mask_threshold for waiting in members], dtype=np.float32)
         if (engine := self._engine) is None:
             raise RuntimeError("there is no engine any more")
-        return lambda: run_batch(engine, canvas, thresholds)
+        clock = asyncio.get_running_loop().time
+        return lambda: run_batch(engine, canvas, thresholds, clock)
 
     def _note_success(self, result: BatchResult) -> None:
         self._failed_alone, self._reopened = 0, False

@@ -17,6 +17,8 @@ from collections.abc import Iterable
 from concurrent.futures import Future
 from pathlib import Path
 
+from service.process.running_time import result_within
+
 logger = logging.getLogger(__name__)
 
 MIN_KEY_LENGTH = 16  # characters
@@ -97,7 +99,7 @@ class KeyRing:
             first: Future[None] = Future()
             threading.Thread(target=self._follow, args=(path, first), name="keys", daemon=True).start()
             try:
-                first.result(timeout_s)
+                result_within(first, timeout_s)
             except TimeoutError:
                 self.close()
                 raise KeySourceError(f"it cannot be read within {timeout_s:g} s") from None

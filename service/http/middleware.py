@@ -4,9 +4,9 @@ and HEAD.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
-import time
 from collections.abc import Collection
 from http import HTTPMethod
 
@@ -43,16 +43,17 @@ class RequestObserver:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        trace = Trace(request_id=request_id(Headers(scope=scope)))
+        clock = asyncio.get_running_loop().time
+        trace = Trace(request_id(Headers(scope=scope)), clock)
         scope.setdefault("state", {})["trace"] = trace
         response = _Response(send, trace)
-        started = time.perf_counter()
+        started = clock()
         with self._requests.member(response):
             try:
                 with trace.current():
                     await self._app(scope, receive, response.send)
             finally:
-                self._note(scope, trace, response, time.perf_counter() - started)
+                self._note(scope, trace, response, clock() - started)
 
     def _note(self, scope: Scope, trace: Trace, response: _Response, seconds: float) -> None:
         path = scope["path"]

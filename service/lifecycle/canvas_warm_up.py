@@ -13,6 +13,7 @@ from model.runtime.engines.device_errors import DeviceError, DeviceMemoryError
 from model.runtime.engines.engine import Engine
 from model.runtime.engines.raw_outputs import ALL_MASKS, NO_MASKS
 from model.runtime.preprocess import Batch
+from service.process.running_time import TimeSource
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +38,13 @@ def warm_up_order(
     return by_pixels if len(by_pixels) < 3 else [by_pixels[0], by_pixels[-1], *by_pixels[1:-1]]
 
 
-def warm_canvases(engine: Engine, order: Sequence[tuple[int, CanvasSize]], budget_seconds: float) -> int:
-    """Run blank batches in this order until the time is up, and return how many ran.
+def warm_canvases(
+    engine: Engine,
+    order: Sequence[tuple[int, CanvasSize]],
+    budget_seconds: float,
+    clock: TimeSource = time.perf_counter,
+) -> int:
+    """Run blank batches in this order until the time is up by this clock, and return how many ran.
 
     One image is run with the masks of all queries, several without any. Where memory runs out nothing is lost yet: the
     batcher splits such a batch.
@@ -46,14 +52,14 @@ def warm_canvases(engine: Engine, order: Sequence[tuple[int, CanvasSize]], budge
     Raises:
         DeviceError: a batch does not run for another reason.
     """
-    started = time.perf_counter()
+    started = clock()
     done = 0
     for images, canvas in order:
-        if time.perf_counter() - started > budget_seconds:
+        if clock() - started > budget_seconds:
             break
         _run_blank(engine, images, canvas)
         done += 1
-    seconds = time.perf_counter() - started
+    seconds = clock() - started
     logger.info("%d of %d canvases were warmed up in %.1f s", done, len(order), seconds)
     if done < len(order):
         logger.warning("%d canvases are still cold (see warm_up_ms), and slower at first", len(order) - done)

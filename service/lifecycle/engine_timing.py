@@ -14,6 +14,7 @@ from model.runtime.engines.engine import Engine
 from model.runtime.engines.raw_outputs import NO_MASKS
 from model.runtime.preprocess import CANVAS_MULTIPLE, ResizeRule, make_batch
 from service.batching.latency_line import LatencyLine, fit_line
+from service.process.running_time import TimeSource
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ def measure_line(
     max_batch_pixels: int,
     budget_seconds: float,
     multiple: int = CANVAS_MULTIPLE,
+    clock: TimeSource = time.perf_counter,
 ) -> LatencyLine:
     """Time batches of 1, 2, 4, ... images of a typical size, without masks, and fit a line.
 
@@ -40,6 +42,7 @@ def measure_line(
             the budget, so an engine that takes longer than that for one image is measured for one image only, and
             then counted as one that batching does not help.
         multiple: pixels that the sides of a batch divide by.
+        clock: times them.
 
     Raises:
         DeviceError: a batch of a size that the limits allow does not run.
@@ -50,7 +53,7 @@ def measure_line(
 
     def run(images: int) -> float:
         batch = make_batch([image] * images, multiple)
-        started = time.perf_counter()
+        started = clock()
         try:
             engine.infer(batch, np.full(images, NO_MASKS, dtype=np.float32))
         except Exception as error:
@@ -58,7 +61,7 @@ def measure_line(
                 f"a batch of {images} x {height} x {width} pixels does not run on {engine.device} "
                 f"({type(error).__name__}); lower max_batch_size or max_batch_pixels"
             ) from error
-        return time.perf_counter() - started
+        return clock() - started
 
     largest = max(1, min(max_batch_size, max_batch_pixels // pixels))
     sizes = [2**power for power in range(largest.bit_length())]

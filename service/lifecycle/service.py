@@ -122,7 +122,10 @@ class Service:
 
     async def load(self) -> WarmModel:
         """Load a model in a thread, and warm it up. Raises what `load_and_warm_up` raises."""
-        return await asyncio.wrap_future(self._loader.submit(load_and_warm_up, self.settings, self._model_loader))
+        clock = asyncio.get_running_loop().time
+        return await asyncio.wrap_future(
+            self._loader.submit(load_and_warm_up, self.settings, self._model_loader, clock)
+        )
 
     def take_over(self, warm: WarmModel) -> None:
         """Let a model serve in place of the one before, if there was one."""

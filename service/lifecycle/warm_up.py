@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ from service.lifecycle.engine_timing import measure_line
 from service.lifecycle.loading import LoadedModel, ModelLoader
 from service.process.memory import resident_bytes
 from service.process.memory_budget import EngineMemory, largest_canvas
+from service.process.running_time import TimeSource
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -43,8 +45,8 @@ class WarmModel:
     memory: EngineMemory | None  # None where it cannot be measured
 
 
-def load_and_warm_up(settings: Settings, loader: ModelLoader) -> WarmModel:
-    """Load a model and learn what its batches cost; takes seconds.
+def load_and_warm_up(settings: Settings, loader: ModelLoader, clock: TimeSource = time.perf_counter) -> WarmModel:
+    """Load a model and learn what its batches cost, by this clock; takes seconds.
 
     Raises:
         SettingsError, ArtifactError, DeviceError: see `ModelLoader.load` and `measure_line`.
@@ -56,12 +58,12 @@ def load_and_warm_up(settings: Settings, loader: ModelLoader) -> WarmModel:
     if model.engine.device in GPUS and settings.warm_up_ms > 0:
         canvases = canvases_of(model.metadata.resize, model.canvas_multiple)
         order = warm_up_order(canvases, settings.max_batch_size, settings.max_batch_pixels)
-        warm_canvases(model.engine, order, settings.warm_up_ms / 1000)
+        warm_canvases(model.engine, order, settings.warm_up_ms / 1000, clock)
     if settings.batch_timing_ms > 0:
         bytes_per_pixel = _bytes_per_pixel(model)
         limits = settings.max_batch_size, worthwhile_pixels(model.engine, settings)
         budget = settings.batch_timing_ms / 1000
-        line = measure_line(model.engine, model.metadata.resize, *limits, budget, model.canvas_multiple)
+        line = measure_line(model.engine, model.metadata.resize, *limits, budget, model.canvas_multiple, clock)
     if before is None or loaded is None:
         return WarmModel(model, line, None)
     pixels = largest_batch(line, largest_canvas(model.metadata, model.canvas_multiple), settings)

@@ -10,6 +10,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from service.process.running_time import TimeSource
+
 Stage = Literal["decode", "preprocess", "queue", "infer", "postprocess", "encode"]
 
 
@@ -18,6 +20,7 @@ class Trace:
     """Notes on one request: each stage writes what it knows, and all is read when the answer has gone."""
 
     request_id: str = ""
+    clock: TimeSource = time.perf_counter  # that its times are measured by
     stages: dict[Stage, float] = field(default_factory=dict)  # seconds
     received_bytes: int = 0  # of the request's body
     orientation: int | None = None  # of the image in the file, as EXIF numbers it, 1 to 8
@@ -40,12 +43,12 @@ class Trace:
     @contextmanager
     def stage(self, name: Stage) -> Iterator[None]:
         """Time a block of work as one stage, whether it succeeds or not; a stage in two blocks adds up."""
-        started = time.perf_counter()
+        started = self.clock()
         try:
             with self.current():
                 yield
         finally:
-            self.add(name, time.perf_counter() - started)
+            self.add(name, self.clock() - started)
 
     def add(self, name: Stage, seconds: float) -> None:
         """Add to a stage's time."""

@@ -7,6 +7,7 @@ anything is served: a service whose deadlines silently do nothing is worse than 
 
 from __future__ import annotations
 
+import asyncio
 import dis
 import socket
 from collections.abc import Callable, Mapping
@@ -19,13 +20,14 @@ from typing import Protocol
 from starlette.types import ASGIApp
 
 from service.process.metrics import Metrics
+from service.process.running_time import RunningLoop
 from service.settings import Settings
 
 # Of each class, the methods and attributes that are called, overridden, read or set.
 _LEANED_ON: Mapping[str, tuple[str, ...]] = {
     "uvicorn.config:Config": ("timeout_graceful_shutdown",),
     "uvicorn.server:Server": (
-        "run", "startup", "main_loop", "shutdown", "capture_signals", "handle_exit",
+        "serve", "startup", "main_loop", "shutdown", "capture_signals", "handle_exit",
         "config", "server_state", "should_exit",
     ),
     "uvicorn.protocols.http.h11_impl:H11Protocol": (
@@ -93,7 +95,8 @@ def serve(main: Port, metrics_port: Port | None, served: Served, reload: Callabl
     from service.wire.uvicorn_server import Server
 
     server = Server(main, metrics_port, served, reload)
-    server.run(sockets=[main.listener])
+    with asyncio.Runner(loop_factory=RunningLoop) as runner:
+        runner.run(server.serve(sockets=[main.listener]))
     return server.drained
 
 

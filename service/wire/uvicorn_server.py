@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import socket
-import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
@@ -52,13 +51,14 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer what was accepted, then close; all within the drain timeout."""
-        deadline = time.monotonic() + self._served.settings.drain_timeout_ms / 1000
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self._served.settings.drain_timeout_ms / 1000
         # First with the door still open: ready answers 503, so that a balancer looks elsewhere, and so does
         # new work.
-        self.drained = await self._served.drain(deadline - time.monotonic())
+        self.drained = await self._served.drain(deadline - clock())
         # What is left are clients that send or read slowly. They cannot hold the process beyond its time:
         # uvicorn closes the listeners and idle connections now, and the others when this runs out.
-        self.config.timeout_graceful_shutdown = max(1, int(deadline - time.monotonic()))
+        self.config.timeout_graceful_shutdown = max(1, int(deadline - clock()))
         if self._metrics_server is not None:
             self._metrics_server.close()
         await super().shutdown(sockets)

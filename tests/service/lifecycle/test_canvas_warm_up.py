@@ -65,13 +65,10 @@ def test_all_are_run_where_there_is_time(caplog: pytest.LogCaptureFixture) -> No
     assert [record.levelname for record in caplog.records] == ["INFO"]
 
 
-def test_it_ends_in_time_and_says_what_it_left_out(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    clock = iter(range(0, 1000, 10))
-    monkeypatch.setattr("service.lifecycle.canvas_warm_up.time.perf_counter", lambda: next(clock))
+def test_it_ends_in_time_and_says_what_it_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    times = iter(range(0, 1000, 10))
     engine = Recorder()
-    assert warm_canvases(engine, warm_up_order(CANVASES, 4, 10**6), budget_seconds=25) == 2
+    assert warm_canvases(engine, warm_up_order(CANVASES, 4, 10**6), 25, lambda: next(times)) == 2
     assert len(engine.seen) == 2
     assert "are still cold (see warm_up_ms)" in caplog.text
 

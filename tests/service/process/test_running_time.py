@@ -1,0 +1,98 @@
+"""The clock that stands still while the process does, and the event loop that goes by it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from concurrent.futures import Future
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.process.running_time import RunningClock, RunningLoop, result_within
+
+
+class Machine:
+    """The clocks of a machine: those of the process stand still while it is stopped."""
+
+    def __init__(self) -> None:
+        self.now, self.cpu = 1000.0, 3.0
+        self.clock = RunningClock(lambda: self.now, lambda: self.cpu)
+
+    def runs(self, seconds: float, busy_threads: float = 0.0) -> float:
+        """Let time pass in which the process runs; what its clock then says."""
+        end = self.now + seconds
+        while self.now < end:
+            step = min(0.1, end - self.now)
+            self.now += step
+            self.cpu += busy_threads * step
+            self.clock()
+        return self.clock()
+
+    def is_stopped(self, seconds: float) -> float:
+        """Let time pass in which it does not; what its clock then says."""
+        self.now += seconds
+        return self.clock()
+
+
+def test_while_the_process_runs_its_clock_is_the_system_s() -> None:
+    machine = Machine()
+    began = machine.clock()
+    assert machine.runs(3) - began == pytest.approx(3)
+    assert machine.runs(300, busy_threads=4) - began == pytest.approx(303)
+
+
+@pytest.mark.parametrize("seconds", [2, 60, 86_400])
+@pytest.mark.parametrize("busy_threads", [0, 1])
+def test_while_it_is_stopped_its_clock_stands_still(seconds: float, busy_threads: int) -> None:
+    machine = Machine()
+    began = machine.clock()
+    machine.runs(5, busy_threads)
+    assert machine.is_stopped(seconds) - began == pytest.approx(5, abs=0.2)
+    assert machine.runs(5, busy_threads) - began == pytest.approx(10, abs=0.2)
+
+
+def test_a_thread_that_keeps_everybody_from_asking_takes_time_and_stops_nothing() -> None:
+    machine = Machine()
+    began = machine.clock()
+    machine.now += 9
+    machine.cpu += 9
+    assert machine.clock() - began == pytest.approx(9)
+
+
+@given(st.lists(st.tuples(st.floats(0, 0.2), st.sampled_from([0.0, 0.0, 0.5, 3.0, 50.0]), st.floats(0, 0.1))))
+def test_it_never_goes_back(steps: list[tuple[float, float, float]]) -> None:
+    machine = Machine()
+    told = [machine.clock()]
+    for runs, stopped, cpu in steps:
+        machine.now += runs + stopped
+        machine.cpu += cpu
+        told.append(machine.clock())
+    assert all(before <= after for before, after in pairwise(told))
+
+
+def test_an_event_loop_that_has_nothing_to_do_sleeps_as_long_as_it_is_told() -> None:
+    async def sleep() -> tuple[float, float]:
+        loop = asyncio.get_running_loop()
+        began, system = loop.time(), time.monotonic()
+        await asyncio.sleep(1.5)
+        return loop.time() - began, time.monotonic() - system
+
+    with asyncio.Runner(loop_factory=RunningLoop) as runner:
+        slept, passed = runner.run(sleep())
+    assert 1.5 <= slept <= passed + 0.01
+
+
+def test_a_thread_s_result_is_waited_for_as_long_as_it_takes_and_no_longer() -> None:
+    made: Future[int] = Future()
+    threading.Timer(0.05, made.set_result, [7]).start()
+    assert result_within(made, 60) == 7
+    with pytest.raises(TimeoutError):
+        result_within(Future(), 0.05)
+    failed: Future[int] = Future()
+    failed.set_exception(TimeoutError("its own"))
+    with pytest.raises(TimeoutError, match="its own"):
+        result_within(failed, 60)
