@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import OriginError
 from service.http.error_answers import error_response
-from service.http.paths import ENDPOINTS
+from service.http.paths import ENDPOINTS, cache_control
 from service.lifecycle.in_flight import InFlight
 from service.process.metrics import Metrics
 from service.process.trace import Trace, new_request_id
@@ -46,7 +46,7 @@ class RequestObserver:
         clock = asyncio.get_running_loop().time
         trace = Trace(request_id(Headers(scope=scope)), clock)
         scope.setdefault("state", {})["trace"] = trace
-        response = _Response(send, trace)
+        response = _Response(send, trace, scope["path"])
         started = clock()
         with self._requests.member(response):
             try:
@@ -79,8 +79,9 @@ class RequestObserver:
 class _Response:
     """Passes the answer on with the headers that every answer has, and remembers what passed."""
 
-    def __init__(self, send: Send, trace: Trace) -> None:
+    def __init__(self, send: Send, trace: Trace, path: str) -> None:
         self.sent_bytes = 0
+        self._path = path
         self._send = send
         self._trace = trace
 
@@ -90,6 +91,7 @@ class _Response:
             headers = MutableHeaders(scope=message)
             headers["X-Request-ID"] = self._trace.request_id
             headers["X-Content-Type-Options"] = "nosniff"
+            headers["Cache-Control"] = cache_control(self._path, self._trace.status)
             if timing := self._trace.server_timing():
                 headers["Server-Timing"] = timing
             # Boxes are of the upright image; who draws them over the stored one has to know how it was turned.

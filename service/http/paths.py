@@ -1,4 +1,6 @@
-"""The paths that are answered, each written here and nowhere else, and what each is called in metrics."""
+"""The paths that are answered, each written here and nowhere else, what each is called in metrics, and what caches may
+do with its answers.
+"""
 
 from __future__ import annotations
 
@@ -34,3 +36,10 @@ ENDPOINTS = {
 }
 HEALTH = frozenset({LIVE, LIVE_V2, READY, READY_V2})
 PAGES = frozenset({PAGE, EXAMPLE, DOCS, OPENAPI})
+# What is answered there is everybody's and may be kept, if it is asked for anew each time (RFC 9111, section 5.2.2.4).
+_KEPT = HEALTH | PAGES | {METRICS}
+
+
+def cache_control(path: str, status: int) -> str:
+    """What caches are told: nobody keeps an answer about a picture or a model, or an error."""
+    return "no-cache" if path in _KEPT and status < 400 else "no-store"

@@ -33,7 +33,6 @@ _PAGE_HEADERS = {
         "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; "
         "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
-    "Cache-Control": "no-cache",
 }
 
 
@@ -140,7 +139,7 @@ async def page() -> Response:
 @pages_router.get(paths.EXAMPLE, include_in_schema=False)
 async def example() -> Response:
     """The picture that the page offers to try the demo model on."""
-    return Response(_EXAMPLE, media_type="image/jpeg", headers={"Cache-Control": "no-cache"})
+    return Response(_EXAMPLE, media_type="image/jpeg")
 
 
 @pages_router.get(paths.DOCS, include_in_schema=False)

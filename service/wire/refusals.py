@@ -36,6 +36,7 @@ def refuse(refusal: Refusal, metrics: Metrics, retry_after_s: int) -> tuple[list
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
         (b"x-request-id", error.request_id.encode()),
+        (b"cache-control", b"no-store"),
         CLOSE_HEADER,
     ]
     if refusal.status == 503:

@@ -20,6 +20,7 @@ CONFIGURATION = REPOSITORY / "docker/nginx/nginx.conf"
 def check_error(response: httpx.Response, status: int, code: str) -> None:
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/json"
+    assert response.headers["cache-control"] == "no-store"
     error = response.json()["error"]
     assert error.keys() == {"code", "message", "request_id"}
     assert error["code"] == code

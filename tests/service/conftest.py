@@ -153,6 +153,7 @@ def check_error(response: httpx.Response, status: int, code: str) -> None:
     """The response is this error, in the one shape, and gives nothing away."""
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/json"
+    assert response.headers["cache-control"] == "no-store"
     body = response.json()
     assert body.keys() == {"error"}
     assert body["error"].keys() == {"code", "message", "request_id"}

@@ -5,12 +5,16 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+import pytest
+
 import service
 from service.app import create_app
 from service.http import paths
 from service.http.paths import ENDPOINTS, HEALTH, PAGES
 from service.http.routes import metrics_router, pages_router, router
 from service.settings import Settings
+from tests.service.conftest import JPEG, Serving, red_png
+from tests.service.fakes import FakeEngine
 
 SOURCE = Path(service.__file__).parent
 
@@ -32,3 +36,32 @@ def test_no_path_is_written_beside_the_table() -> None:
         if literals & (ENDPOINTS.keys() - {paths.PAGE}):
             written.add(path.relative_to(SOURCE).as_posix())
     assert written == {"http/paths.py"}
+
+
+@pytest.mark.anyio
+async def test_caches_are_told_of_every_path_what_they_may_keep(
+    serving: Serving, engine: FakeEngine, tmp_path: Path
+) -> None:
+    (tmp_path / "keys").write_text("a-key-of-an-admin")
+    key = {"x-api-key": "a-key-of-an-admin"}
+    kept = {paths.METRICS, *HEALTH, *PAGES}
+    async with serving(engine, api_keys_file=tmp_path / "keys", admin_keys_file=tmp_path / "keys") as app:
+        for path in ENDPOINTS:
+            method = "POST" if path in (paths.DETECT, paths.SEGMENT, paths.RELOAD) else "GET"
+            answer = await app.client.request(method, path, content=red_png(1), headers=JPEG | key)
+            assert (path, answer.status_code) == (path, 200)
+            assert answer.headers["cache-control"] == ("no-cache" if path in kept else "no-store")
+            errors = {
+                405: await app.client.delete(path, headers=key),
+                422: await app.client.request(method, f"{path}?a=1&a=2", content=red_png(1), headers=JPEG | key),
+                401: await app.client.request(method, path),
+            }
+            for status, error in errors.items():
+                if error.status_code != 200:  # the description and health
+                    assert (path, error.status_code) == (path, status)
+                    assert error.headers["cache-control"] == "no-store"
+        assert (await app.client.get("/nowhere", headers=key)).headers["cache-control"] == "no-store"
+        app.service.begin_drain()
+        for path in (paths.READY, paths.READY_V2):
+            draining = await app.client.get(path)
+            assert (draining.status_code, draining.headers["cache-control"]) == (503, "no-store")

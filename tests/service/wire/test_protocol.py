@@ -164,6 +164,7 @@ async def test_what_two_servers_could_read_differently_is_refused_and_the_connec
         head, _, body = told.partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 400")
         assert b"connection: close" in head.lower()
+        assert b"cache-control: no-store" in head.lower()
         assert json.loads(body)["error"]["code"] == "bad_request"
         assert port.asked == []
         assert port.sample("detr_requests_total/other400") == 1
