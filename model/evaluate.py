@@ -139,7 +139,7 @@ def open_for_evaluation(path: Path, device: str = "auto", precision: str = "auto
     network = build_model(checkpoint.config)
     network.load_state_dict(checkpoint.state_dict)
     metadata = metadata_of(checkpoint, checkpoint.config, network, path.resolve().stem)
-    return EvaluatedModel(TorchEngine(ServedNetwork(network), device), metadata)
+    return EvaluatedModel(TorchEngine(ServedNetwork(network, checkpoint.config.normalization), device), metadata)
 
 
 def evaluate(

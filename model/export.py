@@ -28,7 +28,7 @@ from model.runtime.artifact.file import Artifact, ArtifactError
 from model.runtime.artifact.metadata import FORMAT_VERSION, Metadata
 from model.runtime.engines.golden_replay import replay_golden
 from model.runtime.engines.opening import open_engine
-from model.runtime.preprocess import CANVAS_MULTIPLE, ResizeRule
+from model.runtime.preprocess import CANVAS_MULTIPLE
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -129,7 +129,7 @@ def export(
         precision=precision,  # type: ignore[arg-type]  # the metadata check it
     )
     network.load_state_dict(checkpoint.state_dict)
-    served = ServedNetwork(network)
+    served = ServedNetwork(network, config.normalization)
     proto = to_onnx(served.folded())
     if precision == "float16":
         proto = to_float16(proto)
@@ -161,7 +161,8 @@ def metadata_of(checkpoint: Checkpoint, config: ModelConfig, network: DETR | DET
         task="panoptic" if config.masks else "detection",
         categories=checkpoint.require_categories(),
         num_queries=config.num_queries,
-        resize=ResizeRule(config.shortest_edge, config.longest_edge),
+        resize=config.resize,
+        normalization=config.normalization,
         canvas_multiple=CANVAS_MULTIPLE,
         mask_stride=detector_of(network).body.level_strides[0] if config.masks else None,
         detect_threshold=config.detect_threshold,

@@ -23,7 +23,6 @@ from model.evaluation.evaluator import Evaluator
 from model.network.build import detector_of
 from model.runtime.answers.detections import OutputError
 from model.runtime.engines.raw_outputs import NO_MASKS
-from model.runtime.preprocess import ResizeRule
 from model.training.config import Recipe, TrainConfig
 from model.training.data import TrainingData
 from model.training.fitting import Hardware, fit
@@ -73,8 +72,7 @@ def train(args: argparse.Namespace) -> Path:
     start = network_to_train(args, recipe, data.train)
     for note in (f"recipe {name}: {recipe.summary}", *start.notes):
         print_once(note)
-    rule = ResizeRule(start.config.shortest_edge, start.config.longest_edge)
-    loaders = TrainingData(data.train, data.val, rule, config)
+    loaders = TrainingData(data.train, data.val, start.config.resize, config)
     if not (hasattr(args, "skip_check") or args.resume):
         check_data(loaders, start.config.num_queries)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -85,6 +83,7 @@ def train(args: argparse.Namespace) -> Path:
         config,
         config.total_steps(loaders.batches),
         evaluator.mask_threshold if evaluator else NO_MASKS,
+        start.config.normalization,
     )
 
     @rank_zero_only

@@ -110,11 +110,42 @@ class CategoryInfo(Body):
     color: tuple[int, int, int] = Field(description="RGB")
 
 
-class ResizeInfo(Body):
-    """How large the network sees an image."""
+class EdgesInfo(Body):
+    """The shorter side becomes shortest_edge, unless the longer one would pass longest_edge."""
 
+    rule: Literal["edges"]
     shortest_edge: int
     longest_edge: int
+    rounding: Literal["published", "transformers"]
+
+
+class FixedSizeInfo(Body):
+    """Every image becomes one size."""
+
+    rule: Literal["fixed"]
+    height: int
+    width: int
+
+
+class BoundsInfo(Body):
+    """As large as fits into a rectangle."""
+
+    rule: Literal["bounds"]
+    max_height: int
+    max_width: int
+
+
+class OwnSizeInfo(Body):
+    """Every image keeps its size."""
+
+    rule: Literal["none"]
+
+
+class NormalizationInfo(Body):
+    """What is subtracted from RGB values in [0, 1], and what the difference is divided by."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
 
 
 class ModelResponse(Body):
@@ -125,7 +156,10 @@ class ModelResponse(Body):
     task: Literal["detection", "panoptic"]
     categories: list[CategoryInfo]
     num_queries: int
-    resize: ResizeInfo
+    resize: EdgesInfo | FixedSizeInfo | BoundsInfo | OwnSizeInfo = Field(
+        description="how large the network sees an image, in pixels", discriminator="rule"
+    )
+    normalization: NormalizationInfo = Field(description="how the network sees a pixel")
     canvas_multiple: int
     mask_stride: int | None
     detect_threshold: Score

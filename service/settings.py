@@ -155,7 +155,9 @@ class Settings(BaseSettings):
     max_buffered_bytes: Bytes = 256 * 2**20
     """Answer 503 where all uploads and answers in memory would have more bytes than this."""
     max_pixels: PixelCount = 50_000_000
-    """Refuse an image of more pixels than this, width x height, with a 413."""
+    """Refuse an image of more pixels than this, width x height, with a 413. Where the model sees images at their own
+    size, max_batch_pixels counts as well.
+    """
     max_side: PixelCount = 16_384
     """Refuse an image whose longer side has more pixels than this, with a 413."""
     max_image_parts: Count = 20_000

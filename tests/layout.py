@@ -60,7 +60,8 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "model.runtime.orientation": ("model.runtime.preprocess",),
     "model.runtime.png_chunks": (),
     "model.runtime.installing": (),
-    "model.runtime.preprocess": (),
+    "model.runtime.preprocess": ("model.runtime.resize_rule",),
+    "model.runtime.resize_rule": (),
     "model.runtime.categories": (),
 }
 

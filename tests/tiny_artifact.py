@@ -36,7 +36,8 @@ from model.runtime.artifact.file import (
     stamp_digest,
 )
 from model.runtime.categories import Category
-from model.runtime.preprocess import CANVAS_MULTIPLE, ResizeRule, make_batch
+from model.runtime.preprocess import CANVAS_MULTIPLE, make_batch
+from model.runtime.resize_rule import Edges
 
 Task = Literal["panoptic", "detection"]
 
@@ -98,7 +99,7 @@ def tiny_metadata(task: Task = "panoptic") -> Metadata:
         task=task,
         categories=CATEGORIES,
         num_queries=QUERIES,
-        resize=ResizeRule(64, 107),
+        resize=Edges(64, 107),
         canvas_multiple=CANVAS_MULTIPLE,
         mask_stride=MASK_STRIDE if task == "panoptic" else None,
         detect_threshold=0.5,

@@ -11,6 +11,7 @@ from model.checkpoint.errors import CheckpointError
 from model.network.config import ModelConfig
 from model.runtime.categories import Category
 from model.runtime.preprocess import IMAGENET_NORMALIZATION
+from model.runtime.resize_rule import Edges
 
 
 def read_config(folder: Path, native_backbone: bool) -> tuple[ModelConfig, dict[str, Any], list[str]]:
@@ -31,8 +32,7 @@ def read_config(folder: Path, native_backbone: bool) -> tuple[ModelConfig, dict[
             dilation=dilation,
             nheads=config.get("encoder_attention_heads", 8),
             hidden_dim=config.get("d_model", 256),
-            shortest_edge=edges[0],
-            longest_edge=edges[1],
+            resize=Edges(*edges, rounding="transformers"),
         )
     except (TypeError, ValueError, ArithmeticError) as error:
         raise CheckpointError(f"config.json describes a network that cannot be built: {error}") from error
@@ -127,7 +127,7 @@ def _dilation(config: Mapping[str, Any], native_backbone: bool) -> tuple[bool, l
 
 def _resize_rule(folder: Path) -> tuple[tuple[int, int], list[str]]:
     """(shortest edge, longest edge) in pixels from preprocessor_config.json, or the published ones."""
-    published = (ModelConfig.shortest_edge, ModelConfig.longest_edge)
+    published = (800, 1333)
     path = folder / "preprocessor_config.json"
     if not path.exists():
         return published, []

@@ -5,7 +5,7 @@ provenance.
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,12 @@ from model.checkpoint.files import sha256_of
 from model.checkpoint.strict import Checkpoint, check_count, check_state, describe_network
 from model.network.config import ModelConfig
 from model.runtime.categories import Category
+from model.runtime.preprocess import Normalization
+from model.runtime.resize_rule import rule_from_record, rule_to_record
 
 CHECKPOINT_METADATA_KEY = "detr"
-CHECKPOINT_FORMAT_VERSION = 1
+CHECKPOINT_FORMAT_VERSION = 2
+_FIRST_VERSION = 1  # has the two edges of the published resize rule, and ImageNet's normalization
 
 
 def save_checkpoint(
@@ -38,7 +41,7 @@ def save_checkpoint(
         check_count(categories, config)
     header = {
         "format_version": CHECKPOINT_FORMAT_VERSION,
-        "config": dataclasses.asdict(config),
+        "config": dataclasses.asdict(config) | {"resize": rule_to_record(config.resize)},
         "categories": categories and [dataclasses.asdict(category) for category in categories],
         "provenance": dict(provenance),
     }
@@ -56,14 +59,16 @@ def own_checkpoint(path: Path, header: str, weights: dict[str, Tensor]) -> Check
     """The checkpoint with this header, a JSON text; CheckpointError naming what is wrong with it."""
     try:
         content = json.loads(header)
-        if content["format_version"] != CHECKPOINT_FORMAT_VERSION:
-            version = content["format_version"]
-            raise CheckpointError(f"its format version is {version}; this program reads {CHECKPOINT_FORMAT_VERSION}")
-        config = _config(content["config"])
+        version = content["format_version"]
+        if version not in (_FIRST_VERSION, CHECKPOINT_FORMAT_VERSION):
+            reads = f"{_FIRST_VERSION} and {CHECKPOINT_FORMAT_VERSION}"
+            raise CheckpointError(f"its format version is {version}; this program reads {reads}")
+        fields = content["config"]
+        config = _config(_of_first_version(fields) if version == _FIRST_VERSION else fields)
         named = content["categories"]
         categories = None if named is None else tuple(_category(fields) for fields in named)
         provenance = dict(content["provenance"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"its header is broken: {error}") from error
     if categories is not None:
         check_count(categories, config)
@@ -71,17 +76,25 @@ def own_checkpoint(path: Path, header: str, weights: dict[str, Tensor]) -> Check
     return Checkpoint(weights, config, categories, path.name, sha256_of(path), provenance, notes)
 
 
+def _of_first_version(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The same as a file of this version says it."""
+    edges = ("shortest_edge", "longest_edge")
+    resize = {"rule": "edges", "rounding": "published"} | {name: fields[name] for name in edges if name in fields}
+    return {name: value for name, value in fields.items() if name not in edges} | {"resize": resize}
+
+
 def _config(fields: Mapping[str, Any]) -> ModelConfig:
-    """The configuration with these fields; TypeError or ValueError for one that is unknown or of another
-    type.
+    """The configuration with these fields; TypeError or ValueError for one that is unknown or of another type.
 
     A field that did not exist when the file was written takes its default.
     """
+    read: dict[str, Callable[[Any], Any]] = {"resize": rule_from_record, "normalization": Normalization.from_record}
+    values = {name: read[name](value) if name in read else value for name, value in fields.items()}
     for field in dataclasses.fields(ModelConfig):
-        value, wanted = fields.get(field.name, field.default), type(field.default)
-        if type(value) is not wanted and not (wanted is float and type(value) is int):
+        value, wanted = values.get(field.name, field.default), type(field.default)
+        if field.name not in read and type(value) is not wanted and not (wanted is float and type(value) is int):
             raise TypeError(f"{field.name} is {value!r}, which is no {wanted.__name__}")
-    return ModelConfig(**fields)
+    return ModelConfig(**values)
 
 
 def _category(fields: Mapping[str, Any]) -> Category:

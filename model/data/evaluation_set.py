@@ -11,7 +11,8 @@ from torch.utils.data import Dataset
 
 from model.data.coco_dataset import CocoDataset
 from model.data.picture_files import read_pixels
-from model.runtime.preprocess import Batch, ResizeRule, make_batch, resize
+from model.runtime.preprocess import Batch, make_batch, resize
+from model.runtime.resize_rule import ResizeRule
 
 
 class EvaluationBatch(NamedTuple):

@@ -8,7 +8,7 @@ the size the network sees.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from torchvision.transforms.v2 import functional as F
 
 from model.data.coco_files import Target
 from model.data.mask_layers import visible
-from model.runtime.preprocess import ResizeRule
+from model.runtime.resize_rule import Edges, ResizeRule
 
 _Item = tuple[Tensor, Target]
 
@@ -78,10 +78,19 @@ def train_transform(rule: ResizeRule, *, multi_scale: bool = False, crop: bool =
         rule: the largest size, and the only one without `multi_scale`.
         multi_scale: draw the shortest edge between 0.6 and 1 of the rule's.
         crop: let half of the pictures be crops.
+
+    Raises ValueError where sizes are to be drawn and the rule has no edges.
     """
+    if not (multi_scale or crop):
+        return TrainTransform([rule])
+    if not isinstance(rule, Edges):
+        raise ValueError(
+            f"multi-scale and cropped training draw a shortest edge, and the resize rule ({rule}) has none: "
+            "give --shortest-edge and --longest-edge, or switch both off"
+        )
     edge = rule.shortest_edge
     scales = _SCALES if multi_scale else (1.0,)
-    rules = [ResizeRule(max(1, round(scale * edge)), rule.longest_edge) for scale in scales]
+    rules = [replace(rule, shortest_edge=max(1, round(scale * edge))) for scale in scales]
     edges = tuple(max(1, round(scale * edge)) for scale in _CROP_SCALES)
     smallest, largest = (max(1, round(side * edge)) for side in _CROP_SIDES)
     return TrainTransform(rules, crop=Crop(edges, smallest, largest) if crop else None)
@@ -127,7 +136,7 @@ def _resized(image: Tensor, target: Target, size: tuple[int, int]) -> _Item:
 def _cropped(image: Tensor, target: Target, crop: Crop, generator: torch.Generator) -> _Item:
     """Resize to one of the crop's sizes, cut out a rectangle, and clip the boxes to it."""
     edge = crop.shortest_edges[_integer(0, len(crop.shortest_edges) - 1, generator)]
-    unbounded = ResizeRule(edge, max(_size(image)) * edge)
+    unbounded = Edges(edge, max(_size(image)) * edge)
     image, target = _resized(image, target, unbounded.size(*_size(image)))
     height, width = (_integer(min(crop.smallest, side), min(crop.largest, side), generator) for side in _size(image))
     top, left = _integer(0, image.shape[-2] - height, generator), _integer(0, image.shape[-1] - width, generator)

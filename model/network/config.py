@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from model.runtime.artifact.metadata import Padding
+from model.runtime.preprocess import IMAGENET_NORMALIZATION, Normalization
+from model.runtime.resize_rule import PUBLISHED_EDGES, Edges, ResizeRule
 
 
 @dataclass(frozen=True)
@@ -15,8 +17,8 @@ class ModelConfig:
     `backbone` is a torchvision model name; `stages` is how many levels of its pyramid (strides 4, 8, 16, 32) are
     used, the last of which feeds the transformer. `dilation` is DC5: the last ResNet stage keeps stride 16.
     `num_classes` counts the real classes, without no-object. `padding="published"` keeps the leak of the reference
-    through the padding, for comparison. `shortest_edge` and `longest_edge` (pixels) are the resize rule that the
-    weights were trained for; `segment_threshold` and `detect_threshold` (probabilities) what serving starts from.
+    through the padding, for comparison. `resize` and `normalization` are how the weights were trained to see an image;
+    `segment_threshold` and `detect_threshold` (probabilities) what serving starts from.
     """
 
     backbone: str = "resnet50"
@@ -35,8 +37,8 @@ class ModelConfig:
     num_classes: int = 91
     masks: bool = False
     padding: Padding = "exact"
-    shortest_edge: int = 800
-    longest_edge: int = 1333
+    resize: ResizeRule = PUBLISHED_EDGES
+    normalization: Normalization = IMAGENET_NORMALIZATION
     detect_threshold: float = 0.7
     segment_threshold: float = 0.85
 
@@ -78,8 +80,7 @@ PRESETS: dict[str, ModelConfig] = {
         num_queries=25,
         num_classes=12,
         masks=True,
-        shortest_edge=128,
-        longest_edge=160,
+        resize=Edges(128, 160),
         detect_threshold=0.5,
         segment_threshold=0.5,
     ),

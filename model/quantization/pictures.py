@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.data.picture_files import open_picture
-from model.runtime.preprocess import ResizeRule, resize
+from model.runtime.preprocess import resize
+from model.runtime.resize_rule import ResizeRule
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 FEWEST = 8  # with fewer, ranges are those of single pictures

@@ -18,7 +18,8 @@ from model.runtime.decode_budget import MeteredFile
 from model.runtime.jpeg_segments import split_jpeg
 from model.runtime.orientation import Turn, turn_of, webp_exif
 from model.runtime.png_chunks import split_png
-from model.runtime.preprocess import CropBox, ResizeRule
+from model.runtime.preprocess import CropBox
+from model.runtime.resize_rule import ResizeRule
 
 # Above Pillow's own bound an image is refused like any other that is too large, instead of with a line on
 # stderr.
@@ -148,7 +149,9 @@ class OpenedImage:
 
     def decode(self, turn: Turn, rule: ResizeRule | None = None) -> DecodedImage:
         """Decode it and turn it so, by default at its own size, see `decode_reduced`."""
-        box = _whole(self.stored) if rule is None else _reduce(self.stored, rule)
+        # The rule is of the image as it is seen; a turn exchanges the sides or does not, and so undoes itself.
+        size = None if rule is None else turn.apply_to_size(rule.size(*turn.apply_to_size(self.stored_size)))
+        box = _whole(self.stored) if size is None else _reduce(self.stored, size)
         self.stored.load()
         turned = turn.apply(self.stored)
         box = turn.apply_to_box(box, *turned.size)
@@ -212,13 +215,14 @@ def _count_webp_chunks(data: bytes | bytearray, most: int) -> int:
     return count
 
 
-def _reduce(image: Image.Image, rule: ResizeRule) -> CropBox:
-    """Tell the decoder to reduce the image if it can; the box is what the whole image then covers, before it is turned.
+def _reduce(image: Image.Image, size: tuple[int, int]) -> CropBox:
+    """Tell the decoder to reduce the image if that is still larger than (height, width), and if it can.
+
+    The box is what the whole image then covers. Image, size and box are those before it is turned.
 
     The decoder rounds sizes up: a width of 1001 becomes 501 at a half, of which the image covers 500.5.
     """
-    # The rule treats both axes alike, so that it can be asked before the image is turned.
-    height, width = rule.size(image.height, image.width)
+    height, width = size
     least = math.ceil(LEAST_MARGIN * width), math.ceil(LEAST_MARGIN * height)
     drafted = image.draft(None, least)
     return _whole(image) if drafted is None else drafted[1]

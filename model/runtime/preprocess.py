@@ -1,4 +1,4 @@
-"""From a decoded image to what the network takes: the resize rule, and padding several images into one batch.
+"""From a decoded image to what the network takes: resizing by a rule, and padding several images into one batch.
 
 Normalization is only described here: the exported graph takes uint8 and normalizes inside, so that there is one place
 for it and a batch in memory costs a quarter of what floats would.
@@ -7,12 +7,14 @@ for it and a batch in memory costs a quarter of what floats would.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from model.runtime.resize_rule import ResizeRule
 
 if TYPE_CHECKING:  # who only puts images on a canvas waits for no Pillow
     from PIL import Image
@@ -38,46 +40,20 @@ class Normalization:
         if not all(0 < deviation < math.inf for deviation in self.std):
             raise ValueError(f"a normalization needs finite deviations above 0, not {self.std}")
 
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Normalization:
+        """What `dataclasses.asdict` and JSON made of one. Raises ValueError naming the field that is wrong."""
+        found = {}
+        for name in ("mean", "std"):
+            value = record.get(name)
+            if not isinstance(value, list) or len(value) != 3 or not all(type(part) in (int, float) for part in value):
+                raise ValueError(f"field {f'normalization.{name}'!r} is not three numbers")
+            found[name] = (float(value[0]), float(value[1]), float(value[2]))
+        return cls(**found)
+
 
 # Of ImageNet's pictures, which every torchvision backbone was trained with.
 IMAGENET_NORMALIZATION = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-
-
-@dataclass(frozen=True)
-class ResizeRule:
-    """How large the network sees an image: DETR (arXiv:2005.12872), section 4, uses 800 and 1333."""
-
-    shortest_edge: int  # pixels, the target of the shorter side
-    longest_edge: int  # pixels, what the longer side is kept to
-
-    def __post_init__(self) -> None:
-        """Raise ValueError unless 1 <= shortest_edge <= longest_edge."""
-        if not 1 <= self.shortest_edge <= self.longest_edge:
-            raise ValueError(f"a resize rule needs 1 <= shortest edge <= longest edge, not {self}")
-
-    def size(self, height: int, width: int) -> tuple[int, int]:
-        """Size in pixels, (height, width) -> (height, width), each side at least 1.
-
-        The same integers as the published implementation's rule (facebookresearch/detr,
-        datasets/transforms.py): the shorter side becomes `shortest_edge`, unless the longer one would then
-        pass `longest_edge`; in that case the shorter side is what that limit leaves it, rounded. The rounding
-        can carry the longer side past the limit by half an aspect ratio (1334 for 1333 in ordinary panoramas,
-        at worst twice the limit), and published results include that. Where the published rule rounds a side
-        to zero and fails, a strip gets one pixel and the limit.
-
-        Raises ValueError if a side is not positive.
-        """
-        if height < 1 or width < 1:
-            raise ValueError(f"an image needs positive sides, not {height} x {width}")
-        short, long = min(height, width), max(height, width)
-        new_short = self.shortest_edge
-        if long * new_short > self.longest_edge * short:
-            new_short = round(self.longest_edge * short / long)
-        if new_short == short:
-            return height, width
-        new_long = self.longest_edge if new_short == 0 else new_short * long // short
-        new_short = max(new_short, 1)
-        return (new_short, new_long) if height <= width else (new_long, new_short)
 
 
 def resize(image: NDArray[np.uint8], rule: ResizeRule) -> NDArray[np.uint8]:

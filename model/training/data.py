@@ -19,7 +19,8 @@ from model.data.coco_files import Target
 from model.data.collate import AspectRatioBatchSampler, Draw, collate
 from model.data.evaluation_set import EvaluationSet, collate_evaluation
 from model.data.transforms import train_transform
-from model.runtime.preprocess import CANVAS_MULTIPLE, ResizeRule, round_up
+from model.runtime.preprocess import CANVAS_MULTIPLE, round_up
+from model.runtime.resize_rule import ResizeRule
 from model.training.config import TrainConfig
 
 EVALUATION_BATCH = 4  # pictures a process; the answer does not depend on it

@@ -17,7 +17,7 @@ from model.network.config import PRESETS, ModelConfig
 from model.network.detr import DETR
 from model.network.segmentation import DETRsegm
 from model.runtime.categories import Category
-from model.runtime.preprocess import ResizeRule
+from model.runtime.resize_rule import Edges, ResizeRule
 from model.training.backbone_weights import find_backbone_weights, load_backbone_weights
 from model.training.class_head import adapted, describe_classes, rows_by_name
 from model.training.config import TrainingStage
@@ -79,15 +79,21 @@ def _for_data(
     base: ModelConfig, categories: Sequence[Category], stage: TrainingStage, image_size: tuple[int | None, int | None]
 ) -> ModelConfig:
     """`base` with what the data, the stage and `image_size` say. ValueError where that cannot be."""
-    given = zip(image_size, (base.shortest_edge, base.longest_edge), strict=True)
-    rule = ResizeRule(*(default if edge is None else edge for edge, default in given))
-    return replace(
-        base,
-        num_classes=len(categories),
-        masks=stage != "detection",
-        shortest_edge=rule.shortest_edge,
-        longest_edge=rule.longest_edge,
-    )
+    rule = _with_edges(base.resize, *image_size)
+    return replace(base, num_classes=len(categories), masks=stage != "detection", resize=rule)
+
+
+def _with_edges(rule: ResizeRule, shortest: int | None, longest: int | None) -> ResizeRule:
+    """The rule with the edges that are given. ValueError where it has no edge to take for one that is not."""
+    if shortest is None and longest is None:
+        return rule
+    if isinstance(rule, Edges):
+        shortest = rule.shortest_edge if shortest is None else shortest
+        longest = rule.longest_edge if longest is None else longest
+        return replace(rule, shortest_edge=shortest, longest_edge=longest)
+    if shortest is None or longest is None:
+        raise ValueError(f"the resize rule ({rule}) has no edges: give both --shortest-edge and --longest-edge")
+    return Edges(shortest, longest)
 
 
 def _from_preset(preset: str, config: ModelConfig, weights: str | Path | None) -> StartingNetwork:
@@ -163,8 +169,6 @@ def _changes(checkpoint: Checkpoint, config: ModelConfig) -> list[str]:
         notes.append("the mask head is fresh")
     if config.dilation and not found.dilation:
         notes.append("dilation (DC5): as the preset says, of which weights show no trace")
-    edges = (config.shortest_edge, config.longest_edge)
-    if edges != (found.shortest_edge, found.longest_edge):
-        before = f"{found.shortest_edge} and {found.longest_edge}"
-        notes.append(f"resize rule: {edges[0]} and {edges[1]} pixels instead of {before}")
+    if config.resize != found.resize:
+        notes.append(f"resize rule: {config.resize} instead of {found.resize}")
     return notes

@@ -30,7 +30,7 @@ from model.runtime.answers.overlay import draw_detections, draw_panoptic
 from model.runtime.answers.panoptic import PanopticResult, panoptic
 from model.runtime.categories import Category
 from model.runtime.engines.raw_outputs import NO_MASKS
-from model.runtime.preprocess import ResizeRule, make_batch, resize
+from model.runtime.preprocess import make_batch, resize
 
 TILE = 480  # pixels of a drawing's longer side
 STRIP = 24  # pixels, the height of a line of text
@@ -86,7 +86,7 @@ def contact_sheet(
 
     The network, a `DETR` or `DETRsegm` on any device, answers as it would be served; its modes stay as they were.
     """
-    with _served(network) as served:
+    with _served(network, config) as served:
         pairs = [_pair(served, data, index, config) for index in indices]
     rows = [pairs[start : start + PAIRS_A_ROW] for start in range(0, len(pairs), PAIRS_A_ROW)]
     width = 2 * TILE * min(PAIRS_A_ROW, len(pairs))
@@ -94,11 +94,11 @@ def contact_sheet(
 
 
 @contextmanager
-def _served(network: nn.Module) -> Iterator[ServedNetwork]:
+def _served(network: nn.Module, config: ModelConfig) -> Iterator[ServedNetwork]:
     """The network as it is served, which puts it into eval mode, and every module's mode back afterwards."""
     modes = [(module, module.training) for module in network.modules()]
     try:
-        yield ServedNetwork(network)
+        yield ServedNetwork(network, config.normalization)
     finally:
         for module, training in modes:
             module.training = training
@@ -109,7 +109,7 @@ def _pair(network: ServedNetwork, data: CocoDataset, index: int, config: ModelCo
     record, target = data.records[index], data.target(index)
     picture = read_pixels(data.images, record)
     with_masks = network.has_masks and data.masks
-    batch = make_batch([resize(picture, ResizeRule(config.shortest_edge, config.longest_edge))])
+    batch = make_batch([resize(picture, config.resize)])
     threshold = config.segment_threshold if with_masks else NO_MASKS
     output = run_torch(network, batch, np.full(1, threshold, np.float32)).image(0)
     tile = _tile(picture)

@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from model.runtime.artifact.metadata import Metadata
 from model.runtime.decode import ImageLimits, decode, decode_reduced
-from model.runtime.preprocess import ResizeRule, resize_to
+from model.runtime.preprocess import resize_to
+from model.runtime.resize_rule import ResizeRule
 from service.images.answers import Prepared
 from service.images.multipart import image_field
+from service.process.memory_budget import largest_image
 from service.process.trace import Trace
 from service.settings import Settings
 
@@ -29,7 +31,7 @@ class ImageRules:
     def of(cls, settings: Settings, metadata: Metadata) -> ImageRules:
         """Those of a service with these settings and a model with these metadata."""
         limits = ImageLimits(
-            settings.max_pixels,
+            largest_image(settings, metadata),
             settings.max_side,
             settings.max_image_parts,
             settings.max_image_scans,

@@ -12,7 +12,8 @@ import numpy as np
 from model.runtime.engines.device_errors import DeviceError
 from model.runtime.engines.engine import Engine
 from model.runtime.engines.raw_outputs import NO_MASKS
-from model.runtime.preprocess import CANVAS_MULTIPLE, ResizeRule, make_batch
+from model.runtime.preprocess import CANVAS_MULTIPLE, make_batch
+from model.runtime.resize_rule import ResizeRule
 from service.batching.latency_line import LatencyLine, fit_line
 from service.process.running_time import TimeSource
 

@@ -19,7 +19,7 @@ from service.lifecycle.canvas_warm_up import warm_canvases, warm_up_order
 from service.lifecycle.engine_timing import measure_line
 from service.lifecycle.loading import LoadedModel, ModelLoader
 from service.process.memory import resident_bytes
-from service.process.memory_budget import EngineMemory, largest_canvas
+from service.process.memory_budget import EngineMemory, largest_canvas, largest_image
 from service.process.running_time import TimeSource
 from service.settings import Settings
 
@@ -66,7 +66,8 @@ def load_and_warm_up(settings: Settings, loader: ModelLoader, clock: TimeSource 
         line = measure_line(model.engine, model.metadata.resize, *limits, budget, model.canvas_multiple, clock)
     if before is None or loaded is None:
         return WarmModel(model, line, None)
-    pixels = largest_batch(line, largest_canvas(model.metadata, model.canvas_multiple), settings)
+    canvas = largest_canvas(model.metadata, largest_image(settings, model.metadata), model.canvas_multiple)
+    pixels = largest_batch(line, canvas, settings)
     return WarmModel(model, line, EngineMemory(before, loaded, bytes_per_pixel, pixels))
 
 
@@ -89,7 +90,7 @@ def largest_batch(line: LatencyLine, canvas: int, settings: Settings) -> int:
 
 def _bytes_per_pixel(model: LoadedModel) -> float:
     """What the process grows by when the engine runs an image with all masks, by its pixels."""
-    height, width = model.metadata.resize.shortest_edge, model.metadata.resize.longest_edge
+    height, width = model.metadata.resize.largest(_SAMPLE_PIXELS)
     scale = min(1.0, math.sqrt(_SAMPLE_PIXELS / (height * width)))
     batch = make_batch([np.zeros((math.ceil(scale * height), math.ceil(scale * width), 3), dtype=np.uint8)])
     before = resident_bytes()

@@ -99,7 +99,7 @@ class MemoryBudget:
 def memory_budget(settings: Settings, metadata: Metadata, engine: EngineMemory) -> MemoryBudget:
     """The budget of a service with these settings, that serves a model with these metadata."""
     places = settings.max_batch_size + settings.max_queue_size
-    resized = largest_canvas(metadata)
+    resized = largest_canvas(metadata, largest_image(settings, metadata))
     masks = 0 if metadata.mask_stride is None else 4 * metadata.num_queries * resized // metadata.mask_stride**2
     slot = BYTES_PER_PIXEL * settings.max_pixels + _COPIES_OF_BODY * settings.max_body_bytes
     canvases = _CANVASES * _CANVAS_BYTES_PER_PIXEL * engine.largest_batch
@@ -114,10 +114,18 @@ def memory_budget(settings: Settings, metadata: Metadata, engine: EngineMemory) 
     return MemoryBudget(tuple(sorted(parts, key=lambda part: -part.bytes)))
 
 
-def largest_canvas(metadata: Metadata, multiple: int = CANVAS_MULTIPLE) -> int:
-    """Padded pixels of the largest image that the network sees, strips aside; `multiple` divides the sides."""
-    sides = metadata.resize.shortest_edge, metadata.resize.longest_edge
-    return round_up(sides[0], multiple) * round_up(sides[1], multiple)
+def largest_image(settings: Settings, metadata: Metadata) -> int:
+    """Pixels of the largest image that is accepted: where the network sees images as large as they are, a batch's."""
+    is_bounded = metadata.resize.is_bounded
+    return settings.max_pixels if is_bounded else min(settings.max_pixels, settings.max_batch_pixels)
+
+
+def largest_canvas(metadata: Metadata, max_pixels: int, multiple: int = CANVAS_MULTIPLE) -> int:
+    """Padded pixels of the largest image that the network sees, strips aside, of images with up to `max_pixels`;
+    `multiple` divides the sides.
+    """
+    height, width = metadata.resize.largest(max_pixels)
+    return round_up(height, multiple) * round_up(width, multiple)
 
 
 def _mib(count: int) -> str:

@@ -21,14 +21,14 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import count
 
-from model.runtime.preprocess import ResizeRule
+from model.runtime.resize_rule import Edges
 from service.batching.former import QueuePlace, note_overtaken, plan_batch
 from service.batching.latency_line import UNMEASURED, LatencyLine
 from service.batching.limits import BatchLimits
 from service.bench.pictures import COCO_SIZES
 from service.settings import Settings
 
-RULE = ResizeRule(800, 1333)
+RULE = Edges(800, 1333)
 # DETR R50 is published with 0.036 s for one picture on a V100 (README of facebookresearch/detr). Nothing is published
 # on how that divides into fixed and per pixel, so half of it is taken, and the other shares are shown beside it.
 ONE_IMAGE_S = 0.036

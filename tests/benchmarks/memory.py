@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from model.runtime.artifact.metadata import Metadata
+from model.runtime.artifact.metadata import FORMAT_VERSION, Metadata
 from model.runtime.categories import Category
 from model.runtime.decode import ImageLimits, decode
 from model.runtime.engines.raw_outputs import ImageOutputs
-from model.runtime.preprocess import ResizeRule
+from model.runtime.resize_rule import Edges
 from service.images.answers import DetectTask, Prepared, SegmentTask
 from service.images.prepare import ImageRules, prepare
 from service.process.memory import configure_malloc
@@ -31,7 +31,7 @@ from service.process.trace import Trace
 
 WIDTH, HEIGHT = 8_000, 6_000  # pixels
 LIMITS = ImageLimits(WIDTH * HEIGHT, WIDTH)
-RULE = ResizeRule(800, 1333)
+RULE = Edges(800, 1333)
 QUERIES, STRIDE = 100, 4
 EXIF_TURNED = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
 
@@ -82,7 +82,7 @@ def uploads() -> dict[str, Callable[[], bytes]]:
 def metadata() -> Metadata:
     categories = tuple(Category(i + 1, f"c{i}", i % 2 == 0, (i, 2 * i, 255 - i)) for i in range(100))
     return Metadata(
-        1, "memory", "panoptic", categories, QUERIES, RULE, 32, STRIDE, 0.5, 0.5, "exact", {}
+        FORMAT_VERSION, "memory", "panoptic", categories, QUERIES, RULE, 32, STRIDE, 0.5, 0.5, "exact", {}
     )  # fmt: skip
 
 

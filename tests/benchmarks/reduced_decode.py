@@ -28,12 +28,13 @@ from model.runtime.decode import ImageLimits, decode_reduced
 from model.runtime.engines.engine import Engine
 from model.runtime.engines.opening import open_engine
 from model.runtime.engines.raw_outputs import NO_MASKS, ImageOutputs
-from model.runtime.preprocess import ResizeRule, make_batch
+from model.runtime.preprocess import make_batch
+from model.runtime.resize_rule import Edges
 from service.images.prepare import ImageRules, prepare
 from service.process.trace import Trace
 from service.settings import DEMO_MODEL
 
-PUBLISHED = ResizeRule(800, 1333)
+PUBLISHED = Edges(800, 1333)
 LIMITS = ImageLimits(max_pixels=50_000_000, max_side=16_384)
 VALIDATION = 10_000_000  # scenes from this on were not trained with
 SHORT_SIDES = (400, 480, 800, 1600)  # the demo model makes it 128, or less of a wide one

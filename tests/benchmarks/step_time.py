@@ -35,7 +35,7 @@ from model.network.build import build_model
 from model.network.config import PRESETS
 from model.network.detr import DETR
 from model.network.nested_tensor import normalize
-from model.runtime.preprocess import ResizeRule
+from model.runtime.resize_rule import ResizeRule
 from model.training.config import RECIPES, TrainConfig
 from model.training.data import TrainingData, TrainingSet
 from model.training.fitting import fit
@@ -94,7 +94,7 @@ def _setting(root: Path) -> tuple[DETR, Any, ResizeRule]:
     network = build_model(preset)
     assert isinstance(network, DETR)
     data = open_dataset("shapes", root, "train", masks=False)
-    return network, data, ResizeRule(preset.shortest_edge, preset.longest_edge)
+    return network, data, preset.resize
 
 
 def _float(outputs: Any) -> Any:

@@ -24,7 +24,7 @@ from model.evaluate import evaluate, open_for_evaluation
 from model.evaluation import pictures
 from model.quantization.pictures import resized_pictures
 from model.runtime.decode import LARGEST, decode
-from model.runtime.preprocess import ResizeRule
+from model.runtime.resize_rule import Edges
 from service.cli import main
 from service.images.prepare import ImageRules, prepare
 from service.process.trace import Trace
@@ -33,7 +33,7 @@ from tests.model.exif_blocks import ORIENTATIONS, Entry, as_stored, exif, jpeg_w
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools
 
-RULE = ResizeRule(24, 40)
+RULE = Edges(24, 40)
 MODES = (*Image.MODES, "La", "PA", "RGBa", "I;16B")
 XMP = b'http://ns.adobe.com/xap/1.0/\0<rdf:Description tiff:Orientation="6"/>'
 

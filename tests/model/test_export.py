@@ -33,6 +33,7 @@ from model.network.config import ModelConfig
 from model.network.segmentation import DETRsegm
 from model.runtime.artifact.file import (
     DIGEST_KEY,
+    FORMAT_VERSION,
     GOLDEN_KEY,
     METADATA_KEY,
     Artifact,
@@ -44,7 +45,8 @@ from model.runtime.engines.engine import Engine
 from model.runtime.engines.golden_replay import replay_golden
 from model.runtime.engines.opening import open_engine
 from model.runtime.engines.raw_outputs import ALL_MASKS, NO_MASKS, RawOutputs
-from model.runtime.preprocess import CANVAS_MULTIPLE, Batch, ResizeRule, make_batch
+from model.runtime.preprocess import CANVAS_MULTIPLE, Batch, make_batch
+from model.runtime.resize_rule import Edges
 from service.cli import main
 from tests.model.conftest import ARTIFACTS
 from tests.model.networks import SMALL, filled
@@ -85,12 +87,12 @@ def test_metadata_say_everything_that_serving_needs(small: Artifact, small_check
     checkpoint = read_checkpoint(small_checkpoint)
     provenance = small.metadata.provenance
     assert small.metadata == Metadata(
-        format_version=1,
+        format_version=FORMAT_VERSION,
         name="small",
         task="panoptic",
         categories=CATEGORIES,
         num_queries=10,
-        resize=ResizeRule(128, 160),
+        resize=Edges(128, 160),
         canvas_multiple=32,
         mask_stride=4,
         detect_threshold=0.5,
@@ -117,7 +119,7 @@ def test_metadata_of_a_model_of_transformers_have_its_names(detection_artifact: 
     metadata = read_artifact(detection_artifact).metadata
     assert (metadata.task, metadata.mask_stride) == ("detection", None)
     assert [category.name for category in metadata.categories] == ["cat", "dog", "cow", "owl", "fox"]
-    assert (metadata.num_queries, metadata.resize) == (9, ResizeRule(800, 1333))
+    assert (metadata.num_queries, metadata.resize) == (9, Edges(800, 1333, "transformers"))
 
 
 @pytest.mark.slow

@@ -19,13 +19,14 @@ from model.checkpoint.strict import Checkpoint
 from model.data.collate import TrainingBatch
 from model.data.shapes.command import CATEGORIES
 from model.network.config import PRESETS
+from model.runtime.resize_rule import Edges
 from model.train import command_line
 from model.training.log import read_log
 from model.training.module import TrainingModule
 from service.cli import main
 from tests.model.networks import SMALL, filled
 
-TINY = replace(SMALL, shortest_edge=64, longest_edge=96)
+TINY = replace(SMALL, resize=Edges(64, 96))
 
 Train = Callable[..., Path]
 

@@ -10,11 +10,12 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from model.runtime.decode import DecodedImage, ImageError, ImageLimits, decode_reduced
-from model.runtime.preprocess import ResizeRule, resize
+from model.runtime.preprocess import resize
+from model.runtime.resize_rule import Edges, ResizeRule
 
 LIMITS = ImageLimits(max_pixels=50_000_000, max_side=16_384)
 # Small, so that the small seeds are shrunk, and JPEGs among them decoded at a fraction of their size.
-RULE = ResizeRule(4, 7)
+RULE = Edges(4, 7)
 SECONDS = 2.0  # that one upload may take
 
 

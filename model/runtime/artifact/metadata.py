@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, TypeVar, get_args
 
 from model.runtime.categories import Category
-from model.runtime.preprocess import CANVAS_MULTIPLE, ResizeRule
+from model.runtime.preprocess import CANVAS_MULTIPLE, IMAGENET_NORMALIZATION, Normalization
+from model.runtime.resize_rule import ResizeRule, rule_from_record, rule_to_record
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_FIRST_VERSION = 1  # every image is resized by two edges as published, and normalized like ImageNet
 
 ModelTask = Literal["detection", "panoptic"]
 Padding = Literal["exact", "published"]
@@ -35,6 +37,7 @@ class Metadata:
     segment_threshold: float  # default score threshold of segments, 0 to 1
     padding: Padding  # "exact": an answer does not depend on the batch; "published": it does
     provenance: dict[str, Any]  # free JSON: source, digests, command, measured figures
+    normalization: Normalization = IMAGENET_NORMALIZATION  # a part of the graph, which this describes
     precision: StoredPrecision = "float32"  # what most weights are stored and computed in
 
     def __post_init__(self) -> None:
@@ -66,9 +69,8 @@ class Metadata:
         """One line of JSON that `from_json` turns into an equal object. Raises ValueError on NaN or infinity."""
         record = {field.name: getattr(self, field.name) for field in fields(self)}
         record["categories"] = [vars(category) | {"color": list(category.color)} for category in self.categories]
-        record["resize"] = vars(self.resize)
-        if self.precision == "float32":  # the first files had no such field, and the first readers know none
-            del record["precision"]
+        record["resize"] = rule_to_record(self.resize)
+        record["normalization"] = asdict(self.normalization)
         return json.dumps(record, allow_nan=False, sort_keys=True)
 
     @classmethod
@@ -80,29 +82,29 @@ class Metadata:
             raise ValueError("the metadata are not valid JSON") from error
         if not isinstance(record, dict):
             raise ValueError("the metadata are not a JSON object")
-        _check_version(_typed(record, "format_version", int))
+        version = _typed(record, "format_version", int)
+        _check_version(version)
+        if version == _FIRST_VERSION:
+            record = _of_first_version(record)
         known = {field.name for field in fields(cls)}
         for name in record:
             if name not in known:
                 raise ValueError(f"metadata field {name!r} is unknown")
-        resize = _typed(record, "resize", dict)
         return cls(
             format_version=FORMAT_VERSION,
             name=_typed(record, "name", str),
             task=_typed(record, "task", str),  # type: ignore[arg-type]  # __post_init__ checks the value
             categories=tuple(_category(entry) for entry in _typed(record, "categories", list)),
             num_queries=_typed(record, "num_queries", int),
-            resize=ResizeRule(
-                _typed(resize, "shortest_edge", int, "resize."),
-                _typed(resize, "longest_edge", int, "resize."),
-            ),
+            resize=rule_from_record(_typed(record, "resize", dict)),
+            normalization=Normalization.from_record(_typed(record, "normalization", dict)),
             canvas_multiple=_typed(record, "canvas_multiple", int),
             mask_stride=None if record.get("mask_stride", 0) is None else _typed(record, "mask_stride", int),
             detect_threshold=_typed(record, "detect_threshold", float),
             segment_threshold=_typed(record, "segment_threshold", float),
             padding=_typed(record, "padding", str),  # type: ignore[arg-type]  # __post_init__ checks the value
             provenance=_typed(record, "provenance", dict),
-            precision=_typed({"precision": "float32"} | record, "precision", str),  # type: ignore[arg-type]
+            precision=_typed(record, "precision", str),  # type: ignore[arg-type]
         )
 
 
@@ -111,8 +113,16 @@ def _check_version(version: int) -> None:
         raise ValueError(
             f"it has format version {version}, newer than the {FORMAT_VERSION} known here: update detr-serve"
         )
-    if version != FORMAT_VERSION:
-        raise ValueError(f"it has format version {version}, and this program reads {FORMAT_VERSION}: export it again")
+    if version < _FIRST_VERSION:
+        raise ValueError(f"it has format version {version}; this program reads {_FIRST_VERSION} to {FORMAT_VERSION}")
+
+
+def _of_first_version(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The same as a file of this version says it."""
+    edges = {"rule": "edges", **_typed(record, "resize", dict), "rounding": "published"}
+    normalization = asdict(IMAGENET_NORMALIZATION)
+    said = {"resize": edges, "normalization": {name: list(values) for name, values in normalization.items()}}
+    return {"precision": "float32"} | dict(record) | said
 
 
 def _category(entry: object) -> Category:

@@ -9,7 +9,8 @@ import math
 
 from model.runtime.artifact.metadata import Metadata
 from model.runtime.engines.device_errors import DeviceError
-from model.runtime.preprocess import ResizeRule, round_up
+from model.runtime.preprocess import round_up
+from model.runtime.resize_rule import ResizeRule
 
 # With 800 and 1333 there are 9 canvases for ordinary photos, both ways up, where 32 makes 35 of them, at 18 %
 # more pixels for a photo of 4 : 3.
@@ -43,12 +44,6 @@ def canvas_multiple(asked: int | None, metadata: Metadata, on_gpu: bool) -> int:
 
 
 def canvases_of(rule: ResizeRule, multiple: int) -> list[CanvasSize]:
-    """Every canvas that an image alone can have after `rule`, largest first."""
-    short, long = rule.shortest_edge, rule.longest_edge
-    sides = {(short, side) for side in range(short, long + 1)}
-    for side in range(1, short + 1):
-        # The shorter side is rounded to this one, and the rounding is carried to the longer one; see `ResizeRule.size`.
-        low, high = math.floor(long * side / (side + 0.5)), math.ceil(long * side / (side - 0.5))
-        sides |= {(side, max(side, length)) for length in range(low, high + 1)}
-    rounded = {(round_up(a, multiple), round_up(b, multiple)) for a, b in sides}
-    return sorted(rounded | {(b, a) for a, b in rounded}, key=lambda canvas: (-canvas[0] * canvas[1], canvas))
+    """Every canvas that an image alone can have after `rule`, largest first; none where the rule has no bound."""
+    rounded = {(round_up(height, multiple), round_up(width, multiple)) for height, width in rule.sizes()}
+    return sorted(rounded, key=lambda canvas: (-canvas[0] * canvas[1], canvas))

@@ -61,7 +61,8 @@ def save_folder(checkpoint: Path, kind: TaskName, folder: Path) -> None:
     fill(theirs, read.state_dict)
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     theirs.save_pretrained(folder)
-    size = {"shortest_edge": read.config.shortest_edge, "longest_edge": read.config.longest_edge}
+    height, width = read.config.resize.largest(max_pixels=1)
+    size = {"shortest_edge": height, "longest_edge": width}
     DetrImageProcessor(size=size).save_pretrained(folder)
 
 

@@ -18,11 +18,13 @@ from model.categories.coco import detection_categories, panoptic_categories
 from model.categories.names import named_category
 from model.checkpoint import published
 from model.checkpoint.errors import CheckpointError
-from model.checkpoint.own import CHECKPOINT_METADATA_KEY, save_checkpoint
+from model.checkpoint.own import CHECKPOINT_FORMAT_VERSION, CHECKPOINT_METADATA_KEY, save_checkpoint
 from model.checkpoint.published import preset_of_digest
 from model.checkpoint.reading import read_checkpoint
 from model.network.build import build_model
 from model.network.config import PRESETS, ModelConfig
+from model.runtime.preprocess import Normalization
+from model.runtime.resize_rule import FixedSize, rule_to_record
 from tests.parity import parity_weights
 
 # A published network in everything but its size.
@@ -332,8 +334,8 @@ def test_a_save_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path, 
 
 def header_of(**change: Any) -> dict[str, Any]:
     header: dict[str, Any] = {
-        "format_version": 1,
-        "config": asdict(DEMO),
+        "format_version": CHECKPOINT_FORMAT_VERSION,
+        "config": asdict(DEMO) | {"resize": rule_to_record(DEMO.resize)},
         "categories": [asdict(name) for name in NAMES],
         "provenance": {},
     }
@@ -343,9 +345,12 @@ def header_of(**change: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("header", "reason"),
     [
-        (json.dumps(header_of(format_version=2)), "its format version is 2; this program reads 1"),
+        (json.dumps(header_of(format_version=3)), "its format version is 3; this program reads 1 and 2"),
         (json.dumps(header_of(config={"num_querys": 3})), "header is broken: .*num_querys"),
         (json.dumps(header_of(config={"num_queries": "25"})), "num_queries is '25', which is no int"),
+        (json.dumps(header_of(config={"resize": {"rule": "crop"}})), "field 'resize.rule' is 'crop'"),
+        (json.dumps(header_of(config={"resize": 800})), "header is broken"),
+        (json.dumps(header_of(config={"normalization": {"mean": [1, 2, 3]}})), "field 'normalization.std' is not"),
         (json.dumps(header_of(config={"hidden_dim": 130})), "hidden_dim=130 must be a multiple"),
         (json.dumps(header_of(categories=[])), "0 category names for 12 classes"),
         (json.dumps(header_of(categories=[{"id": 1}])), "header is broken"),
@@ -359,6 +364,21 @@ def test_a_header_that_is_not_ours_is_refused(tmp_path: Path, demo_state: State,
     safetensors.torch.save_file(demo_state, path, {CHECKPOINT_METADATA_KEY: header})
     with pytest.raises(CheckpointError, match=reason):
         read_checkpoint(path)
+
+
+def test_the_first_version_of_the_header_is_read(tmp_path: Path, demo_state: State) -> None:
+    path = tmp_path / "demo.safetensors"
+    config = {name: value for name, value in asdict(DEMO).items() if name not in ("resize", "normalization")}
+    header = header_of(format_version=1, config=config | {"shortest_edge": 128, "longest_edge": 160})
+    safetensors.torch.save_file(demo_state, path, {CHECKPOINT_METADATA_KEY: json.dumps(header)})
+    assert read_checkpoint(path).config == DEMO
+
+
+def test_how_an_image_is_seen_comes_back(tmp_path: Path, demo_state: State) -> None:
+    path = tmp_path / "demo.safetensors"
+    config = replace(DEMO, resize=FixedSize(96, 128), normalization=Normalization((0.5, 0.5, 0.5), (0.25, 0.5, 1.0)))
+    save_checkpoint(path, demo_state, config, NAMES, {})
+    assert read_checkpoint(path).config == config
 
 
 def test_an_own_checkpoint_is_checked_strictly(tmp_path: Path, demo_state: State) -> None:

@@ -19,6 +19,7 @@ from model.checkpoint.reading import read_checkpoint
 from model.checkpoint.strict import Checkpoint
 from model.network.build import build_model
 from model.network.nested_tensor import pad_images
+from model.runtime.resize_rule import Edges
 from tests.model.transformers_models import transformers_model
 
 State = dict[str, Tensor]
@@ -335,7 +336,7 @@ def test_the_resize_rule_comes_from_the_preprocessor(
     their_detector.save_pretrained(tmp_path)
     edit_json(tmp_path / "preprocessor_config.json", **content)
     config = read_checkpoint(tmp_path).config
-    assert (config.shortest_edge, config.longest_edge) == edges
+    assert config.resize == Edges(*edges, rounding="transformers")
 
 
 def test_another_normalization_is_refused(tmp_path: Path, their_detector: Any) -> None:

@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader
 
 from model.data.coco_panoptic import CocoPanoptic
 from model.data.evaluation_set import EvaluationBatch, EvaluationSet, collate_evaluation
-from model.runtime.preprocess import ResizeRule, make_batch, resize
+from model.runtime.preprocess import make_batch, resize
+from model.runtime.resize_rule import Edges
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def data(shapes_root: Path) -> CocoPanoptic:
 @settings(max_examples=20)
 @given(index=st.integers(0, 5), edge=st.integers(20, 120))
 def test_evaluation_sees_the_pixels_that_serving_sees(data: CocoPanoptic, index: int, edge: int) -> None:
-    rule = ResizeRule(edge, 2 * edge)
+    rule = Edges(edge, 2 * edge)
     found, picture = EvaluationSet(data, rule)[index]
     with Image.open(data.images / data.records[index].file_name) as stored:
         served = resize(np.asarray(stored.convert("RGB")), rule)
@@ -37,7 +38,7 @@ def test_evaluation_sees_the_pixels_that_serving_sees(data: CocoPanoptic, index:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_loader_gives_every_picture_once_as_the_service_batches_them(data: CocoPanoptic, workers: int) -> None:
-    seen = EvaluationSet(data, ResizeRule(48, 80))
+    seen = EvaluationSet(data, Edges(48, 80))
     loader = DataLoader(seen, batch_size=4, collate_fn=collate_evaluation, num_workers=workers)
     batches: list[EvaluationBatch] = list(loader)
     assert [batch.indices for batch in batches] == [[0, 1, 2, 3], [4, 5]]
@@ -49,7 +50,7 @@ def test_a_loader_gives_every_picture_once_as_the_service_batches_them(data: Coc
 
 
 def test_lightning_leaves_a_batch_as_it_is(data: CocoPanoptic) -> None:
-    batch = collate_evaluation([EvaluationSet(data, ResizeRule(48, 80))[2]])
+    batch = collate_evaluation([EvaluationSet(data, Edges(48, 80))[2]])
     assert move_data_to_device(batch, torch.device("meta")) is batch
 
 

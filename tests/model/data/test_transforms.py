@@ -16,7 +16,7 @@ from model.data.coco_dataset import make_target
 from model.data.coco_files import ImageRecord, Target
 from model.data.mask_layers import MaskLayers, layers_of, masks_of, tight_boxes_xyxy
 from model.data.transforms import Crop, TrainTransform, train_transform
-from model.runtime.preprocess import ResizeRule
+from model.runtime.resize_rule import Bounds, Edges, FixedSize, OwnSize, ResizeRule
 
 SIDES = {"height": st.integers(24, 90), "width": st.integers(24, 90), "seed": st.integers(0, 2**32 - 1)}
 
@@ -52,11 +52,19 @@ def boxes_xyxy(target: Target) -> Tensor:
     return torch.stack([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2], dim=1)
 
 
+@pytest.mark.parametrize("rule", [FixedSize(40, 60), Bounds(40, 60), OwnSize()])
+def test_a_rule_without_edges_is_followed_as_it_is_and_draws_no_sizes(rule: ResizeRule) -> None:
+    assert train_transform(rule).rules == (rule,)
+    for options in ({"multi_scale": True}, {"crop": True}):
+        with pytest.raises(ValueError, match="give --shortest-edge and --longest-edge, or switch both off"):
+            train_transform(rule, **options)
+
+
 @settings(max_examples=40, deadline=None)
 @given(**SIDES)
 def test_a_flip_moves_picture_boxes_and_masks_alike(height: int, width: int, seed: int) -> None:
     image, target = make_item(height, width, seed)
-    rule = ResizeRule(min(height, width), max(height, width))
+    rule = Edges(min(height, width), max(height, width))
     flipped, after = TrainTransform([rule], flip=1.0)(image, target, rng())
     assert torch.equal(flipped, image.flip(-1).as_subclass(Tensor))
     assert torch.equal(masks_of(after), masks_of(target).flip(-1))
@@ -67,7 +75,7 @@ def test_a_flip_moves_picture_boxes_and_masks_alike(height: int, width: int, see
 @given(**SIDES, edge=st.integers(20, 120))
 def test_a_resize_keeps_boxes_around_masks_and_objects(height: int, width: int, seed: int, edge: int) -> None:
     image, target = make_item(height, width, seed)
-    rule = ResizeRule(edge, 2 * edge)
+    rule = Edges(edge, 2 * edge)
     resized, after = TrainTransform([rule])(image, target, rng(seed))
     assert tuple(resized.shape[1:]) == tuple(after["size"].tolist()) == rule.size(height, width)
     assert after["orig_size"].tolist() == [height, width]
@@ -80,7 +88,7 @@ def test_a_resize_keeps_boxes_around_masks_and_objects(height: int, width: int, 
 @settings(max_examples=40, deadline=None)
 @given(**SIDES)
 def test_what_leaves_is_what_the_losses_take(height: int, width: int, seed: int) -> None:
-    transform = train_transform(ResizeRule(64, 107), multi_scale=True, crop=True)
+    transform = train_transform(Edges(64, 107), multi_scale=True, crop=True)
     image, after = transform(*make_item(height, width, seed), rng(seed))
     assert type(image) is Tensor
     assert all(type(value) is Tensor for value in after.values())
@@ -102,7 +110,7 @@ def test_what_leaves_is_what_the_losses_take(height: int, width: int, seed: int)
 def test_a_crop_clips_boxes_and_drops_what_lies_outside(height: int, width: int, seed: int) -> None:
     generator = rng(seed)
     image, target = make_item(height, width, seed)
-    transform = TrainTransform([ResizeRule(48, 200)], crop=Crop((40,), 16, 24), flip=0.0)
+    transform = TrainTransform([Edges(48, 200)], crop=Crop((40,), 16, 24), flip=0.0)
     for _ in range(4):
         _, after = transform(image, target, generator)
         kept = [[4, 2, 9].index(label) for label in after["labels"].tolist()]
@@ -132,7 +140,7 @@ def overlapping(height: int, width: int, seed: int, count: int = 6) -> tuple[Tar
 def test_layers_become_what_full_masks_become(
     height: int, width: int, seed: int, multi_scale: bool, crop: bool
 ) -> None:
-    transform = train_transform(ResizeRule(64, 107), multi_scale=multi_scale, crop=crop)
+    transform = train_transform(Edges(64, 107), multi_scale=multi_scale, crop=crop)
     image = tv_tensors.Image(torch.zeros((3, height, width), dtype=torch.uint8))
     layered, full = (transform(image, target, rng(seed))[1] for target in overlapping(height, width, seed))
     assert torch.equal(masks_of(layered), masks_of(full))
@@ -146,7 +154,7 @@ def test_masks_are_flipped_and_resized_as_torchvision_does_it(
     height: int, width: int, seed: int, edge: int, flip: bool
 ) -> None:
     target, full = overlapping(height, width, seed)
-    rule = ResizeRule(edge, 2 * edge)
+    rule = Edges(edge, 2 * edge)
     image = tv_tensors.Image(torch.zeros((3, height, width), dtype=torch.uint8))
     _, after = TrainTransform([rule], flip=float(flip))(image, target, rng())
     masks = tv_tensors.Mask(masks_of(full))
@@ -159,23 +167,22 @@ def test_masks_are_flipped_and_resized_as_torchvision_does_it(
 
 
 def test_the_published_augmentation_comes_out_at_the_published_size() -> None:
-    transform = train_transform(ResizeRule(800, 1333), multi_scale=True, crop=True)
-    assert [rule.shortest_edge for rule in transform.rules] == list(range(480, 801, 32))
-    assert {rule.longest_edge for rule in transform.rules} == {1333}
+    transform = train_transform(Edges(800, 1333), multi_scale=True, crop=True)
+    assert list(transform.rules) == [Edges(edge, 1333) for edge in range(480, 801, 32)]
     assert transform.crop == Crop((400, 500, 600), 384, 600)
     assert transform.flip == 0.5
 
 
 def test_one_size_and_a_flip_is_all_unless_more_is_asked_for() -> None:
-    transform = train_transform(ResizeRule(128, 213))
-    assert transform.rules == (ResizeRule(128, 213),)
+    transform = train_transform(Edges(128, 213))
+    assert transform.rules == (Edges(128, 213),)
     assert transform.crop is None
 
 
 def test_half_of_the_pictures_are_flipped() -> None:
     generator = rng()
     image, target = make_item(32, 40, seed=1)
-    transform = TrainTransform([ResizeRule(32, 64)])
+    transform = TrainTransform([Edges(32, 64)])
     plain = image.as_subclass(Tensor)
     flips = sum(not torch.equal(transform(image, target, generator)[0], plain) for _ in range(200))
     assert 70 <= flips <= 130
@@ -185,7 +192,7 @@ def test_a_picture_without_objects_stays_one() -> None:
     layers = layers_of([], (30, 40))
     target = make_target(ImageRecord(1, "a.png", 30, 40), np.array([]), torch.zeros((0, 4)), layers)
     picture = tv_tensors.Image(torch.zeros((3, 30, 40), dtype=torch.uint8))
-    image, after = TrainTransform([ResizeRule(20, 40)], flip=1.0)(picture, target, rng())
+    image, after = TrainTransform([Edges(20, 40)], flip=1.0)(picture, target, rng())
     assert image.shape == (3, 20, 26)
     assert after["boxes"].shape == (0, 4)
     assert masks_of(after).shape == (0, 20, 26)
@@ -194,14 +201,14 @@ def test_a_picture_without_objects_stays_one() -> None:
 def test_an_input_is_left_as_it_was() -> None:
     image, target = make_item(40, 50, seed=3)
     before = {key: value.clone() for key, value in target.items()}
-    TrainTransform([ResizeRule(20, 40)], flip=1.0)(image, target, rng())
+    TrainTransform([Edges(20, 40)], flip=1.0)(image, target, rng())
     assert all(torch.equal(target[key], value) for key, value in before.items())
 
 
 def test_boxes_that_were_transformed_already_are_refused() -> None:
-    image, target = TrainTransform([ResizeRule(20, 40)])(*make_item(40, 50, seed=3), rng())
+    image, target = TrainTransform([Edges(20, 40)])(*make_item(40, 50, seed=3), rng())
     with pytest.raises(TypeError, match="BoundingBoxes"):
-        TrainTransform([ResizeRule(20, 40)])(image, target, rng())
+        TrainTransform([Edges(20, 40)])(image, target, rng())
 
 
 def test_a_transform_without_a_size_is_refused() -> None:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from model.runtime.artifact.file import Metadata
+from model.runtime.artifact.file import FORMAT_VERSION, Metadata
 from model.runtime.categories import Category
 from model.runtime.engines.raw_outputs import RawOutputs
-from model.runtime.preprocess import Batch, ResizeRule
+from model.runtime.preprocess import Batch
+from model.runtime.resize_rule import Edges
 from tests.model.evaluation.scenes import CATEGORIES, SCENES, Scene, box_xywh
 
 QUERIES = 8
@@ -19,12 +20,12 @@ QUERIES = 8
 def metadata(categories: Sequence[Category] = CATEGORIES) -> Metadata:
     """Of a model that sees pictures of 32 pixels and more as they are, pixel for pixel."""
     return Metadata(
-        format_version=1,
+        format_version=FORMAT_VERSION,
         name="oracle",
         task="panoptic",
         categories=tuple(categories),
         num_queries=QUERIES,
-        resize=ResizeRule(32, 1000),
+        resize=Edges(32, 1000),
         canvas_multiple=32,
         mask_stride=1,
         detect_threshold=0.5,

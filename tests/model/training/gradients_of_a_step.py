@@ -17,14 +17,15 @@ from torch import Tensor
 
 from model.data.folders import open_dataset
 from model.network.nested_tensor import NestedTensor, normalize
-from model.runtime.preprocess import IMAGENET_NORMALIZATION, Normalization, ResizeRule
+from model.runtime.preprocess import IMAGENET_NORMALIZATION, Normalization
+from model.runtime.resize_rule import Edges
 from model.training import module
 from model.training.config import TrainConfig
 from model.training.data import TrainingData
 from tests.model.networks import SMALL, filled
 
 # Batch statistics are those of a process, and dropout draws in every process: neither can be the same.
-NETWORK = replace(SMALL, frozen_batch_norm=True, shortest_edge=64, longest_edge=96)
+NETWORK = replace(SMALL, frozen_batch_norm=True, resize=Edges(64, 96))
 
 
 class Recorded(module.TrainingModule):
@@ -61,7 +62,7 @@ def main(root: Path, stage: str, accumulate: int, processes: int) -> None:
     data = open_dataset("shapes", root, "train", masks=masks)
     network = filled(replace(NETWORK, masks=masks))
     network.double().train()
-    loaders = TrainingData(data, None, ResizeRule(NETWORK.shortest_edge, NETWORK.longest_edge), config)
+    loaders = TrainingData(data, None, NETWORK.resize, config)
     trainer = lightning.Trainer(
         accelerator="cpu",
         devices=processes,

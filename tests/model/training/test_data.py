@@ -18,19 +18,19 @@ from model.data.coco_files import Target
 from model.data.coco_panoptic import CocoPanoptic
 from model.data.collate import AspectRatioBatchSampler, Draw, TrainingBatch, collate
 from model.data.transforms import train_transform
-from model.runtime.preprocess import ResizeRule
+from model.runtime.resize_rule import Edges
 from model.training.data import TrainingSet, padding_ratio, padding_ratios
 
 Item = tuple[Tensor, Target]
 
-RULE = ResizeRule(40, 70)
+RULE = Edges(40, 70)
 SIZES = st.lists(st.tuples(st.integers(1, 90), st.integers(1, 90)), min_size=1, max_size=12)
 
 
 @pytest.fixture(scope="module")
 def training_set(shapes_root: Path) -> TrainingSet:
     data = CocoPanoptic(shapes_root / "train2017", shapes_root / "annotations" / "panoptic_train2017.json")
-    return TrainingSet(data, train_transform(ResizeRule(64, 107), multi_scale=True, crop=True))
+    return TrainingSet(data, train_transform(Edges(64, 107), multi_scale=True, crop=True))
 
 
 def same(one: Item, other: Item) -> bool:
@@ -91,7 +91,7 @@ def test_nothing_is_sent_along_that_was_cropped_away(training_set: TrainingSet) 
 def test_a_loader_gives_batches_with_little_padding(shapes_root: Path) -> None:
     data = CocoPanoptic(shapes_root / "train2017", shapes_root / "annotations" / "panoptic_train2017.json")
     sampler = AspectRatioBatchSampler(data.sizes, 4, seed=1)
-    training_set = TrainingSet(data, train_transform(ResizeRule(64, 107)))
+    training_set = TrainingSet(data, train_transform(Edges(64, 107)))
     loader = DataLoader(training_set, batch_sampler=sampler, collate_fn=collate)
     batches: list[TrainingBatch] = [part for parts in loader for part in parts]
     assert sum(len(batch.targets) for batch in batches) == len(data)
@@ -116,7 +116,7 @@ def test_the_ratio_is_that_of_the_padding_masks(sizes: list[tuple[int, int]], ba
 
 
 def test_several_rules_are_all_used() -> None:
-    rules = [ResizeRule(32, 64), ResizeRule(64, 64)]
+    rules = [Edges(32, 64), Edges(64, 64)]
     alone = [[Draw(0, seed)] for seed in range(4)]
     assert padding_ratio([(50, 50)], rules, alone) == 0
     together = [[Draw(0, 0), Draw(0, 1)]]
@@ -124,7 +124,7 @@ def test_several_rules_are_all_used() -> None:
 
 
 def test_grouping_by_aspect_ratio_saves_padding() -> None:
-    ratios = padding_ratios([(480, 640), (640, 480)] * 40, [ResizeRule(96, 160)], 4)
+    ratios = padding_ratios([(480, 640), (640, 480)] * 40, [Edges(96, 160)], 4)
     assert ratios.grouped == 0
     assert ratios.ungrouped > 0.1
     assert str(ratios) == f"padding: 0.0% of the canvas ({ratios.ungrouped:.1%} without grouping by aspect ratio)"

@@ -20,6 +20,7 @@ from model.checkpoint.own import save_checkpoint
 from model.checkpoint.reading import read_checkpoint
 from model.network.config import PRESETS
 from model.runtime.categories import Category
+from model.runtime.resize_rule import Edges, FixedSize
 from model.training.initial import StartingNetwork, starting_network
 from tests.model.checkpoint.test_checkpoint import SMALL, SMALL_PANOPTIC, published_file, state_of
 from tests.model.networks import filled
@@ -87,14 +88,24 @@ def test_what_was_started_is_saved_and_read_and_started_from_again_with_every_ro
     assert "classes kept, by name: 3 (Zebra, wolpertinger, person)" in again.notes
 
 
+def test_edges_replace_a_rule_without_any_only_together(tmp_path: Path) -> None:
+    config = replace(SMALL, num_classes=3, resize=FixedSize(64, 96))
+    path = tmp_path / "model.safetensors"
+    save_checkpoint(path, filled(config).state_dict(), config, MINE, {})
+    begun = starting_network(categories=MINE, stage="detection", init=path, image_size=(64, 90))
+    assert begun.config.resize == Edges(64, 90)
+    with pytest.raises(ValueError, match="has no edges: give both --shortest-edge and --longest-edge"):
+        starting_network(categories=MINE, stage="detection", init=path, image_size=(64, None))
+
+
 def test_structure_queries_and_resize_rule_are_the_checkpoints(tmp_path: Path) -> None:
-    config = replace(SMALL, nheads=4, num_queries=5, num_classes=3, shortest_edge=96, longest_edge=200, dropout=0.3)
+    config = replace(SMALL, nheads=4, num_queries=5, num_classes=3, resize=Edges(96, 200), dropout=0.3)
     path = tmp_path / "model.safetensors"
     save_checkpoint(path, filled(config).state_dict(), config, MINE, {})
     assert starting_network(categories=MINE, stage="detection", init=path).config == config
     resized = starting_network(categories=MINE, stage="detection", init=path, image_size=(64, None))
-    assert resized.config == replace(config, shortest_edge=64)
-    assert "resize rule: 64 and 200 pixels instead of 96 and 200" in resized.notes
+    assert resized.config == replace(config, resize=Edges(64, 200))
+    assert "resize rule: 64 and 200 pixels, as published instead of 96 and 200 pixels, as published" in resized.notes
 
 
 def test_live_batch_norm_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -214,7 +225,7 @@ def test_a_preset_starts_from_nothing_where_batch_norm_can_learn(
     monkeypatch: pytest.MonkeyPatch, stage: Any, masks: bool
 ) -> None:
     begun = starting_network(categories=MINE, stage=stage, preset="detr-demo", image_size=(100, 150))
-    sized = replace(PRESETS["detr-demo"], num_classes=3, shortest_edge=100, longest_edge=150)
+    sized = replace(PRESETS["detr-demo"], num_classes=3, resize=Edges(100, 150))
     assert begun.config == replace(sized, masks=masks)
     assert begun.sources == {"init": None, "backbone_weights": None}
     assert begun.notes[0].startswith("fresh weights: resnet18, ")

@@ -24,12 +24,13 @@ from model.data.mask_layers import layers_of
 from model.data.shapes.command import CATEGORIES
 from model.network.build import build_model
 from model.network.segmentation import DETRsegm
+from model.runtime.resize_rule import Edges
 from model.training import samples
 from model.training.samples import STRIP, TILE, SamplePredictions, annotated_boxes, annotated_segments, contact_sheet
 from tests.model.networks import SMALL
 from tests.model.training.tiny_run import Tiny, ones, tiny_trainer
 
-CONFIG = replace(SMALL, shortest_edge=64, longest_edge=96, detect_threshold=0.0, segment_threshold=0.0)
+CONFIG = replace(SMALL, resize=Edges(64, 96), detect_threshold=0.0, segment_threshold=0.0)
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),

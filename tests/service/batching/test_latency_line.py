@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from model.runtime.engines.device_errors import DeviceError
 from model.runtime.engines.raw_outputs import RawOutputs
-from model.runtime.preprocess import Batch, ResizeRule
+from model.runtime.preprocess import Batch
+from model.runtime.resize_rule import Edges
 from service.batching.latency_line import UNMEASURED, CorrectedLine, LatencyLine, fit_line
 from service.lifecycle.engine_timing import measure_line, time_batches
 from tests.service.conftest import Serving
@@ -131,7 +132,7 @@ def test_a_moment_of_other_work_does_not_bend_the_line() -> None:
 
 
 def test_an_engine_is_measured_within_the_limits_and_without_masks(engine: FakeEngine) -> None:
-    line = measure_line(engine, ResizeRule(60, 100), max_batch_size=7, max_batch_pixels=10**9, budget_seconds=60)
+    line = measure_line(engine, Edges(60, 100), max_batch_size=7, max_batch_pixels=10**9, budget_seconds=60)
     assert line.seconds(64 * 96) > 0
     assert {len(batch) for batch in engine.batches} == {1, 2, 4}
     assert all(threshold > 1 for batch in engine.thresholds for threshold in batch)
@@ -139,7 +140,7 @@ def test_an_engine_is_measured_within_the_limits_and_without_masks(engine: FakeE
 
 @pytest.mark.parametrize(("pixels", "largest"), [(1, 1), (2 * 64 * 96, 2), (5 * 64 * 96, 4)])
 def test_no_larger_batch_is_measured_than_is_allowed(engine: FakeEngine, pixels: int, largest: int) -> None:
-    measure_line(engine, ResizeRule(60, 100), max_batch_size=8, max_batch_pixels=pixels, budget_seconds=60)
+    measure_line(engine, Edges(60, 100), max_batch_size=8, max_batch_pixels=pixels, budget_seconds=60)
     assert max(len(batch) for batch in engine.batches) == largest
 
 
@@ -154,7 +155,7 @@ class SmallEngine(FakeEngine):
 
 def test_a_batch_that_the_device_cannot_hold_is_found_before_it_is_ready() -> None:
     with pytest.raises(DeviceError, match=r"batch of 4 x 60 x 80 pixels does not run on fake.*lower max_batch_size"):
-        measure_line(SmallEngine(), ResizeRule(60, 100), 8, 10**9, 60)
+        measure_line(SmallEngine(), Edges(60, 100), 8, 10**9, 60)
 
 
 @pytest.mark.anyio

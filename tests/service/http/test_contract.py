@@ -12,7 +12,7 @@ import pycocotools.mask
 import pytest
 from PIL import Image
 
-from service.schemas import DetectResponse, ModelResponse, SegmentResponse
+from service.schemas import DetectResponse, EdgesInfo, ModelResponse, SegmentResponse
 from tests.coco_segments import read_id_png
 from tests.service.conftest import App, Serving, check_error, encode, red_png, scene
 from tests.service.fakes import FakeEngine
@@ -126,7 +126,7 @@ async def test_model_describes_the_artifact(serving: Serving) -> None:
         response = await app.client.get("/model")
     body = ModelResponse.model_validate_json(response.content)
     assert (body.name, body.task, body.device, body.precision) == ("tiny", "panoptic", "cpu", "float32")
-    assert body.resize.shortest_edge == 64
+    assert body.resize == EdgesInfo(rule="edges", shortest_edge=64, longest_edge=107, rounding="published")
     assert body.categories[0].color == (220, 40, 40)
     assert body.provenance == {"source": "tests"}
 

@@ -40,7 +40,7 @@ async def test_metrics_count_what_was_answered(serving: Serving, jpeg: bytes) ->
     assert 0 < samples["detr_batch_padding_ratio_sum"] < 4
     assert samples["detr_queue_depth"] == 0
     assert samples["detr_requests_in_flight"] == 1, "the scrape itself"
-    model = {"device": "cpu", "format_version": "1", "name": "tiny", "padding": "exact", "task": "panoptic"}
+    model = {"device": "cpu", "format_version": "2", "name": "tiny", "padding": "exact", "task": "panoptic"}
     labels = ",".join(f'{key}="{value}"' for key, value in sorted({**model, "precision": "float32"}.items()))
     assert samples[f"detr_model_info{{{labels}}}"] == 1
 

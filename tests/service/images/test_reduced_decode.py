@@ -14,7 +14,8 @@ from PIL import Image
 from model.runtime.artifact.file import read_artifact
 from model.runtime.decode import LEAST_MARGIN, BrokenImageError, ImageLimits, ImageTooLargeError, decode, decode_reduced
 from model.runtime.engines.opening import open_engine
-from model.runtime.preprocess import ResizeRule, resize
+from model.runtime.preprocess import resize
+from model.runtime.resize_rule import Bounds, Edges, FixedSize, OwnSize, ResizeRule
 from service.images.prepare import ImageRules, prepare
 from service.process.trace import Trace
 from service.settings import DEMO_MODEL
@@ -22,10 +23,15 @@ from tests.benchmarks.reduced_decode import Changes, infer, photo
 from tests.service.conftest import Serving, encode
 
 LIMITS = ImageLimits(max_pixels=50_000_000, max_side=16_384)
-RULE = ResizeRule(64, 96)
+RULE = Edges(64, 96)
 WHOLE, REDUCED = (ImageRules(LIMITS, RULE, way) for way in (False, True))
 SIDES = st.integers(1, 700)
-RULES = st.tuples(st.integers(1, 300), st.integers(1, 500)).map(sorted).map(lambda edges: ResizeRule(*edges))
+RULES = st.one_of(
+    st.tuples(st.integers(1, 300), st.integers(1, 500)).map(sorted).map(lambda edges: Edges(edges[0], edges[1])),
+    st.builds(FixedSize, st.integers(1, 300), st.integers(1, 300)),
+    st.builds(Bounds, st.integers(1, 300), st.integers(1, 300)),
+    st.just(OwnSize()),
+)
 
 
 def picture(width: int, height: int) -> Image.Image:

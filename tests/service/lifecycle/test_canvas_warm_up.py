@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from model.runtime.engines.canvases import canvases_of
 from model.runtime.engines.device_errors import DeviceError, DeviceMemoryError
 from model.runtime.engines.raw_outputs import ALL_MASKS, NO_MASKS, RawOutputs
-from model.runtime.preprocess import Batch, ResizeRule
+from model.runtime.preprocess import Batch
+from model.runtime.resize_rule import Edges
 from service.lifecycle.canvas_warm_up import warm_canvases, warm_up_order
 
-CANVASES = canvases_of(ResizeRule(64, 107), 64)
+CANVASES = canvases_of(Edges(64, 107), 64)
 
 
 class Recorder:
@@ -42,7 +43,7 @@ class Recorder:
 
 @given(st.integers(1, 16), st.integers(1, 10**6), st.integers(1, 4).map(lambda n: 32 * n))
 def test_every_canvas_is_run_alone_and_full(max_batch_size: int, max_batch_pixels: int, multiple: int) -> None:
-    canvases = canvases_of(ResizeRule(64, 107), multiple)
+    canvases = canvases_of(Edges(64, 107), multiple)
     order = warm_up_order(canvases, max_batch_size, max_batch_pixels)
     assert len(order) == len(set(order))
     for height, width in canvases:

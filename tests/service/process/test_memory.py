@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.runtime.preprocess import ResizeRule
+from model.runtime.resize_rule import Edges, OwnSize
 from service.batching.former import QueuePlace, plan_batch
 from service.batching.latency_line import UNMEASURED, LatencyLine
 from service.batching.limits import BatchLimits
@@ -20,7 +20,7 @@ from service.lifecycle import warm_up
 from service.lifecycle.loading import ArtifactLoader, load_model
 from service.lifecycle.warm_up import largest_batch, load_and_warm_up
 from service.process.memory import memory_limit, resident_bytes
-from service.process.memory_budget import EngineMemory, MemoryBudget, largest_canvas, memory_budget
+from service.process.memory_budget import EngineMemory, MemoryBudget, largest_canvas, largest_image, memory_budget
 from service.settings import Settings
 from tests.service.fakes import EngineLoader
 from tests.tiny_artifact import tiny_metadata
@@ -152,7 +152,7 @@ sizes = st.lists(st.tuples(st.integers(1, 64), st.integers(1, 96)), min_size=1, 
 def test_no_batch_is_larger_than_the_largest_that_is_counted_on(
     line: LatencyLine, sizes: list[tuple[int, int]], max_batch_size: int, max_batch_pixels: int
 ) -> None:
-    canvas = largest_canvas(tiny_metadata())
+    canvas = largest_canvas(tiny_metadata(), 10**9)
     queue = [QueuePlace(height, width, arrived=0, deadline=1e9) for height, width in sizes]
     plan = plan_batch(queue, line, BatchLimits(max_batch_size, max_batch_pixels), start=0)
     settings = Settings(max_batch_size=max_batch_size, max_batch_pixels=max_batch_pixels)
@@ -172,7 +172,7 @@ def test_a_model_is_measured_when_its_batches_are_timed(panoptic_artifact: Path)
     assert warm.line != UNMEASURED
     assert warm.memory is not None
     assert warm.memory.loaded > 10 * MIB
-    assert warm.memory.largest_batch >= largest_canvas(warm.model.metadata)
+    assert warm.memory.largest_batch >= largest_canvas(warm.model.metadata, 10**9)
     assert warm.memory.reload >= warm.memory.engine >= 0
     cold = load_and_warm_up(settings.model_copy(update={"batch_timing_ms": 0}), ArtifactLoader(settings))
     assert cold.line == UNMEASURED
@@ -187,9 +187,17 @@ def test_a_system_that_tells_nothing_has_no_budget(panoptic_artifact: Path, monk
 
 
 def test_the_largest_canvas_is_as_coarse_as_those_of_the_device() -> None:
-    metadata = replace(tiny_metadata(), resize=ResizeRule(800, 1333))
-    assert largest_canvas(metadata) == 800 * 1344
-    assert largest_canvas(metadata, 128) == 896 * 1408
+    metadata = replace(tiny_metadata(), resize=Edges(800, 1333))
+    assert largest_canvas(metadata, 10**9) == 800 * 1344
+    assert largest_canvas(metadata, 10**9, 128) == 896 * 1408
+
+
+def test_where_images_keep_their_size_the_largest_is_as_large_as_a_batch_may_be() -> None:
+    metadata = replace(tiny_metadata(), resize=OwnSize())
+    settings = Settings(max_pixels=50_000_000, max_batch_pixels=1_000_000)
+    assert largest_image(settings, metadata) == 1_000_000
+    assert largest_image(settings, tiny_metadata()) == 50_000_000
+    assert largest_canvas(metadata, 1_000_000) == 1024 * 1024  # of 1000 x 1000 pixels, padded
 
 
 @pytest.mark.parametrize(("device", "largest"), [("cpu", 1), ("openvino", 1), ("cuda", 8)])

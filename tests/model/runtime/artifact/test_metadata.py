@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from model.runtime.artifact.metadata import Metadata
 from model.runtime.categories import Category
-from model.runtime.preprocess import ResizeRule
+from model.runtime.preprocess import Normalization
+from model.runtime.resize_rule import Bounds, Edges, FixedSize, OwnSize, ResizeRule
 from tests.tiny_artifact import tiny_metadata
 
 COLORS = st.tuples(*[st.integers(0, 255)] * 3)
@@ -28,7 +29,7 @@ def test_json_and_back_gives_the_same(
         tiny_metadata(),
         categories=tuple(categories),
         num_queries=num_queries,
-        resize=ResizeRule(edge, edge + 100),
+        resize=Edges(edge, edge + 100),
         detect_threshold=threshold,
         provenance={"ap": 0.42, "command": ["detr", "train"], "weights": {"sha256": "00ff"}},
     )
@@ -109,12 +110,41 @@ def test_two_categories_of_one_id_are_refused() -> None:
 
 
 def test_a_wrong_resize_rule_is_refused() -> None:
-    record = json.loads(tiny_metadata().to_json()) | {"resize": {"shortest_edge": 9, "longest_edge": 3}}
+    record = json.loads(tiny_metadata().to_json())
+    record["resize"] |= {"longest_edge": 3}
     with pytest.raises(ValueError, match="resize rule"):
         Metadata.from_json(json.dumps(record))
-    record["resize"] = {"shortest_edge": 9}
+    del record["resize"]["longest_edge"]
     with pytest.raises(ValueError, match=r"'resize\.longest_edge' is missing"):
         Metadata.from_json(json.dumps(record))
+
+
+@pytest.mark.parametrize(
+    ("normalization", "reason"),
+    [
+        ({}, r"'normalization\.mean' is not three numbers"),
+        ({"mean": [0, 0, 0], "std": [1, 1]}, r"'normalization\.std' is not three numbers"),
+        ({"mean": [0, 0, 0], "std": [1, 1, 0]}, "deviations above 0"),
+    ],
+)
+def test_a_wrong_normalization_is_refused(normalization: Any, reason: str) -> None:
+    record = json.loads(tiny_metadata().to_json()) | {"normalization": normalization}
+    with pytest.raises(ValueError, match=reason):
+        Metadata.from_json(json.dumps(record))
+
+
+@pytest.mark.parametrize("rule", [Edges(9, 90, "transformers"), FixedSize(9, 90), Bounds(9, 90), OwnSize()])
+def test_every_resize_rule_and_any_normalization_come_back(rule: ResizeRule) -> None:
+    normalization = Normalization((0.48500001430511475, 0.5, -1.0), (1.0, 1 / 255, 0.1))
+    metadata = replace(tiny_metadata(), resize=rule, normalization=normalization)
+    assert Metadata.from_json(metadata.to_json()) == metadata
+
+
+def test_the_first_version_is_read_as_what_it_means() -> None:
+    record = json.loads(tiny_metadata().to_json())
+    first = {name: value for name, value in record.items() if name not in ("normalization", "precision")}
+    first |= {"format_version": 1, "resize": {"shortest_edge": 64, "longest_edge": 107}}
+    assert Metadata.from_json(json.dumps(first)) == tiny_metadata()
 
 
 def test_an_unknown_field_is_refused() -> None:
@@ -125,8 +155,8 @@ def test_an_unknown_field_is_refused() -> None:
 
 def test_a_newer_format_is_told_from_a_damaged_one() -> None:
     # A newer format may have any fields, so its version is looked at before they are.
-    with pytest.raises(ValueError, match="format version 2, newer than"):
-        Metadata.from_json('{"format_version": 2, "anything": "else"}')
+    with pytest.raises(ValueError, match="format version 3, newer than"):
+        Metadata.from_json('{"format_version": 3, "anything": "else"}')
     with pytest.raises(ValueError, match="format version 0"):
         Metadata.from_json('{"format_version": 0}')
 
@@ -140,12 +170,3 @@ def test_what_is_no_json_object_is_refused(text: str) -> None:
 def test_infinity_is_not_written() -> None:
     with pytest.raises(ValueError, match="JSON"):
         replace(tiny_metadata(), provenance={"loss": float("inf")}).to_json()
-
-
-def test_a_float32_file_reads_as_the_first_ones_did_which_named_no_precision() -> None:
-    assert tiny_metadata().precision == "float32"
-    assert "precision" not in json.loads(tiny_metadata().to_json())
-    for precision in ("float16", "int8"):
-        metadata = replace(tiny_metadata(), precision=precision)
-        assert json.loads(metadata.to_json())["precision"] == precision
-        assert Metadata.from_json(metadata.to_json()) == metadata

@@ -12,11 +12,12 @@ from model.runtime.engines.device_errors import DeviceError
 from model.runtime.engines.engine import Engine
 from model.runtime.engines.opening import open_engine
 from model.runtime.engines.raw_outputs import ALL_MASKS
-from model.runtime.preprocess import ResizeRule, make_batch
+from model.runtime.preprocess import make_batch
+from model.runtime.resize_rule import Edges, ResizeRule
 from tests.tiny_artifact import tiny_metadata
 
-PUBLISHED = ResizeRule(800, 1333)
-RULES = st.tuples(st.integers(1, 300), st.integers(0, 300)).map(lambda edges: ResizeRule(edges[0], sum(edges)))
+PUBLISHED = Edges(800, 1333)
+RULES = st.tuples(st.integers(1, 300), st.integers(0, 300)).map(lambda edges: Edges(edges[0], sum(edges)))
 
 
 @settings(max_examples=300)
