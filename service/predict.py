@@ -195,6 +195,8 @@ def _finished(number: int, path: Path, prepared: Future[tuple[Prepared, Trace]])
         _complain(f"{path}: {error}")
     except OSError as error:
         _complain(f"{path}: {error.strerror}")
+    except MemoryError:
+        _complain(f"{path}: there is no memory for it")
     else:
         yield picture
 

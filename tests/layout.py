@@ -49,7 +49,9 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "model.runtime.answers": ("model.runtime.engines",),
     "model.runtime.engines": ("model.runtime.artifact", "model.runtime.installing"),
     "model.runtime.artifact": ("model.runtime.categories", "model.runtime.preprocess"),
+    "model.runtime.allocations": (),
     "model.runtime.decode": (
+        "model.runtime.allocations",
         "model.runtime.decode_budget",
         "model.runtime.jpeg_segments",
         "model.runtime.orientation",

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 # Pillow would load its decoders at the first upload, and at the first WebP those of all 43 formats.
 from PIL import Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin  # noqa: F401
 
+from model.runtime.allocations import AllocationWatch
 from model.runtime.decode_budget import MeteredFile
 from model.runtime.jpeg_segments import split_jpeg
 from model.runtime.orientation import Turn, turn_of, webp_exif
@@ -115,6 +116,7 @@ def decode(data: bytes | bytearray, limits: ImageLimits) -> NDArray[np.uint8]:
         ImageTooLargeError: the image is larger than the limits; found before its pixels are decoded.
         ImageTooComplexError: it is more work than the limits allow.
         BrokenImageError: they cannot be decoded.
+        MemoryError: there is too little memory for it.
     """
     return decode_reduced(data, limits, None).image
 
@@ -164,9 +166,11 @@ def open_image(data: bytes | bytearray, limits: ImageLimits) -> Iterator[OpenedI
 
     Raises:
         NotAnImageError, ImageFormatError, ImageTooLargeError, ImageTooComplexError, BrokenImageError: like `decode`.
+        MemoryError: there is too little memory, which is no fault of the image.
     """
     image_format = sniff(data)
     file = None
+    allocations = AllocationWatch()
     try:
         picture, exif = _without_metadata(data, image_format, limits)
         file = MeteredFile(picture)
@@ -181,6 +185,8 @@ def open_image(data: bytes | bytearray, limits: ImageLimits) -> Iterator[OpenedI
     except (ImageTooLargeError, ImageTooComplexError, MemoryError):
         raise
     except Exception:
+        if allocations.have_failed:
+            raise MemoryError(f"there is no memory for the {image_format} image") from None
         if file is not None and file.is_spent:
             raise ImageTooComplexError("the image takes more time to decode than an image of its size may") from None
         # Decoders raise nearly anything on hostile input, and their messages can hold addresses.

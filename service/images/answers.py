@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel
 
+from model.runtime.allocations import turn_into_memory_errors
 from model.runtime.answers.detections import Detections, detections_of
 from model.runtime.answers.overlay import draw_detections, draw_panoptic
 from model.runtime.answers.panoptic import PanopticResult, panoptic
@@ -149,7 +150,7 @@ def _drawn(prepared: Prepared, draw: Callable[[NDArray[np.uint8]], NDArray[np.ui
     assert prepared.decode_again is not None, "it was not prepared to be drawn on"
     with trace.stage("decode"):
         image = prepared.decode_again()
-    with trace.stage("encode"):
+    with trace.stage("encode"), turn_into_memory_errors():
         return Content(png(draw(image)), "image/png")
 
 

@@ -1,9 +1,10 @@
-"""No disk, no log, no file descriptors (rows F16 and F17)."""
+"""No disk, no log, no file descriptors, no memory (rows F16, F17 and F22)."""
 
 from __future__ import annotations
 
 import resource
 import time
+from collections import Counter
 from pathlib import Path
 
 import httpx
@@ -14,6 +15,7 @@ from tests.reliability.conftest import PATIENT, Measured, Scripted
 from tests.reliability.raw_http import connections
 from tests.reliability.scripted_engine import identity_of, picture
 from tests.server_process import ServerProcess
+from tests.service.conftest import encode, scene
 
 LARGE = picture(0x123456, (700, 700), "WEBP") + b"\0" * 6_000_000  # what follows the picture is nobody's business
 
@@ -95,3 +97,31 @@ def test_without_file_descriptors_it_does_not_spin(start: Scripted, measured: Me
     measured("F17", f"300 connections with 128 descriptors: {100 * busy:.0f} % CPU, back after {recovered:.1f} s")
     assert busy < 0.5
     assert recovered <= 5
+
+
+@pytest.mark.row(id="F22")
+def test_without_memory_a_good_picture_is_told_to_come_again(start: Scripted, measured: Measured) -> None:
+    forms = {"JPEG": {}, "PNG": {}, "WEBP": {"method": 0}}
+    bodies = [encode(scene(1600, 1600), image_format, **options) for image_format, options in forms.items()]
+    bodies.append(encode(scene(1600, 1600), "JPEG", progressive=True))
+    with start(*PATIENT, "--cpu-threads", "1") as server:
+        for body in bodies:
+            assert server.post("/detect", body).status_code == 200
+        codes: Counter[str] = Counter()
+        used = server.process.memory_info().vms
+        for spare in range(0, 32 * 2**20, 4 * 2**20):
+            server.process.rlimit(resource.RLIMIT_AS, (used + spare, resource.RLIM_INFINITY))
+            for body in bodies:
+                answer = server.post("/detect", body)
+                code = "" if answer.status_code == 200 else answer.json()["error"]["code"]
+                assert (answer.status_code, code) in ((200, ""), (503, "memory_full"), (503, "device_memory_full"))
+                assert answer.status_code == 200 or int(answer.headers["retry-after"]) >= 1
+                codes[code] += 1
+        server.process.rlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
+        for body in bodies:
+            assert server.post("/detect", body).status_code == 200
+        assert server.errors() == []
+    measured(
+        "F22", f"good pictures with 0 to 28 MB to spare: {codes['']} answered, {codes['memory_full']} told to wait"
+    )
+    assert codes["memory_full"] > 0
