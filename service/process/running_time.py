@@ -9,18 +9,25 @@ hours out. All timers are the loop's; threads that measure something are given t
 from __future__ import annotations
 
 import asyncio
-import selectors
+import sys
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import NamedTuple, TypeVar
+from contextvars import Context
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
+
+if TYPE_CHECKING or sys.platform == "win32" or sys.implementation.name != "cpython":
+    from asyncio import SelectorEventLoop as _FastestLoop
+else:
+    from uvloop import Loop as _FastestLoop
 
 T = TypeVar("T")
 TimeSource = Callable[[], float]
 
-# A loop that has nothing to do looks at its clock this often, so that a gap says something.
+# The loop looks at its clock this often, whatever else it does.
 _BEAT_SECONDS = 0.1
 _MARK_SECONDS = 0.05
 # No gap below it counts: whoever computes beside others has to wait for a while, and that is no pause.
@@ -73,22 +80,62 @@ class RunningClock:
             return now - paused
 
 
-class RunningLoop(asyncio.SelectorEventLoop):
+class RunningLoop(_FastestLoop):
     """An event loop whose clock, and with it every timer, stands still while the process is stopped."""
 
     def __init__(self) -> None:
         self._clock = RunningClock()
-        super().__init__(_BeatingSelector())
+        super().__init__()
+        self._beat()
 
     def time(self) -> float:
         """The loop's time in seconds; any thread may ask for it."""
         return self._clock()
 
+    def call_later(
+        self, delay: float, callback: Callable[..., object], *args: object, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Like that of any loop, whose `call_at` is made of it."""
+        timer = _RunningTimer(self.time() + delay, self.time, super().call_later, partial(callback, *args), context)
+        return cast(asyncio.TimerHandle, timer)
 
-class _BeatingSelector(selectors.DefaultSelector):
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Wait no longer than for a beat. To come back with nothing is allowed: the loop then waits again."""
-        return super().select(_BEAT_SECONDS if timeout is None else min(timeout, _BEAT_SECONDS))
+    def _beat(self) -> None:
+        """Look at the clock, so that a gap says something while the loop has nothing to do."""
+        self._clock()
+        super().call_later(_BEAT_SECONDS, self._beat)
+
+
+class _RunningTimer:
+    """What asyncio uses of a `TimerHandle`: a timer of the system's time, which is set anew where it came too early."""
+
+    __slots__ = ("_callback", "_context", "_inner", "_set", "_time", "_when")
+
+    def __init__(
+        self,
+        when: float,
+        time: TimeSource,
+        set_timer: Callable[..., asyncio.TimerHandle],
+        callback: Callable[[], object],
+        context: Context | None,
+    ) -> None:
+        self._when, self._time, self._set, self._callback, self._context = when, time, set_timer, callback, context
+        self._inner = self._set(when - time(), self._come, context=context)
+
+    def cancel(self) -> None:
+        self._inner.cancel()
+
+    def cancelled(self) -> bool:
+        return self._inner.cancelled()
+
+    def when(self) -> float:
+        return self._when
+
+    def _come(self) -> None:
+        left = self._when - self._time()
+        if left > _LEAST_PAUSE_SECONDS / 2:
+            self._inner = self._set(left, self._come, context=self._context)
+        else:
+            self._callback()
 
 
 def result_within(future: Future[T], seconds: float) -> T:

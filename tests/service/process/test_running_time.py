@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from concurrent.futures import Future
+from contextvars import ContextVar
 from itertools import pairwise
 
 import pytest
@@ -84,6 +85,46 @@ def test_an_event_loop_that_has_nothing_to_do_sleeps_as_long_as_it_is_told() -> 
     with asyncio.Runner(loop_factory=RunningLoop) as runner:
         slept, passed = runner.run(sleep())
     assert 1.5 <= slept <= passed + 0.01
+
+
+def test_timers_come_in_their_order_run_in_their_context_and_can_be_cancelled() -> None:
+    said: list[str] = []
+    word = ContextVar("word", default="")
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        word.set("first")
+        loop.call_at(loop.time() + 0.02, lambda: said.append(word.get()))
+        loop.call_later(0.01, said.append, "zeroth")
+        word.set("")
+        loop.call_later(0.015, said.append, "never").cancel()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await asyncio.sleep(60)
+
+    with asyncio.Runner(loop_factory=RunningLoop) as runner:
+        runner.run(main())
+    assert said == ["zeroth", "first"]
+
+
+def test_a_timer_that_comes_too_early_because_of_a_pause_waits_for_what_is_left() -> None:
+    paused = [0.0]
+
+    async def main() -> tuple[float, float]:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, RunningLoop)
+        loop._clock = RunningClock(lambda: time.monotonic() - paused[0], lambda: 0.0)
+        began, system = loop.time(), time.monotonic()
+        come = loop.create_future()
+        loop.call_later(1.2, come.set_result, None)
+        paused[0] = 1.0  # as if the system's clock had gone on by so much more
+        await come
+        return loop.time() - began, time.monotonic() - system
+
+    with asyncio.Runner(loop_factory=RunningLoop) as runner:
+        ran, passed = runner.run(main())
+    assert ran >= 1.15
+    assert passed >= 2.15
 
 
 def test_a_thread_s_result_is_waited_for_as_long_as_it_takes_and_no_longer() -> None:
