@@ -69,7 +69,11 @@ class LingeringTransport:
         """Close in one direction, and read on in the other for a while."""
         self._is_closing = True
         if not self._real.is_closing():
-            self._real.write_eof()
+            try:
+                self._real.write_eof()
+            except OSError:  # the client has gone, and asyncio has not heard of it yet
+                self._real.abort()
+                return
             self._real.resume_reading()
         self._rest_clock.start(max(_MIN_LINGER_S, self.upload_deadline - self._loop.time()))
 
