@@ -32,12 +32,14 @@ Event = Callable[[], Awaitable[None]]
 class Events:
     """Draws events from a seed; each kind comes once before any comes twice."""
 
-    def __init__(self, world: World, keys_file: Path, seed: int) -> None:
+    def __init__(self, world: World, keys_file: Path, seed: int, pause_s: float) -> None:
+        """Make the events of a world, with pauses of so many seconds in the mean between them."""
         self.happened: Counter[str] = Counter()
         self._world = world
         self._server = world.server
         self._keys_file = keys_file
         self._seed = seed
+        self._pause_s = pause_s
         self._dice = random.Random(f"events of {seed}")
         self._keys_made = 0
 
@@ -66,7 +68,7 @@ class Events:
             await self._let_happen(self._dice.choice(choice))
 
     async def _let_happen(self, event: Event) -> None:
-        await asyncio.sleep(min(3.0, self._dice.expovariate(2.0)))
+        await asyncio.sleep(self._pause_s * min(6.0, self._dice.expovariate(1.0)))
         await event()
         self.happened[event.__name__] += 1
 

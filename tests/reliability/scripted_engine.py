@@ -11,7 +11,7 @@ import io
 import math
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model.runtime.engines.device_errors import DeviceMemoryError
+from model.runtime.engines.engine import Engine
 from model.runtime.engines.raw_outputs import RawOutputs
 from model.runtime.preprocess import Batch
 
@@ -92,6 +93,14 @@ class ScriptedEngine:
         Raises:
             RuntimeError, DeviceMemoryError: the script says so.
         """
+        return self.play(batch, lambda: _outputs(batch, mask_threshold))
+
+    def play(self, batch: Batch, compute: Callable[[], RawOutputs]) -> RawOutputs:
+        """What the script makes of a batch whose outputs are computed so.
+
+        Raises:
+            RuntimeError, DeviceMemoryError: the script says so.
+        """
         script, size = self.script, len(batch.images)
         changed = self._changed
         self._begun += 1
@@ -109,7 +118,11 @@ class ScriptedEngine:
             if script.leak_bytes:
                 # Not zeros, which the system would not have to keep.
                 self._leaked.append(b"x" * script.leak_bytes * size)
-            return _outputs(batch, mask_threshold, script.not_finite)
+            outputs = compute()
+            for index, first in enumerate(batch.images[:, 0, 0]):
+                if identity_of_colour(first) in script.not_finite:
+                    outputs.pred_logits[index] = np.nan
+            return outputs
         finally:
             self.report.running -= 1
 
@@ -121,7 +134,27 @@ class ScriptedEngine:
         report.running += 1
 
 
-def _outputs(batch: Batch, mask_threshold: NDArray[np.float32], not_finite: tuple[int, ...]) -> RawOutputs:
+@dataclass(frozen=True)
+class ScriptedNetwork:
+    """A network on its engine, of whose batches the script of a scripted one makes what it likes."""
+
+    scripted: ScriptedEngine
+    network: Engine
+
+    @property
+    def device(self) -> str:
+        return self.network.device
+
+    @property
+    def precision(self) -> str:
+        return self.network.precision
+
+    def infer(self, batch: Batch, mask_threshold: NDArray[np.float32]) -> RawOutputs:
+        """The network's outputs, see `ScriptedEngine.play`."""
+        return self.scripted.play(batch, lambda: self.network.infer(batch, mask_threshold))
+
+
+def _outputs(batch: Batch, mask_threshold: NDArray[np.float32]) -> RawOutputs:
     size, (height, width) = len(batch.images), batch.images.shape[1:3]
     colours = batch.images[:, 0, 0].astype(np.float32) / 255  # [B, 3]
     logits = np.zeros((size, QUERIES, CLASSES + 1), dtype=np.float32)
@@ -130,9 +163,6 @@ def _outputs(batch: Batch, mask_threshold: NDArray[np.float32], not_finite: tupl
     left, top, right = colours[:, 0] / 2, colours[:, 1] / 2, 0.5 + colours[:, 2] / 2
     # cxcywh in [0, 1]; the lower edge is the picture's.
     boxes[:, 0] = np.stack([(left + right) / 2, (top + 1) / 2, right - left, 1 - top], axis=1)
-    for index, colour in enumerate(batch.images[:, 0, 0]):
-        if identity_of_colour(colour) in not_finite:
-            logits[index] = np.nan
     masked = [index for index, threshold in enumerate(mask_threshold) if threshold < _SCORE]
     masks = np.empty((len(masked), 2, height // 4, width // 4), dtype=np.float32)
     for position, index in enumerate(masked):
@@ -157,15 +187,19 @@ def identity_of_colour(colour: NDArray[np.uint8]) -> int:
     return red << 16 | green << 8 | blue
 
 
+def colour_of(identity: int) -> tuple[int, int, int]:
+    """Red, green and blue of an identity."""
+    return (identity >> 16 & 255, identity >> 8 & 255, identity & 255)
+
+
 def picture(identity: int, size: tuple[int, int] = (SIDE, SIDE), image_format: str = "PNG") -> bytes:
     """A picture of one colour, by default of a size (width, height) that is not resized.
 
     PNG and lossless WebP keep the identity; JPEG may not.
     """
     buffer = io.BytesIO()
-    colour = (identity >> 16 & 255, identity >> 8 & 255, identity & 255)
     options = {"lossless": True} if image_format == "WEBP" else {}
-    Image.new("RGB", size, colour).save(buffer, format=image_format, **options)
+    Image.new("RGB", size, colour_of(identity)).save(buffer, format=image_format, **options)
     return buffer.getvalue()
 
 

@@ -2,7 +2,8 @@
 
     python -m tests.reliability.scripted_server --model TINY.onnx --port 0 --script '{"delay_ms": 20}'
 
-Takes the options of `detr serve`. While it runs, its script is changed over a socket that is inherited
+Takes the options of `detr serve`. With `--network`, the model's own network computes, on the device that is asked for,
+and the script says what goes wrong. While it runs, its script is changed over a socket that is inherited
 (`--control-fd`): a line of JSON changes fields of the script, and is answered by a line with the engine's report. An
 empty line only asks.
 """
@@ -15,15 +16,16 @@ import socket
 import sys
 import threading
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from model.runtime import decode
+from model.runtime.engines.engine import Engine
 from service.cli import add_serve
-from service.lifecycle.loading import LoadedModel
+from service.lifecycle.loading import ArtifactLoader, LoadedModel, ModelLoader
 from service.lifecycle.service import StartupError
 from service.server import BAD_SETTING, STARTUP_FAILED, run
 from service.settings import Settings, SettingsError, read_settings
-from tests.reliability.scripted_engine import Script, ScriptedEngine, hangs
+from tests.reliability.scripted_engine import Script, ScriptedEngine, ScriptedNetwork, hangs
 from tests.service.fakes import EngineLoader
 
 
@@ -33,6 +35,7 @@ def main() -> int:
     add_serve(parser)
     parser.add_argument("--script", type=json.loads, default={})
     parser.add_argument("--control-fd", type=int)
+    parser.add_argument("--network", action="store_true")
     arguments = vars(parser.parse_args())
     engine = ScriptedEngine(Script().changed(arguments["script"]))
     let_decoders_hang(engine)
@@ -40,7 +43,10 @@ def main() -> int:
         given = {name: value for name, value in arguments.items() if name in Settings.model_fields}
         # To time batches would play the script before anybody asks.
         settings = read_settings({"batch_timing_ms": "0"} | given)
-        return run(settings, ControlledLoader(settings, engine, arguments["control_fd"]))
+        loader: ModelLoader = EngineLoader(settings, engine, on_reopen=engine.reopen)
+        if arguments["network"]:
+            loader = NetworkLoader(settings, engine)
+        return run(settings, ControlledLoader(loader, engine, arguments["control_fd"]))
     except (SettingsError, StartupError) as error:
         print(f"scripted_server: {error}", file=sys.stderr)
         return BAD_SETTING if isinstance(error, SettingsError) else STARTUP_FAILED
@@ -58,21 +64,38 @@ def let_decoders_hang(engine: ScriptedEngine) -> None:
     decode.sniff = sniff_or_hang
 
 
-class ControlledLoader(EngineLoader):
+class NetworkLoader(ArtifactLoader):
+    """Loads the artifact as the service does, and makes its engine obey the script."""
+
+    def __init__(self, settings: Settings, engine: ScriptedEngine) -> None:
+        super().__init__(settings)
+        self._scripted = engine
+
+    def load(self) -> LoadedModel:
+        model = super().load()
+        return replace(model, engine=ScriptedNetwork(self._scripted, model.engine))
+
+    def reopen(self, digest: str) -> Engine:
+        self._scripted.reopen()
+        return ScriptedNetwork(self._scripted, super().reopen(digest))
+
+
+class ControlledLoader:
     """Begins to obey when the engine is taken for the first time: a thread that started before the service does would
     have memory that `detr serve` does not have, so it would be another process whose growth is measured."""
 
-    def __init__(self, settings: Settings, engine: ScriptedEngine, control_fd: int | None) -> None:
-        super().__init__(settings, engine, on_reopen=engine.reopen)
+    def __init__(self, loader: ModelLoader, engine: ScriptedEngine, control_fd: int | None) -> None:
+        self._loader = loader
         self._scripted = engine
         self._control_fd = control_fd
+        self.reopen = loader.reopen
 
     def load(self) -> LoadedModel:
         if self._control_fd is not None:
             control = socket.socket(fileno=self._control_fd)
             self._control_fd = None
             threading.Thread(target=obey, args=(control, self._scripted), daemon=True, name="control").start()
-        return super().load()
+        return self._loader.load()
 
 
 def obey(control: socket.socket, engine: ScriptedEngine) -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.promised_digits import PROMISED
 from tests.reliability.chaos import run
-from tests.reliability.chaos_verdict import Answer, Ask, Exchange, Keys, Manner, World, fault_of
+from tests.reliability.chaos_subject import network_subject
+from tests.reliability.chaos_verdict import Answer, Ask, Comparison, Exchange, Keys, Manner, World, fault_of
 from tests.reliability.conftest import Measured
 from tests.reliability.mortal_server import LogReader, MortalServer, Window
 from tests.reliability.under_load import scaled
@@ -35,6 +37,21 @@ def test_nothing_is_lost_and_nothing_is_wrong_whatever_happens(
         violations=len(result.violations),
         kept_mb=(after.rss - before.rss) / 1e6,
     )
+    assert result.violations[:5] == []
+    assert result.right_answers > 200
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1500)
+@pytest.mark.row(id="F8")
+@pytest.mark.parametrize(
+    ("device", "precision"), [("cpu", "float32"), ("openvino", "float32"), ("openvino", "bfloat16")]
+)
+def test_the_promised_digits_hold_whatever_happens(
+    device: str, precision: str, tmp_path: Path, measured: Measured
+) -> None:
+    result = run(scaled(120), 1, tmp_path, network_subject(device, precision))
+    measured("F8", f"{device} {precision}, {result.seconds:g} s, seed 1: {result.comparison.told()}")
     assert result.violations[:5] == []
     assert result.right_answers > 200
 
@@ -74,6 +91,23 @@ WRONG = {
 def test_what_is_wrong_is_noticed(world: World, exchange: Exchange) -> None:
     assert fault_of(SEEN, world) is None
     assert fault_of(exchange, world) is not None
+
+
+def test_an_answer_within_the_promise_is_right_and_its_difference_is_told(world: World) -> None:
+    def body(score: float) -> bytes:
+        box = {"x1": 1.0, "y1": 2.0, "x2": 3.0, "y2": 4.0}
+        found = [{"label": "star", "category_id": 1, "score": score, "box": box}]
+        return json.dumps({"model": "any", "image": {"width": 9, "height": 9}, "detections": found}).encode()
+
+    ask = replace(ASK, answer=body(0.9))
+    near, far = (replace(SEEN, ask=ask, answer=Answer(200, HEADERS, body(score))) for score in (0.9001, 0.91))
+    assert fault_of(near, world) == "a wrong answer", "of a scripted engine every digit counts"
+    world.comparison = Comparison(PROMISED["openvino", "bfloat16"])
+    assert fault_of(replace(near, answer=Answer(200, HEADERS, ask.answer)), world) is None
+    assert fault_of(near, world) is None
+    assert "1 of 2 answers" in world.comparison.told()
+    assert "0.0001 (0.0001 promised)" in world.comparison.told()
+    assert fault_of(far, world) == "a wrong answer"
 
 
 def test_what_can_be_explained_is_not_held_against_it(world: World) -> None:
