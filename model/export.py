@@ -17,7 +17,6 @@ from model.checkpoint.reading import read_checkpoint
 from model.checkpoint.strict import Checkpoint
 from model.exporting.float16 import to_float16
 from model.exporting.parity_proof import TOLERANCES, ParityError, ParityReport, golden_sample, prove
-from model.exporting.proved_artifact import write_proved
 from model.exporting.served_network import ServedNetwork
 from model.exporting.to_onnx import to_onnx
 from model.network.build import build_model, detector_of
@@ -26,6 +25,7 @@ from model.network.detr import DETR
 from model.network.segmentation import DETRsegm
 from model.runtime.artifact.file import Artifact, ArtifactError
 from model.runtime.artifact.metadata import FORMAT_VERSION, Metadata
+from model.runtime.artifact.writing import write_proved
 from model.runtime.engines.golden_replay import replay_golden
 from model.runtime.engines.opening import open_engine
 from model.runtime.preprocess import CANVAS_MULTIPLE
@@ -140,7 +140,7 @@ def export(
         replay_golden(engine, artifact)
         return report
 
-    return write_proved(out, proto, metadata, golden_sample(served), proof)
+    return write_proved(out, proto.SerializeToString(), metadata, golden_sample(served), proof)
 
 
 def metadata_of(checkpoint: Checkpoint, config: ModelConfig, network: DETR | DETRsegm, name: str) -> Metadata:

@@ -14,12 +14,12 @@ import onnxruntime
 
 from model.data.folders import DATASET_KINDS, DATASET_KINDS_IN_WORDS
 from model.evaluate import EvaluatedModel, evaluate
-from model.exporting.proved_artifact import write_proved
 from model.quantization.int8_graph import golden_of, int8_graph
 from model.quantization.pictures import choose_pictures
 from model.quantization.plan import QUANTIZABLE_PARTS, NetworkPart
 from model.runtime.answers.detections import OutputError
 from model.runtime.artifact.file import Artifact, ArtifactError, read_artifact
+from model.runtime.artifact.writing import write_proved
 from model.runtime.engines.device_errors import DeviceError
 from model.runtime.engines.engine import DEVICES
 from model.runtime.engines.golden_replay import replay_golden
@@ -190,7 +190,7 @@ def quantize(
 
     provenance = artifact.metadata.provenance | {"quantized": _how(artifact, len(paths), counts)}
     metadata = replace(artifact.metadata, precision="int8", provenance=provenance)
-    write_proved(out, proto, metadata, golden_of(proto, artifact.golden), proof)
+    write_proved(out, proto.SerializeToString(), metadata, golden_of(proto, artifact.golden), proof)
     if not judge:
         print("the accuracy was not checked")
     sizes = [path.stat().st_size / 1e6 for path in (source, out)]

@@ -26,15 +26,13 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from model.runtime.artifact.file import (
-    BLANK_DIGEST,
-    DIGEST_KEY,
     FORMAT_VERSION,
     GOLDEN_KEY,
     METADATA_KEY,
     GoldenSample,
     Metadata,
-    stamp_digest,
 )
+from model.runtime.artifact.writing import sealed
 from model.runtime.categories import Category
 from model.runtime.preprocess import CANVAS_MULTIPLE, make_batch
 from model.runtime.resize_rule import Edges
@@ -83,12 +81,10 @@ def write_variant(path: str | Path, name: str, shift: float) -> Path:
 
 def write_artifact(path: str | Path, model: onnx.ModelProto, metadata: str | None, golden: str | None) -> Path:
     """Write a model with these metadata texts (None leaves one out) and a right digest."""
-    texts = {METADATA_KEY: metadata, GOLDEN_KEY: golden, DIGEST_KEY: BLANK_DIGEST}
-    stamped = onnx.ModelProto()
-    stamped.CopyFrom(model)
-    helper.set_model_props(stamped, {key: text for key, text in texts.items() if text is not None})
+    texts = {METADATA_KEY: metadata, GOLDEN_KEY: golden}
+    data = model.SerializeToString()
     path = Path(path)
-    path.write_bytes(stamp_digest(stamped.SerializeToString()))
+    path.write_bytes(data + sealed(data, {key: text for key, text in texts.items() if text is not None}))
     return path
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from model.exporting.served_network import ServedNetwork
 from model.exporting.torch_engine import run_torch
 from model.runtime.artifact.golden import GoldenSample
+from model.runtime.engines.golden_recording import Infer, fixed_picture, record_golden, threshold_of_some
 from model.runtime.engines.raw_outputs import ALL_MASKS, NO_MASKS, RawOutputs
 from model.runtime.preprocess import Batch, make_batch
 
@@ -27,9 +27,6 @@ BATCHES = (
     ((97, 141), (150, 101)),
     ((64, 250), (190, 33), (20, 20), (128, 128)),
 )
-GOLDEN_SIZES = ((96, 120), (70, 101))
-
-_Infer = Callable[[Batch, NDArray[np.float32]], RawOutputs]
 
 
 class ParityError(Exception):
@@ -62,22 +59,24 @@ class ParityReport:
             self.worst[name] = max(self.worst.get(name, 0.0), difference)
 
 
-def prove(network: ServedNetwork, infer: _Infer, exact: bool, precision: str = "float32") -> ParityReport:
+def prove(network: ServedNetwork, infer: Infer, exact: bool, precision: str = "float32") -> ParityReport:
     """Hold a graph against the network it was exported from.
 
     Every batch is run with masks of some queries, of all and of none; of some only in float32, because elsewhere a
     score may round past the threshold. With exact padding each image is also run alone, and must answer as it does in
     the batch. Raises ParityError.
     """
-    report = ParityReport(TOLERANCES[precision])
+    report, in_torch = ParityReport(TOLERANCES[precision]), partial(run_torch, network)
     for sizes in BATCHES:
         batch = make_batch([fixed_picture(*size) for size in sizes])
         name = f"batch of {len(sizes)}"
-        chosen = [ALL_MASKS, _some(network, batch), NO_MASKS] if network.has_masks else [NO_MASKS]
+        chosen = [NO_MASKS]
+        if network.has_masks:
+            chosen = [ALL_MASKS, threshold_of_some(in_torch, batch), NO_MASKS]
         for threshold in chosen if precision == "float32" else chosen[::2]:
             thresholds = np.full(len(sizes), threshold, np.float32)
             found = infer(batch, thresholds)
-            report.compare(f"{name}, mask threshold {threshold:.3g}", found, run_torch(network, batch, thresholds))
+            report.compare(f"{name}, mask threshold {threshold:.3g}", found, in_torch(batch, thresholds))
         if exact and len(sizes) > 1:
             _prove_alone(report, name, infer, batch)
     return report
@@ -85,31 +84,10 @@ def prove(network: ServedNetwork, infer: _Infer, exact: bool, precision: str = "
 
 def golden_sample(network: ServedNetwork) -> GoldenSample:
     """A padded batch of two and what torch answers in float32, with masks of a few queries."""
-    batch = make_batch([fixed_picture(*size) for size in GOLDEN_SIZES])
-    thresholds = np.full(len(GOLDEN_SIZES), _some(network, batch), np.float32)
-    expected = run_torch(network, batch, thresholds)
-    return GoldenSample(
-        images=batch.images,
-        padding_mask=batch.padding_mask,
-        mask_threshold=thresholds if network.has_masks else None,
-        pred_logits=expected.pred_logits,
-        pred_boxes=expected.pred_boxes,
-        pred_masks=expected.pred_masks,
-        mask_index=expected.mask_index,
-    )
+    return record_golden(partial(run_torch, network), network.has_masks)
 
 
-def fixed_picture(height: int, width: int) -> NDArray[np.uint8]:
-    """A fixed picture, RGB uint8 [height, width, 3], with structure at several scales and no file behind it."""
-    rng = np.random.default_rng([height, width])
-    layers = []
-    for cells in (2, 5, 13):
-        noise = rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8)
-        layers.append(np.asarray(Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC), np.float32))
-    return np.clip(sum(layers) / len(layers), 0, 255).astype(np.uint8)
-
-
-def _prove_alone(report: ParityReport, name: str, infer: _Infer, batch: Batch) -> None:
+def _prove_alone(report: ParityReport, name: str, infer: Infer, batch: Batch) -> None:
     """Each image alone, on its own canvas, against the same image in the batch."""
     together = infer(batch, np.full(len(batch.sizes), ALL_MASKS, np.float32))
     for i, (h, w) in enumerate(batch.sizes):
@@ -126,17 +104,6 @@ def _prove_alone(report: ParityReport, name: str, infer: _Infer, batch: Batch) -
             RawOutputs(batched.pred_logits, batched.pred_boxes, masks[0], None),
             RawOutputs(alone.pred_logits, alone.pred_boxes, masks[1], None),
         )
-
-
-def _some(network: ServedNetwork, batch: Batch) -> float:
-    """A mask threshold that keeps a few queries, in the widest gap between scores: rounding cannot move any past it."""
-    logits = run_torch(network, batch, np.full(len(batch.sizes), NO_MASKS, np.float32)).pred_logits
-    scores = torch.from_numpy(logits).softmax(-1)[..., :-1].amax(-1).flatten().sort(descending=True).values
-    if len(scores) < 3:  # too few to choose from: the best one is kept
-        return float((scores[0] + (scores[1] if len(scores) > 1 else 0)) / 2)
-    top = scores[1:13]
-    i = int((top[:-1] - top[1:]).argmax())
-    return float((top[i] + top[i + 1]) / 2)
 
 
 def _equal(a: Sequence[int] | NDArray[np.int64] | None, b: NDArray[np.int64] | None) -> bool:

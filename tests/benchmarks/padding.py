@@ -14,13 +14,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from model.exporting.parity_proof import fixed_picture
 from model.network.box_ops import cxcywh_to_xyxy
 from model.network.config import PRESETS, ModelConfig
 from model.network.detr import DETR
 from model.network.nested_tensor import normalize, pad_images
 from model.network.segmentation import DETRsegm
 from model.runtime.artifact.metadata import Padding
+from model.runtime.engines.golden_recording import fixed_picture
 from tests.model.networks import filled
 
 SIZES = ((97, 141), (150, 101), (224, 320), (96, 96))

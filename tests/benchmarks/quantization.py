@@ -21,13 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.evaluate import EvaluatedModel, evaluate
-from model.exporting.parity_proof import fixed_picture
 from model.quantization.plan import QUANTIZABLE_PARTS
 from model.quantize import quantize
 from model.runtime.answers.detections import best_real_class
 from model.runtime.artifact.file import Artifact, read_artifact
 from model.runtime.engines.device_errors import DeviceError
 from model.runtime.engines.engine import Engine
+from model.runtime.engines.golden_recording import fixed_picture
 from model.runtime.engines.opening import open_engine
 from model.runtime.engines.raw_outputs import NO_MASKS
 from model.runtime.preprocess import Batch, make_batch

@@ -16,10 +16,10 @@ from PIL import Image
 from model.checkpoint.own import save_checkpoint
 from model.checkpoint.reading import read_checkpoint
 from model.export import export
-from model.exporting.parity_proof import fixed_picture
 from model.network.config import PRESETS
 from model.network.segmentation import DETRsegm
 from model.runtime.categories import Category
+from model.runtime.engines.golden_recording import fixed_picture
 from service.bench.load import BenchTarget, Request, Sample, closed_loop
 from service.bench.server_process import ServerProcess, detr_service
 from service.images.answers import TaskName

@@ -15,6 +15,7 @@ from pathlib import Path
 from model.runtime.artifact import model_proto
 from model.runtime.artifact.golden import GoldenSample
 from model.runtime.artifact.metadata import FORMAT_VERSION, Metadata
+from model.runtime.artifact.wire_format import NotAMessageError, TruncatedMessageError
 
 __all__ = [
     "BLANK_DIGEST",
@@ -27,7 +28,6 @@ __all__ = [
     "GoldenSample",
     "Metadata",
     "read_artifact",
-    "stamp_digest",
 ]
 
 METADATA_KEY = "detr.metadata"  # Metadata.to_json()
@@ -83,17 +83,6 @@ def read_artifact(path: str | Path) -> Artifact:
     return Artifact(path, digest, metadata, golden, data)
 
 
-def stamp_digest(data: bytes) -> bytes:
-    """Fill the blank digest of a serialized model whose metadata hold DIGEST_KEY: BLANK_DIGEST.
-
-    Raises ValueError if there is not exactly one digest, or it is not blank.
-    """
-    start = _digest_position(data)
-    if data[start : start + len(BLANK_DIGEST)] != BLANK_DIGEST.encode():
-        raise ValueError("the model's digest is already filled")
-    return _with_digest(data, start, hashlib.sha256(data).hexdigest())
-
-
 def _read(path: Path) -> bytes:
     """The file's bytes. Raises ArtifactError if there is no regular, readable, non-empty file."""
     try:
@@ -121,8 +110,10 @@ def _verified_digest(name: str, data: bytes) -> str:
     except ValueError as error:
         raise ArtifactError(f"{name}: {_why_no_digest(data) or error}") from error
     found = data[start : start + len(BLANK_DIGEST)]
-    expected = hashlib.sha256(_with_digest(data, start, BLANK_DIGEST)).hexdigest().encode()
-    if not hmac.compare_digest(found, expected):
+    digest = hashlib.sha256(memoryview(data)[:start])  # in pieces: a copy with a blank digest would be as large again
+    digest.update(BLANK_DIGEST.encode())
+    digest.update(memoryview(data)[start + len(BLANK_DIGEST) :])
+    if not hmac.compare_digest(found, digest.hexdigest().encode()):
         raise ArtifactError(f"{name}: its content does not match its digest: it is damaged or was changed after export")
     return found.decode("ascii")
 
@@ -142,12 +133,8 @@ def _why_no_digest(data: bytes) -> str | None:
     """A better word than "no digest" for what is not even a whole ONNX file."""
     try:
         return None if model_proto.has_graph(data) else "is not an ONNX model"
-    except model_proto.TruncatedMessageError:
+    except TruncatedMessageError:
         # Every ONNX file starts with its format version (field 1, a number); other files rarely do.
         return "is truncated" if data[:1] == b"\x08" else "is not an ONNX model"
-    except model_proto.NotAMessageError:
+    except NotAMessageError:
         return "is not an ONNX model"
-
-
-def _with_digest(data: bytes, start: int, digest: str) -> bytes:
-    return data[:start] + digest.encode() + data[start + len(BLANK_DIGEST) :]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from model.runtime.artifact.file import Artifact, ArtifactError
 from model.runtime.artifact.golden import GoldenSample
 from model.runtime.engines.engine import Engine
-from model.runtime.engines.raw_outputs import NO_MASKS, RawOutputs
+from model.runtime.engines.raw_outputs import NO_MASKS, RawOutputs, best_scores
 from model.runtime.preprocess import Batch
 
 _Masks = NDArray[np.float32]
@@ -89,16 +89,9 @@ def _masks_of_both(golden: GoldenSample, outputs: RawOutputs, share: float, wher
         raise ArtifactError(f"{where} gives other masks than expected")
     queries = golden.pred_logits.shape[1]
     expected, found = (index[:, 0] * queries + index[:, 1] for index in (golden.mask_index, outputs.mask_index))
-    unclear = np.flatnonzero(np.abs(_scores(golden.pred_logits) - golden.mask_threshold[:, None]) < share)
+    unclear = np.flatnonzero(np.abs(best_scores(golden.pred_logits) - golden.mask_threshold[:, None]) < share)
     if np.any(np.diff(found) <= 0) or not np.isin(np.setxor1d(expected, found), unclear).all():
         raise ArtifactError(f"{where} gives other masks than expected")
     if len(outputs.pred_masks) != len(found):
         return golden.pred_masks, outputs.pred_masks
     return golden.pred_masks[np.isin(expected, found)], outputs.pred_masks[np.isin(found, expected)]
-
-
-def _scores(logits: _Masks) -> _Masks:
-    """Highest probability among the real classes: [B, Q, C + 1] to [B, Q]."""
-    powers = np.exp(logits - logits.max(-1, keepdims=True))
-    scores: _Masks = (powers / powers.sum(-1, keepdims=True))[..., :-1].max(-1)
-    return scores

@@ -37,3 +37,10 @@ class RawOutputs:
             first, last = np.searchsorted(self.mask_index[:, 0], [index, index + 1])
             masks, queries = self.pred_masks[first:last], self.mask_index[first:last, 1]
         return ImageOutputs(self.pred_logits[index], self.pred_boxes[index], masks, queries)
+
+
+def best_scores(pred_logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Highest probability among the real classes: [B, Q, C + 1] to [B, Q]."""
+    powers = np.exp(pred_logits - pred_logits.max(-1, keepdims=True))
+    scores: NDArray[np.float32] = (powers / powers.sum(-1, keepdims=True))[..., :-1].max(-1)
+    return scores

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from model.exporting.float16 import to_float16
-from model.exporting.parity_proof import fixed_picture
 from model.runtime.artifact.file import Artifact, ArtifactError, read_artifact
+from model.runtime.engines.golden_recording import fixed_picture
 from model.runtime.engines.golden_replay import replay_golden
 from model.runtime.engines.opening import open_engine
 from model.runtime.engines.raw_outputs import ALL_MASKS

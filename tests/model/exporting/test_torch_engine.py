@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from model.exporting.parity_proof import fixed_picture
 from model.exporting.served_network import ServedNetwork
 from model.exporting.torch_engine import TorchEngine, run_torch, torch_device
 from model.network.segmentation import DETRsegm
 from model.runtime.engines.device_errors import DeviceError
+from model.runtime.engines.golden_recording import fixed_picture
 from model.runtime.preprocess import make_batch
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from onnx import ModelProto, TensorProto, helper
+from onnx import TensorProto
 
 from model.runtime.artifact.file import (
     BLANK_DIGEST,
@@ -17,7 +17,6 @@ from model.runtime.artifact.file import (
     Artifact,
     ArtifactError,
     read_artifact,
-    stamp_digest,
 )
 from tests.tiny_artifact import (
     CATEGORIES,
@@ -247,16 +246,3 @@ def test_weights_in_another_file_are_refused(tmp_path: Path) -> None:
     tensor.external_data.add(key="location", value="/etc/passwd")
     path = write_artifact(tmp_path / "model.onnx", model, tiny_metadata().to_json(), golden)
     assert "keeps weights in another file" in refusal(path)
-
-
-def test_only_a_single_blank_digest_is_filled(panoptic_artifact: Artifact) -> None:
-    with pytest.raises(ValueError, match="already filled"):
-        stamp_digest(panoptic_artifact.data)
-    with pytest.raises(ValueError, match="no digest"):
-        stamp_digest(tiny_model().SerializeToString())
-    model = ModelProto()
-    helper.set_model_props(model, {DIGEST_KEY: BLANK_DIGEST})
-    blank = model.SerializeToString()
-    with pytest.raises(ValueError, match="more than one"):
-        stamp_digest(blank + blank)
-    assert len(stamp_digest(blank)) == len(blank)
