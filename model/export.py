@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import onnx
 import torch
 
 from model.categories.names import NamesError, read_names
+from model.checkpoint.artifact_metadata import artifact_metadata
 from model.checkpoint.errors import CheckpointError
 from model.checkpoint.reading import read_checkpoint
 from model.checkpoint.strict import Checkpoint
@@ -24,11 +23,10 @@ from model.network.config import PRESETS, ModelConfig
 from model.network.detr import DETR
 from model.network.segmentation import DETRsegm
 from model.runtime.artifact.file import Artifact, ArtifactError
-from model.runtime.artifact.metadata import FORMAT_VERSION, Metadata
+from model.runtime.artifact.metadata import Metadata
 from model.runtime.artifact.writing import write_proved
 from model.runtime.engines.golden_replay import replay_golden
 from model.runtime.engines.opening import open_engine
-from model.runtime.preprocess import CANVAS_MULTIPLE
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -112,7 +110,12 @@ def export_file(
 
 
 def export(
-    checkpoint: Checkpoint, out: Path, *, padding: str = "exact", name: str | None = None, precision: str = "float32"
+    checkpoint: Checkpoint[torch.Tensor],
+    out: Path,
+    *,
+    padding: str = "exact",
+    name: str | None = None,
+    precision: str = "float32",
 ) -> ParityReport:
     """Write the artifact of a checkpoint and return how close it is to the network.
 
@@ -143,30 +146,10 @@ def export(
     return write_proved(out, proto.SerializeToString(), metadata, golden_sample(served), proof)
 
 
-def metadata_of(checkpoint: Checkpoint, config: ModelConfig, network: DETR | DETRsegm, name: str) -> Metadata:
+def metadata_of(
+    checkpoint: Checkpoint[torch.Tensor], config: ModelConfig, network: DETR | DETRsegm, name: str
+) -> Metadata:
     """What the artifact will say of itself; `network` is what `config` builds."""
-    provenance: dict[str, Any] = {
-        **checkpoint.provenance,
-        "source": checkpoint.source,
-        "sha256": checkpoint.sha256,
-        "exported_with": {
-            "detr-serve": version("detr-serve"),
-            "torch": torch.__version__,
-            "onnx": onnx.__version__,
-        },
-    }
-    return Metadata(
-        format_version=FORMAT_VERSION,
-        name=name,
-        task="panoptic" if config.masks else "detection",
-        categories=checkpoint.require_categories(),
-        num_queries=config.num_queries,
-        resize=config.resize,
-        normalization=config.normalization,
-        canvas_multiple=CANVAS_MULTIPLE,
-        mask_stride=detector_of(network).body.level_strides[0] if config.masks else None,
-        detect_threshold=config.detect_threshold,
-        segment_threshold=config.segment_threshold,
-        padding=config.padding,
-        provenance=provenance,
-    )
+    mask_stride = detector_of(network).body.level_strides[0] if config.masks else None
+    versions = {"torch": torch.__version__, "onnx": onnx.__version__}
+    return artifact_metadata(replace(checkpoint, config=config), name, mask_stride, versions)

@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 
 from model.checkpoint.errors import CheckpointError
-from model.checkpoint.own import save_checkpoint
+from model.checkpoint.saving import save_checkpoint
 from model.data.check import check_categories, check_dataset
 from model.data.coco_dataset import CocoDataset
 from model.data.folders import instances_file, open_dataset, panoptic_file

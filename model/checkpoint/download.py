@@ -6,7 +6,7 @@ from urllib.error import HTTPError, URLError
 
 import torch.hub
 
-from model.checkpoint.files import sha256_of
+from model.checkpoint.digests import sha256_of
 
 
 class DownloadError(OSError):

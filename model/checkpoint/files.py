@@ -1,9 +1,8 @@
-"""The bytes of a checkpoint: tensors out of a file without running any of its code, and its digest."""
+"""The bytes of a checkpoint: tensors out of a file without running any of its code."""
 
 import argparse
-import hashlib
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,19 @@ from torch import Tensor
 from model.checkpoint.errors import CheckpointError
 
 
-def load_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Header and tensors of a safetensors file; CheckpointError if it is none."""
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {}), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (OSError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"it is no safetensors file: {error}") from error
+def load_safetensors(files: Sequence[Path]) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Headers and tensors of safetensors files, of all together; CheckpointError if one is none."""
+    header: dict[str, str] = {}
+    tensors: dict[str, Tensor] = {}
+    for path in files:
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                header |= file.metadata() or {}
+                tensors |= {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except (OSError, safetensors.SafetensorError) as error:
+            who = "it" if len(files) == 1 else path.name
+            raise CheckpointError(f"{who} is no safetensors file: {error}") from error
+    return header, tensors
 
 
 def load_pickle(path: Path) -> dict[str, Any]:
@@ -57,9 +62,3 @@ def as_weights(state: Mapping[Any, Any]) -> tuple[dict[str, Tensor], list[str]]:
     other = sorted(floating - {str(torch.float32)})
     weights = {str(key): t.float() if t.is_floating_point() else t for key, t in state.items()}
     return weights, [f"weights in {' and '.join(other)} were widened to float32"] if other else []
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 from model.checkpoint.errors import CheckpointError
+from model.checkpoint.structure import Shaped
 
-Weight = TypeVar("Weight")  # a torch tensor, or a numpy array
+Weight = TypeVar("Weight", bound=Shaped)  # a torch tensor, or a numpy array
 
 _Replacement = str | Callable[[re.Match[str]], str]
 

@@ -4,58 +4,25 @@ provenance.
 
 import dataclasses
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
-from torch import Tensor
-
+from model.checkpoint.digests import sha256_of
 from model.checkpoint.errors import CheckpointError
-from model.checkpoint.files import sha256_of
-from model.checkpoint.strict import Checkpoint, check_count, check_state, describe_network
+from model.checkpoint.hugging_face import Weight
+from model.checkpoint.strict import Checkpoint, check_count, describe_network
 from model.network.config import ModelConfig
 from model.runtime.categories import Category
 from model.runtime.preprocess import Normalization
-from model.runtime.resize_rule import rule_from_record, rule_to_record
+from model.runtime.resize_rule import rule_from_record
 
 CHECKPOINT_METADATA_KEY = "detr"
 CHECKPOINT_FORMAT_VERSION = 2
 _FIRST_VERSION = 1  # has the two edges of the published resize rule, and ImageNet's normalization
 
 
-def save_checkpoint(
-    path: Path,
-    model_state: Mapping[str, Tensor],
-    config: ModelConfig,
-    categories: tuple[Category, ...] | None,
-    provenance: Mapping[str, Any],
-) -> None:
-    """Write a checkpoint whole or not at all: a run that is killed leaves the file as it was.
-
-    `provenance` is free JSON. Raises CheckpointError if the weights or the categories do not fit `config`.
-    """
-    check_state(model_state, config)
-    if categories is not None:
-        check_count(categories, config)
-    header = {
-        "format_version": CHECKPOINT_FORMAT_VERSION,
-        "config": dataclasses.asdict(config) | {"resize": rule_to_record(config.resize)},
-        "categories": categories and [dataclasses.asdict(category) for category in categories],
-        "provenance": dict(provenance),
-    }
-    # Cloned, because safetensors refuses tensors that share memory.
-    tensors = {key: tensor.detach().cpu().clone().contiguous() for key, tensor in model_state.items()}
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        save_file(tensors, partial, {CHECKPOINT_METADATA_KEY: json.dumps(header)})
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def own_checkpoint(path: Path, header: str, weights: dict[str, Tensor]) -> Checkpoint:
+def own_checkpoint(path: Path, header: str, weights: dict[str, Weight]) -> Checkpoint[Weight]:
     """The checkpoint with this header, a JSON text; CheckpointError naming what is wrong with it."""
     try:
         content = json.loads(header)

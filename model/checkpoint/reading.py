@@ -15,22 +15,23 @@ from torch import Tensor
 
 from model.categories.coco import coco_categories
 from model.checkpoint import published
+from model.checkpoint.digests import sha256_of
 from model.checkpoint.errors import CheckpointError
-from model.checkpoint.files import as_weights, load_pickle, load_safetensors, sha256_of
-from model.checkpoint.hugging_face import has_native_backbone, published_state
-from model.checkpoint.hugging_face_config import categories_of, check_against, read_config
+from model.checkpoint.files import as_weights, load_pickle, load_safetensors
+from model.checkpoint.fitting import check_state
+from model.checkpoint.folder import SAFETENSORS, SHARD_INDEX, folder_checkpoint, safetensors_files, without_counters
 from model.checkpoint.own import CHECKPOINT_METADATA_KEY, own_checkpoint
-from model.checkpoint.strict import Checkpoint, check_count, check_state, describe_network
+from model.checkpoint.strict import Checkpoint, check_count, describe_network
 from model.checkpoint.structure import disagreements, infer_config
 from model.network.config import PRESETS, ModelConfig
 from model.runtime.categories import Category
 
-WEIGHTS_IN_A_FOLDER = ("model.safetensors", "pytorch_model.bin")
+PICKLED = "pytorch_model.bin"
 
 
 def read_checkpoint(
     path: Path, preset: str | None = None, categories: tuple[Category, ...] | None = None
-) -> Checkpoint:
+) -> Checkpoint[Tensor]:
     """Read a checkpoint of any of the three formats and check it strictly.
 
     `preset` says what leaves no trace in a published file (dilation, the number of attention heads); what
@@ -56,47 +57,40 @@ def read_checkpoint(
         raise CheckpointError(f"{path.resolve().name}: {error}") from error
 
 
-def _read(path: Path, preset: str | None) -> Checkpoint:
+def _read(path: Path, preset: str | None) -> Checkpoint[Tensor]:
     """The checkpoint of whichever format it is, not yet checked against its network."""
+    files: tuple[Path, ...] = (path,)
     if path.is_dir():
-        path = next((path / name for name in WEIGHTS_IN_A_FOLDER if (path / name).is_file()), path)
-    if path.is_dir():
-        raise CheckpointError(f"it is a folder without {' or '.join(WEIGHTS_IN_A_FOLDER)}")
-    if not path.is_file():
+        files = safetensors_files(path) or tuple(file for file in (path / PICKLED,) if file.is_file())
+        if not files:
+            raise CheckpointError(f"it is a folder without {SAFETENSORS}, {SHARD_INDEX} or {PICKLED}")
+    first = files[0]
+    if not first.is_file():
         raise CheckpointError("there is no such file")
-    hugging_face = (path.parent / "config.json").is_file()
-    if path.suffix != ".safetensors":
-        is_published = path.suffix != ".bin" or not hugging_face
-        return _published(path, preset) if is_published else _hugging_face(path, load_pickle(path))
-    header, tensors = load_safetensors(path)
+    hugging_face = (first.parent / "config.json").is_file()
+    if first.suffix != ".safetensors":
+        is_published = first.suffix != ".bin" or not hugging_face
+        return _published(first, preset) if is_published else _hugging_face(files, load_pickle(first))
+    header, tensors = load_safetensors(files)
     if CHECKPOINT_METADATA_KEY in header:
-        return own_checkpoint(path, header[CHECKPOINT_METADATA_KEY], as_weights(tensors)[0])
+        return own_checkpoint(first, header[CHECKPOINT_METADATA_KEY], as_weights(tensors)[0])
     if hugging_face:
-        return _hugging_face(path, tensors)
+        return _hugging_face(files, tensors)
     raise CheckpointError("it has neither this project's header nor transformers' config.json beside it")
 
 
-def _hugging_face(file: Path, loaded: Mapping[str, Any]) -> Checkpoint:
+def _hugging_face(files: tuple[Path, ...], loaded: Mapping[str, Any]) -> Checkpoint[Tensor]:
     weights, notes = as_weights(loaded)
-    native = has_native_backbone(weights)
-    weights = _without_counters(published_state(weights, torch.cat))
-    base, config_json, config_notes = read_config(file.parent, native)
-    config = infer_config(weights, base)
-    check_against(config_json, config)
-    categories, category_note = categories_of(config_json, config.num_classes, config.masks)
-    first = f"a Hugging Face model with {'transformers' if native else 'timm'} names for its backbone"
-    said = f"config.json and the shapes say: {describe_network(config)}"
-    all_notes = (first, said, *config_notes, *notes, category_note)
-    return Checkpoint(weights, config, categories, file.resolve().parent.name, sha256_of(file), {}, all_notes)
+    return folder_checkpoint(files, weights, torch.cat, notes)
 
 
-def _published(path: Path, preset: str | None) -> Checkpoint:
+def _published(path: Path, preset: str | None) -> Checkpoint[Tensor]:
     content = load_pickle(path)
     state = content.get("model", content)
     if not isinstance(state, dict):
         raise CheckpointError(f"its entry 'model' is a {type(state).__name__}, not a state dict")
     weights, notes = as_weights(state)
-    weights = _without_counters(weights)
+    weights = without_counters(weights)
     sha256 = sha256_of(path)
     base, base_note = _base(sha256, preset, content.get("args"))
     config = infer_config(weights, base)
@@ -136,8 +130,3 @@ def _from_arguments(args: argparse.Namespace) -> ModelConfig:
         return ModelConfig(dilation=dilation, nheads=nheads, hidden_dim=hidden_dim)
     except ValueError as error:
         raise CheckpointError(f"its training arguments cannot be followed: {error}") from error
-
-
-def _without_counters(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights without the step counters of live batch norm, which frozen batch norm has no use for."""
-    return {key: tensor for key, tensor in weights.items() if not key.endswith(".num_batches_tracked")}

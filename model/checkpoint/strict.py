@@ -1,20 +1,18 @@
-"""A checkpoint, and the check that its weights fit its network key for key."""
+"""A checkpoint, and what is wrong with weights that do not fit their network key for key."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import Any, Generic
 
 from model.checkpoint.errors import CheckpointError
-from model.network.build import build_model
+from model.checkpoint.hugging_face import Weight
+from model.checkpoint.structure import Shaped
 from model.network.config import ModelConfig
 from model.runtime.categories import Category
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class Checkpoint(Generic[Weight]):
     """Weights, and what is known about them.
 
     `state_dict` is float32 under the published names and fits `build_model(config)` key for key.
@@ -23,7 +21,7 @@ class Checkpoint:
     of this project carries. `notes` tell a person, a line each, what was recognized and what was assumed.
     """
 
-    state_dict: dict[str, Tensor]
+    state_dict: dict[str, Weight]
     config: ModelConfig
     categories: tuple[Category, ...] | None
     source: str
@@ -42,30 +40,22 @@ class Checkpoint:
         return self.categories
 
 
-def check_state(state: Mapping[str, Tensor], config: ModelConfig) -> None:
-    """CheckpointError naming every missing, unexpected and misshapen key, unless `state` fits `config`."""
-    try:
-        with torch.device("meta"):
-            expected = build_model(config).state_dict()
-    except ValueError as error:
-        raise CheckpointError(f"its network cannot be built: {error}") from error
-    if report := faults(state, expected):
-        raise CheckpointError(f"it does not fit {describe_network(config)}: {report}")
-
-
 def faults(
-    state: Mapping[str, Tensor], expected: Mapping[str, Tensor], allowed: Collection[str] = (), optional: str = ""
+    state: Mapping[str, Shaped],
+    expected: Mapping[str, Sequence[int]],
+    allowed: Collection[str] = (),
+    optional: str = "",
 ) -> str:
-    """Every missing, unexpected and misshapen key of a state dict in a line, or nothing where it is as expected.
+    """Every missing, unexpected and misshapen key of a state dict in a line, or nothing where shapes are as expected.
 
     Keys that are `allowed` may be there as well; those that end in `optional`, if that is given, may be missing.
     """
     missing = [key for key in expected if key not in state and not (optional and key.endswith(optional))]
     unexpected = [key for key in state if key not in expected and key not in allowed]
     misshapen = [
-        f"{key} (is {list(state[key].shape)}, must be {list(tensor.shape)})"
-        for key, tensor in expected.items()
-        if key in state and state[key].shape != tensor.shape
+        f"{key} (is {list(state[key].shape)}, must be {list(shape)})"
+        for key, shape in expected.items()
+        if key in state and tuple(state[key].shape) != tuple(shape)
     ]
     kinds = (("missing keys", missing), ("unexpected keys", unexpected), ("wrong shapes", misshapen))
     return "; ".join(f"{kind}: {', '.join(keys)}" for kind, keys in kinds if keys)

@@ -1,10 +1,10 @@
-"""Writes the graph templates: each published architecture is exported with weights by which it shows what became of them.
+"""Writes the graph templates: the network of each preset is exported with weights that are found again in its graph.
 
     python -m model.exporting.graph_templates [NAME ...]
 
 Every weight is random, so no two have the same values, and every initializer of the graph is one that a recipe makes
-(`model/templates/recipes.py`) or a constant. The numbers of queries and classes are large primes, and so are found again
-wherever the exporter has put them.
+(`model/templates/recipes.py`) or a constant. The numbers of queries and classes are large primes, and so are found
+again wherever the exporter has put them.
 """
 
 from __future__ import annotations
@@ -27,13 +27,20 @@ from model.exporting.to_onnx import to_onnx
 from model.network.build import build_model, detector_of
 from model.network.config import PRESETS, ModelConfig
 from model.runtime.preprocess import Normalization
-from model.templates.graph_template import FOLDER, NUM_LOGITS, NUM_QUERIES, GraphTemplate, sizes_of, write_template
+from model.templates.graph_template import (
+    FOLDER,
+    NUM_CLASSES,
+    NUM_LOGITS,
+    NUM_QUERIES,
+    GraphTemplate,
+    sizes_of,
+    write_template,
+)
 from model.templates.recipes import Recipe, State, followed
 
-TEMPLATES: dict[str, ModelConfig] = {name: config for name, config in PRESETS.items() if name != "detr-demo"}
-
-# Primes, so that no size of a network is one of them, or a multiple of one.
+# So large that no size of a network is one of them or a multiple of one, and the first and last are primes.
 _QUERIES, _LOGITS = 1009, 1013
+_NAMES = {_QUERIES: NUM_QUERIES, _LOGITS - 1: NUM_CLASSES, _LOGITS: NUM_LOGITS}
 _NORMALIZATION = Normalization((0.1031, 0.2053, 0.3079), (0.4099, 0.5113, 0.6131))
 
 # Other roundings than numpy's, of weights about 1 in size; another recipe would be off by as much as the weight is.
@@ -48,7 +55,7 @@ class TemplateError(Exception):
 
 
 def graph_template(name: str, config: ModelConfig) -> GraphTemplate:
-    """Export an architecture and leave out its weights. Raises TemplateError where a weight or a size is unexplained."""
+    """Export an architecture and leave out its weights. Raises TemplateError where any of it is unexplained."""
     config = replace(config, num_queries=_QUERIES, num_classes=_LOGITS - 1, padding="exact")
     network = _with_random_weights(build_model(config))
     state = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
@@ -163,20 +170,19 @@ def _name_sizes(graph: onnx.GraphProto) -> None:
 
 def _named(number: int) -> int | str:
     """A number, or the name of the size that it is. TemplateError for a multiple of one."""
-    names = {_QUERIES: NUM_QUERIES, _LOGITS: NUM_LOGITS}
-    if number not in names and _is_of_a_size(number):
+    if number not in _NAMES and _is_of_a_size(number):
         raise TemplateError(f"{number} is computed from the number of queries or of classes")
-    return names.get(number, number)
+    return _NAMES.get(number, number)
 
 
 def _is_of_a_size(number: float) -> bool:
     """Whether a number is, or was computed from, that of queries or classes."""
-    near = [size * factor + step for size in (_QUERIES, _LOGITS) for factor in (1, -1) for step in (-1, 0, 1)]
-    return number in near or (number != 0 and any(number % size == 0 for size in (_QUERIES, _LOGITS)))
+    beside = {size + step for size in _NAMES for step in (-1, 0, 1)}
+    return abs(number) in beside or (number != 0 and any(number % size == 0 for size in _NAMES))
 
 
 def _mentions_sizes(array: NDArray[np.generic]) -> bool:
-    return any(_is_of_a_size(float(number)) for number in array.flat)  # type: ignore[arg-type]
+    return any(map(_is_of_a_size, array.ravel().tolist()))
 
 
 def _digest(array: NDArray[np.generic]) -> bytes:
@@ -187,10 +193,10 @@ def _digest(array: NDArray[np.generic]) -> bytes:
 def main() -> None:
     """Write the templates that are named, or all."""
     parser = argparse.ArgumentParser(description="Write the graph templates.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"Of these: {', '.join(TEMPLATES)}. All by default.")
-    for name in parser.parse_args().names or TEMPLATES:
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"Of these: {', '.join(PRESETS)}. All by default.")
+    for name in parser.parse_args().names or PRESETS:
         path = FOLDER / f"{name}.zip"
-        write_template(graph_template(name, TEMPLATES[name]), path)
+        write_template(graph_template(name, PRESETS[name]), path)
         print(f"wrote {path} ({path.stat().st_size / 1e3:.0f} kB)")
 
 

@@ -1,1 +1,1 @@
-"""Graphs without weights, one for each published architecture, and the importer that fills them without torch."""
+"""Graphs without weights, one for each preset, and the importer that fills them without torch."""

@@ -1,10 +1,10 @@
-"""Graph templates: what `detr export` makes of each published architecture, without the weights.
+"""Graph templates: what `detr export` makes of the network of each preset, without the weights.
 
 The graph of a DETR depends on its architecture alone: its weights are named initializers, and the numbers of its
 classes and queries stand in a few places. A template is a zip file with two members:
 
 - `graph.onnx`: the exported ModelProto without the initializers that depend on a checkpoint; small constants stay. In
-  shapes, the sizes "num_queries" and "num_logits" (one more than there are classes) have these names.
+  shapes, the sizes "num_queries", "num_classes" and "num_logits" (one more, for no-object) have these names.
 - `template.json`: `structure`, the fields of `ModelConfig` that the graph depends on; `mask_stride`, as in an
   artifact's metadata; `exported_with`, the versions that wrote it; `state`, key and shape of every weight that a
   checkpoint of this architecture has; `initializers`, by name, the recipe of each that was left out (`recipes.py`).
@@ -22,16 +22,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-
 from model.network.config import ModelConfig
 from model.runtime.artifact.model_proto import with_initializers, with_sizes
-from model.runtime.preprocess import Normalization
 from model.templates.recipes import Recipe, State, followed
 
 FOLDER = Path(__file__).parent / "graphs"
 
 GRAPH_MEMBER, JSON_MEMBER = "graph.onnx", "template.json"
-NUM_QUERIES, NUM_LOGITS = "num_queries", "num_logits"
+NUM_QUERIES, NUM_CLASSES, NUM_LOGITS = "num_queries", "num_classes", "num_logits"
 
 
 @dataclass(frozen=True)
@@ -59,18 +57,22 @@ class GraphTemplate:
             for key, shape in self.state.items()
         }
 
-    def filled(self, state: State, config: ModelConfig, normalization: Normalization) -> bytes:
+    def filled(self, state: State, config: ModelConfig) -> bytes:
         """The ModelProto, serialized, of the network with these weights, float32, whose shapes must be `shapes`."""
         sizes = sizes_of(config)
-        arrays = ((name, followed(recipe, state, sizes, normalization)) for name, recipe in self.initializers.items())
+        arrays = (
+            (name, followed(recipe, state, sizes, config.normalization)) for name, recipe in self.initializers.items()
+        )
         return with_initializers(with_sizes(self.graph, sizes), arrays)
-
-
 
 
 def sizes_of(config: ModelConfig) -> dict[str, int]:
     """What the names of sizes stand for."""
-    return {NUM_QUERIES: config.num_queries, NUM_LOGITS: config.num_classes + 1}
+    return {
+        NUM_QUERIES: config.num_queries,
+        NUM_CLASSES: config.num_classes,
+        NUM_LOGITS: config.num_classes + 1,
+    }
 
 
 def read_template(path: Path) -> GraphTemplate:

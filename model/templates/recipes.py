@@ -1,4 +1,4 @@
-"""How each weight of an exported graph is made from a checkpoint's: as it is, transposed, or with a batch norm folded in.
+"""How each weight of an exported graph is made from a checkpoint's: as it is, transposed, or with a batch norm in it.
 
 A recipe is a row that begins with its kind:
 
@@ -31,7 +31,7 @@ BATCH_NORM_EPSILON = np.float32(1e-5)
 def followed(
     recipe: Recipe, state: State, sizes: Mapping[str, int], normalization: Normalization
 ) -> NDArray[np.float32] | NDArray[np.int64]:
-    """The array that a recipe makes. KeyError for a weight or a size that is not there, ValueError for an unknown kind."""
+    """The array that a recipe makes. KeyError for a weight that is not there, ValueError for an unknown recipe."""
     match recipe:
         case ["weight", key]:
             return state[key]

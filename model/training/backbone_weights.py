@@ -62,7 +62,7 @@ def load_backbone_weights(backbone: Backbone, name: str, path: Path) -> None:
 
 def _read(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
-        return as_weights(load_safetensors(path)[1])[0]
+        return as_weights(load_safetensors([path])[1])[0]
     content = load_pickle(path)
     state = content.get("model", content)
     if not isinstance(state, dict):
@@ -74,5 +74,6 @@ def _check(weights: dict[str, Tensor], wanted: dict[str, Tensor], name: str) -> 
     """CheckpointError naming every key that is missing for `wanted`, misshapen, or no key of the network `name`."""
     with torch.device("meta"):
         whole: nn.Module = torchvision.models.get_model(name, weights=None)
-    if report := faults(weights, wanted, allowed=whole.state_dict(), optional=COUNTER):
+    shapes = {key: tensor.shape for key, tensor in wanted.items()}
+    if report := faults(weights, shapes, allowed=whole.state_dict(), optional=COUNTER):
         raise CheckpointError(f"it holds no weights of torchvision's {name}: {report}")

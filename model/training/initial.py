@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from model.checkpoint.files import sha256_of
+from model.checkpoint.digests import sha256_of
 from model.checkpoint.reading import read_checkpoint
 from model.checkpoint.strict import Checkpoint, describe_network
 from model.checkpoint.structure import disagreements
@@ -114,7 +114,7 @@ def _from_preset(preset: str, config: ModelConfig, weights: str | Path | None) -
     return StartingNetwork(network, config, {"init": None, "backbone_weights": file}, notes)
 
 
-def _as_preset(checkpoint: Checkpoint, preset: str) -> ModelConfig:
+def _as_preset(checkpoint: Checkpoint[Tensor], preset: str) -> ModelConfig:
     """The checkpoint's configuration with the preset's dilation. ValueError where the two are different networks.
 
     Dilation leaves no trace, and weights learnt without it are a fair start for a network with it: it makes features
@@ -129,7 +129,7 @@ def _as_preset(checkpoint: Checkpoint, preset: str) -> ModelConfig:
 
 
 def _from_checkpoint(
-    checkpoint: Checkpoint, config: ModelConfig, categories: Sequence[Category], stage: TrainingStage
+    checkpoint: Checkpoint[Tensor], config: ModelConfig, categories: Sequence[Category], stage: TrainingStage
 ) -> StartingNetwork:
     """The network of `config` with the checkpoint's weights."""
     rows = rows_by_name(checkpoint.categories or (), categories)
@@ -146,7 +146,7 @@ def _from_checkpoint(
     return StartingNetwork(network, config, sources, tuple(notes))
 
 
-def _load(network: DETR | DETRsegm, checkpoint: Checkpoint, masks: bool, rows: dict[int, int]) -> None:
+def _load(network: DETR | DETRsegm, checkpoint: Checkpoint[Tensor], masks: bool, rows: dict[int, int]) -> None:
     """Load everything that the checkpoint and the network (with `masks` or without) both have, strictly."""
     state = checkpoint.state_dict
     target: DETR | DETRsegm = network if checkpoint.config.masks else detector_of(network)
@@ -160,7 +160,7 @@ def _fitting(key: str, tensor: Tensor, fresh: dict[str, Tensor], rows: dict[int,
     return adapted(tensor, fresh[key], rows) if "class_embed." in key else tensor
 
 
-def _changes(checkpoint: Checkpoint, config: ModelConfig) -> list[str]:
+def _changes(checkpoint: Checkpoint[Tensor], config: ModelConfig) -> list[str]:
     """A note for each thing other than classes in which the network is not the checkpoint's."""
     found, notes = checkpoint.config, []
     if found.masks and not config.masks:

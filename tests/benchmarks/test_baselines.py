@@ -13,8 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from model.checkpoint.own import save_checkpoint
 from model.checkpoint.reading import read_checkpoint
+from model.checkpoint.saving import save_checkpoint
 from model.export import export
 from model.network.config import PRESETS
 from model.network.segmentation import DETRsegm

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
-from model.checkpoint.own import save_checkpoint
+from model.checkpoint.saving import save_checkpoint
 from model.data.shapes.command import CATEGORIES, FIRST_INDEX
 from model.data.shapes.scene import draw_scene, sample_scene
 from service.cli import main

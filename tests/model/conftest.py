@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from model.checkpoint.own import save_checkpoint
+from model.checkpoint.saving import save_checkpoint
 from model.data.shapes.command import CATEGORIES, write_shapes
 from model.network.segmentation import DETRsegm
 from service.cli import main

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from model.checkpoint.own import save_checkpoint
 from model.checkpoint.reading import read_checkpoint
+from model.checkpoint.saving import save_checkpoint
 from model.checkpoint.strict import Checkpoint
 from model.data.collate import TrainingBatch
 from model.data.shapes.command import CATEGORIES
@@ -86,7 +86,7 @@ def error_line(raised: pytest.ExceptionInfo[SystemExit]) -> str:
     return message.removeprefix("detr train: ")
 
 
-def weights_differ(first: Checkpoint, second: Checkpoint) -> set[str]:
+def weights_differ(first: Checkpoint[torch.Tensor], second: Checkpoint[torch.Tensor]) -> set[str]:
     assert first.state_dict.keys() == second.state_dict.keys()
     return {key for key, tensor in first.state_dict.items() if not torch.equal(tensor, second.state_dict[key])}
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from model.runtime.artifact.file import Artifact, ArtifactError
 from model.runtime.artifact.graph_contract import check_graph
+from model.runtime.engines.cores import available_cores
 from model.runtime.engines.cuda import missing_for_cuda, missing_libraries
 from model.runtime.engines.device_errors import DeviceError, first_line, memory_errors
 from model.runtime.engines.raw_outputs import RawOutputs
@@ -84,6 +85,13 @@ def open_onnxruntime(
         artifact,
     )
     return OnnxRuntimeEngine(device, precision, session, artifact.metadata.task == "panoptic")
+
+
+def open_on_cpu(model: bytes, has_masks: bool) -> OnnxRuntimeEngine:
+    """A graph that is no artifact yet, a serialized ModelProto, on the CPU. Raises what ONNX Runtime raises."""
+    options = _session_options(available_cores())
+    session = onnxruntime.InferenceSession(model, sess_options=options, providers=_providers("cpu", "", GpuOptions()))
+    return OnnxRuntimeEngine("cpu", "float32", session, has_masks)
 
 
 def _load_gpu_libraries(device: str) -> None:

@@ -18,9 +18,10 @@ from model.categories.coco import detection_categories, panoptic_categories
 from model.categories.names import named_category
 from model.checkpoint import published
 from model.checkpoint.errors import CheckpointError
-from model.checkpoint.own import CHECKPOINT_FORMAT_VERSION, CHECKPOINT_METADATA_KEY, save_checkpoint
+from model.checkpoint.own import CHECKPOINT_FORMAT_VERSION, CHECKPOINT_METADATA_KEY
 from model.checkpoint.published import preset_of_digest
 from model.checkpoint.reading import read_checkpoint
+from model.checkpoint.saving import save_checkpoint
 from model.network.build import build_model
 from model.network.config import PRESETS, ModelConfig
 from model.runtime.preprocess import Normalization

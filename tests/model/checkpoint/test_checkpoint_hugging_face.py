@@ -89,7 +89,7 @@ def image_of(height: int, width: int) -> Tensor:
     return torch.randn((3, height, width), generator=torch.Generator().manual_seed(1))
 
 
-def assert_answers_alike(checkpoint: Checkpoint, theirs: Any) -> None:
+def assert_answers_alike(checkpoint: Checkpoint[Tensor], theirs: Any) -> None:
     """Both networks, on one image: theirs as it is, ours on the padded canvas that it is served on."""
     ours = build_model(checkpoint.config).eval()
     ours.load_state_dict(checkpoint.state_dict, strict=True)

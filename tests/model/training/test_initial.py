@@ -16,8 +16,8 @@ from model.categories.coco import detection_categories, panoptic_categories
 from model.categories.names import named_category
 from model.checkpoint import published
 from model.checkpoint.errors import CheckpointError
-from model.checkpoint.own import save_checkpoint
 from model.checkpoint.reading import read_checkpoint
+from model.checkpoint.saving import save_checkpoint
 from model.network.config import PRESETS
 from model.runtime.categories import Category
 from model.runtime.resize_rule import Edges, FixedSize
