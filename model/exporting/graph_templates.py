@@ -36,7 +36,7 @@ from model.templates.graph_template import (
     sizes_of,
     write_template,
 )
-from model.templates.recipes import Recipe, State, followed
+from model.templates.recipes import State, WeightRecipe, followed
 
 # So large that no size of a network is one of them or a multiple of one, and the first and last are primes.
 _QUERIES, _LOGITS = 1009, 1013
@@ -84,10 +84,10 @@ def _with_random_weights(network: nn.Module) -> nn.Module:
     return network.eval()
 
 
-def _take_initializers(graph: onnx.GraphProto, state: State, sizes: Mapping[str, int]) -> dict[str, Recipe]:
+def _take_initializers(graph: onnx.GraphProto, state: State, sizes: Mapping[str, int]) -> dict[str, WeightRecipe]:
     """Remove the initializers that depend on a checkpoint, and return the recipe of each; constants stay."""
     known = {_digest(array): recipe for recipe, array in _candidates(state, sizes)}
-    recipes: dict[str, Recipe] = {}
+    recipes: dict[str, WeightRecipe] = {}
     constants: list[onnx.TensorProto] = []
     for tensor in graph.initializer:
         array = numpy_helper.to_array(tensor)
@@ -103,9 +103,9 @@ def _take_initializers(graph: onnx.GraphProto, state: State, sizes: Mapping[str,
     return recipes
 
 
-def _candidates(state: State, sizes: Mapping[str, int]) -> Iterator[tuple[Recipe, NDArray[np.float32]]]:
+def _candidates(state: State, sizes: Mapping[str, int]) -> Iterator[tuple[WeightRecipe, NDArray[np.float32]]]:
     """What may be found in the graph bit by bit."""
-    rows: list[Recipe] = [["mean", [3]], ["deviation", [3]]]
+    rows: list[WeightRecipe] = [["mean", [3]], ["deviation", [3]]]
     for key, array in state.items():
         rows.append(["weight", key])
         if array.ndim == 2:
@@ -115,8 +115,8 @@ def _candidates(state: State, sizes: Mapping[str, int]) -> Iterator[tuple[Recipe
 
 
 def _recipe(
-    name: str, array: NDArray[np.generic], known: Mapping[bytes, Recipe], state: State, sizes: Mapping[str, int]
-) -> Recipe | None:
+    name: str, array: NDArray[np.generic], known: Mapping[bytes, WeightRecipe], state: State, sizes: Mapping[str, int]
+) -> WeightRecipe | None:
     if array.dtype == np.int64 and _mentions_sizes(array):
         return ["sizes", [_named(int(number)) for number in array]] if array.ndim == 1 else None
     if (pair := _folded_pair(name, state)) is not None:
@@ -139,7 +139,7 @@ def _folded_pair(name: str, state: State) -> tuple[str, str] | None:
     return (conv, norm) if norm != conv and f"{norm}.running_var" in state else None
 
 
-def _check_that_all_are_used(state: State, recipes: Mapping[str, Recipe]) -> None:
+def _check_that_all_are_used(state: State, recipes: Mapping[str, WeightRecipe]) -> None:
     """A weight that the graph does without would mean that a recipe was mistaken for another."""
     named = {part for recipe in recipes.values() for part in recipe[1:] if isinstance(part, str)}
     idle = [key for key in state if key not in named and key.rpartition(".")[0] not in named]
@@ -190,7 +190,7 @@ def _digest(array: NDArray[np.generic]) -> bytes:
     return np.ascontiguousarray(array).tobytes()
 
 
-def main() -> None:
+def write_templates() -> None:
     """Write the templates that are named, or all."""
     parser = argparse.ArgumentParser(description="Write the graph templates.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"Of these: {', '.join(PRESETS)}. All by default.")
@@ -201,4 +201,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    write_templates()

@@ -24,7 +24,7 @@ from typing import Any
 
 from model.network.config import ModelConfig
 from model.runtime.artifact.model_proto import with_initializers, with_sizes
-from model.templates.recipes import Recipe, State, followed
+from model.templates.recipes import State, WeightRecipe, followed
 
 FOLDER = Path(__file__).parent / "graphs"
 
@@ -41,7 +41,7 @@ class GraphTemplate:
     mask_stride: int | None
     exported_with: Mapping[str, str]  # versions, by package
     state: Mapping[str, tuple[int | str, ...]]  # shape of each of a checkpoint's weights, in which sizes have names
-    initializers: Mapping[str, Recipe]
+    initializers: Mapping[str, WeightRecipe]
     graph: bytes  # a ModelProto
 
     @cached_property

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from model.runtime.preprocess import Normalization
 
-Recipe = Sequence[Any]
+WeightRecipe = Sequence[Any]
 State = Mapping[str, NDArray[np.float32]]
 
 # Of every batch norm of a ResNet here, torchvision's and the published ones alike.
@@ -29,7 +29,7 @@ BATCH_NORM_EPSILON = np.float32(1e-5)
 
 
 def followed(
-    recipe: Recipe, state: State, sizes: Mapping[str, int], normalization: Normalization
+    recipe: WeightRecipe, state: State, sizes: Mapping[str, int], normalization: Normalization
 ) -> NDArray[np.float32] | NDArray[np.int64]:
     """The array that a recipe makes. KeyError for a weight that is not there, ValueError for an unknown recipe."""
     match recipe:
