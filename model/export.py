@@ -27,6 +27,7 @@ from model.runtime.artifact.metadata import Metadata
 from model.runtime.artifact.writing import write_proved
 from model.runtime.engines.golden_replay import replay_golden
 from model.runtime.engines.opening import open_engine
+from model.runtime.resize_rule import ResizeRule, parse_resize_rule
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,10 +65,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="Read the names of the classes in this file, one a line or JSON, where they are not COCO's.",
     )
     parser.add_argument(
+        "--resize",
+        type=_resize_rule,
+        metavar="RULE",
+        help="Resize images so before the network sees them: SHORTEST,LONGEST edge in pixels (800,1333), WIDTHxHEIGHT "
+        "whatever the aspect ratio (640x480), max:WIDTHxHEIGHT to fit into it with the aspect ratio kept, or none. The "
+        "default is what the checkpoint says, or 800,1333 where it says nothing.",
+    )
+    parser.add_argument(
         "--name",
         metavar="TEXT",
         help="Call the model by this name in its answers. The default is the artifact's file name without its ending.",
     )
+
+
+def _resize_rule(text: str) -> ResizeRule:
+    """The value of `--resize`. Raises argparse.ArgumentTypeError, which the parser tells, where it is none."""
+    try:
+        return parse_resize_rule(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def run(args: argparse.Namespace) -> None:
@@ -80,6 +97,7 @@ def run(args: argparse.Namespace) -> None:
         padding=args.padding,
         name=args.name,
         precision=args.precision,
+        resize=args.resize,
     )
 
 
@@ -92,13 +110,14 @@ def export_file(
     padding: str = "exact",
     name: str | None = None,
     precision: str = "float32",
+    resize: ResizeRule | None = None,
 ) -> None:
     """Export a checkpoint's file or folder, and print what was recognised and the worst difference that was found.
 
     Arguments are the options of `detr export`. What goes wrong is a SystemExit with one clear line.
     """
     try:
-        checkpoint = read_checkpoint(path, preset, read_names(names) if names else None)
+        checkpoint = read_checkpoint(path, preset, read_names(names) if names else None, resize)
         for note in checkpoint.notes:
             print(note)
         report = export(checkpoint, out, padding=padding, name=name, precision=precision)

@@ -1,6 +1,6 @@
-"""What a Hugging Face folder says beside its weights: config.json and preprocessor_config.json."""
+"""What config.json of a Hugging Face folder says: of the network, and what its classes are called."""
 
-import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,35 +8,44 @@ from typing import Any
 from model.categories.coco import UNNAMED, coco_categories
 from model.categories.names import named_category
 from model.checkpoint.errors import CheckpointError
+from model.checkpoint.preprocessor import read_json, read_preprocessor
+from model.checkpoint.structure import RESNETS
 from model.network.config import ModelConfig
 from model.runtime.categories import Category
-from model.runtime.preprocess import IMAGENET_NORMALIZATION
-from model.runtime.resize_rule import Edges
+from model.runtime.resize_rule import ResizeRule
+
+# Of timm: the architecture, which an old prefix or a tag for the weights may surround.
+_PLAIN_RESNET = re.compile(rf"((tv|ssl|swsl)_)?({'|'.join(RESNETS)})(\..*)?|gluon_resnet\d+_v1b")
 
 
-def read_config(folder: Path, native_backbone: bool) -> tuple[ModelConfig, dict[str, Any], list[str]]:
-    """What config.json (and preprocessor_config.json, where there is one) say that shapes do not.
+def read_config(
+    path: Path, native_backbone: bool, rule: ResizeRule | None = None
+) -> tuple[ModelConfig, dict[str, Any], list[str]]:
+    """What config.json, at `path`, and the preprocessor's file beside it say that shapes do not.
 
-    `native_backbone` is whether the backbone has transformers' own names, for which it ignores `dilation`.
-    Returns the configuration, config.json itself, and notes. CheckpointError for settings this network does
-    not have.
+    `native_backbone` is whether the backbone has transformers' own names, for which it ignores `dilation`. A `rule`
+    replaces the preprocessor's. Returns the configuration, config.json itself, and notes. CheckpointError for
+    settings that cannot be followed.
     """
-    config = _read_json(folder / "config.json")
+    config = read_json(path)
     if config.get("model_type") != "detr":
         raise CheckpointError(f"config.json is of a {config.get('model_type')!r} model, not of a 'detr'")
     _refuse_unknown_settings(config)
+    if not native_backbone:
+        _refuse_other_backbones(config)
     dilation, notes = _dilation(config, native_backbone)
-    edges, edge_note = _resize_rule(folder)
+    resize, normalization, notes_on_images = read_preprocessor(path.parent, rule)
     try:
         base = ModelConfig(
             dilation=dilation,
             nheads=config.get("encoder_attention_heads", 8),
             hidden_dim=config.get("d_model", 256),
-            resize=Edges(*edges, rounding="transformers"),
+            resize=resize,
+            normalization=normalization,
         )
     except (TypeError, ValueError, ArithmeticError) as error:
         raise CheckpointError(f"config.json describes a network that cannot be built: {error}") from error
-    return base, config, notes + edge_note
+    return base, config, notes + notes_on_images
 
 
 def check_against(config_json: Mapping[str, Any], config: ModelConfig) -> None:
@@ -85,16 +94,6 @@ def _agrees(labels: Mapping[int, str], coco: tuple[Category, ...]) -> bool:
     )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path.name} cannot be read: {error}") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path.name} holds no JSON object")
-    return content
-
-
 def _refuse_unknown_settings(config: Mapping[str, Any]) -> None:
     """CheckpointError for a setting that leaves no trace in the keys and that this network does not have."""
     backbone = config.get("backbone_config") or {}
@@ -111,34 +110,26 @@ def _refuse_unknown_settings(config: Mapping[str, Any]) -> None:
             raise CheckpointError(f"config.json has {name}={section[name]!r}; only {value!r} is supported")
 
 
+def _refuse_other_backbones(config: Mapping[str, Any]) -> None:
+    """CheckpointError for one of timm's backbones that has a ResNet's weights and computes something else."""
+    name = (config.get("backbone_config") or config).get("backbone") or "resnet50"
+    if not isinstance(name, str) or not _PLAIN_RESNET.fullmatch(name):
+        raise CheckpointError(f"config.json has backbone={name!r}; only {', '.join(RESNETS)} are supported")
+
+
 def _dilation(config: Mapping[str, Any], native_backbone: bool) -> tuple[bool, list[str]]:
-    """Whether the network is DC5, and a note where config.json's `dilation` is not followed."""
+    """Whether the network is DC5, and a note where config.json's `dilation` is not followed.
+
+    Where there is a backbone_config, transformers follows its output_stride alone, which is null without dilation.
+    """
     asked = bool(config.get("dilation", False))
     if native_backbone:
         note = "config.json's dilation was ignored, as transformers does for a backbone that is not timm's"
         return False, [note] if asked else []
-    for section in ("backbone_config", "backbone_kwargs"):
-        stride = (config.get(section) or {}).get("output_stride", 32)
-        if stride not in (16, 32):
-            raise CheckpointError(f"config.json has output_stride={stride!r}; 16 (DC5) and 32 are supported")
-        asked = asked or stride == 16
-    return asked, []
-
-
-def _resize_rule(folder: Path) -> tuple[tuple[int, int], list[str]]:
-    """(shortest edge, longest edge) in pixels from preprocessor_config.json, or the published ones."""
-    published = (800, 1333)
-    path = folder / "preprocessor_config.json"
-    if not path.exists():
-        return published, []
-    content = _read_json(path)
-    for name, value in (("image_mean", IMAGENET_NORMALIZATION.mean), ("image_std", IMAGENET_NORMALIZATION.std)):
-        if tuple(content.get(name, value)) != value:
-            said = content[name]
-            raise CheckpointError(f"{path.name} has {name}={said}; only ImageNet's {list(value)} is supported")
-    size = content.get("size")
-    edges = (size.get("shortest_edge"), size.get("longest_edge")) if isinstance(size, dict) else (size, None)
-    if isinstance(edges[0], int):  # Files of the first years have a number here, and max_size beside it.
-        longest = edges[1] or content.get("max_size") or published[1]
-        return (edges[0], longest), [f"resize rule: {edges[0]} and {longest} pixels, from {path.name}"]
-    return published, [f"resize rule: the published one, because {path.name} has size={size!r}"]
+    backbone = config.get("backbone_config")
+    default = 16 if asked and backbone is None else 32
+    stride = (backbone or config.get("backbone_kwargs") or {}).get("output_stride") or default
+    if stride not in (16, 32):
+        raise CheckpointError(f"config.json has output_stride={stride!r}; 16 (DC5) and 32 are supported")
+    ignored = asked and stride == 32
+    return stride == 16, ["config.json's dilation was ignored: its output_stride says none"] if ignored else []

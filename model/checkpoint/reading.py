@@ -19,24 +19,36 @@ from model.checkpoint.digests import sha256_of
 from model.checkpoint.errors import CheckpointError
 from model.checkpoint.files import as_weights, load_pickle, load_safetensors
 from model.checkpoint.fitting import check_state
-from model.checkpoint.folder import SAFETENSORS, SHARD_INDEX, folder_checkpoint, safetensors_files, without_counters
+from model.checkpoint.folder import (
+    CONFIG_FILE,
+    PICKLED,
+    SAFETENSORS,
+    SHARD_INDEX,
+    folder_checkpoint,
+    pickled_files,
+    safetensors_files,
+    shards_of,
+    without_counters,
+)
 from model.checkpoint.own import CHECKPOINT_METADATA_KEY, own_checkpoint
 from model.checkpoint.strict import Checkpoint, check_count, describe_network
 from model.checkpoint.structure import disagreements, infer_config
 from model.network.config import PRESETS, ModelConfig
 from model.runtime.categories import Category
-
-PICKLED = "pytorch_model.bin"
+from model.runtime.resize_rule import ResizeRule
 
 
 def read_checkpoint(
-    path: Path, preset: str | None = None, categories: tuple[Category, ...] | None = None
+    path: Path,
+    preset: str | None = None,
+    categories: tuple[Category, ...] | None = None,
+    resize: ResizeRule | None = None,
 ) -> Checkpoint[Tensor]:
     """Read a checkpoint of any of the three formats and check it strictly.
 
     `preset` says what leaves no trace in a published file (dilation, the number of attention heads); what
     leaves one must agree with it, except for the numbers of classes and queries. `categories`, by class
-    index, replace those that the checkpoint has.
+    index, replace those that the checkpoint has, and `resize` the rule by which it sees an image.
 
     Raises CheckpointError, which begins with the file's name, if it cannot be read, holds no DETR, has a
     missing, unexpected or misshapen key, or does not fit `preset` or `categories`.
@@ -44,7 +56,7 @@ def read_checkpoint(
     try:
         if preset is not None and preset not in PRESETS:
             raise CheckpointError(f"there is no preset {preset!r}; there are {', '.join(PRESETS)}")
-        checkpoint = _read(path, preset)
+        checkpoint = _read(path, preset, resize)
         if preset is not None and (wrong := disagreements(checkpoint.config, PRESETS[preset])):
             raise CheckpointError(f"it does not fit the preset {preset}: {'; '.join(wrong)}")
         check_state(checkpoint.state_dict, checkpoint.config)
@@ -57,31 +69,44 @@ def read_checkpoint(
         raise CheckpointError(f"{path.resolve().name}: {error}") from error
 
 
-def _read(path: Path, preset: str | None) -> Checkpoint[Tensor]:
+def _read(path: Path, preset: str | None, resize: ResizeRule | None) -> Checkpoint[Tensor]:
     """The checkpoint of whichever format it is, not yet checked against its network."""
     files: tuple[Path, ...] = (path,)
     if path.is_dir():
-        files = safetensors_files(path) or tuple(file for file in (path / PICKLED,) if file.is_file())
+        files = safetensors_files(path) or pickled_files(path)
         if not files:
             raise CheckpointError(f"it is a folder without {SAFETENSORS}, {SHARD_INDEX} or {PICKLED}")
+    elif path.name.endswith(".index.json"):
+        files = shards_of(path)
     first = files[0]
     if not first.is_file():
         raise CheckpointError("there is no such file")
-    hugging_face = (first.parent / "config.json").is_file()
+    hugging_face = (first.parent / CONFIG_FILE).is_file()
     if first.suffix != ".safetensors":
         is_published = first.suffix != ".bin" or not hugging_face
-        return _published(first, preset) if is_published else _hugging_face(files, load_pickle(first))
+        if is_published:
+            return _resized(_published(first, preset), resize)
+        pickled = {key: tensor for file in files for key, tensor in load_pickle(file).items()}
+        return _hugging_face(files, pickled, resize)
     header, tensors = load_safetensors(files)
     if CHECKPOINT_METADATA_KEY in header:
-        return own_checkpoint(first, header[CHECKPOINT_METADATA_KEY], as_weights(tensors)[0])
+        return _resized(own_checkpoint(first, header[CHECKPOINT_METADATA_KEY], as_weights(tensors)[0]), resize)
     if hugging_face:
-        return _hugging_face(files, tensors)
+        return _hugging_face(files, tensors, resize)
     raise CheckpointError("it has neither this project's header nor transformers' config.json beside it")
 
 
-def _hugging_face(files: tuple[Path, ...], loaded: Mapping[str, Any]) -> Checkpoint[Tensor]:
+def _resized(checkpoint: Checkpoint[Tensor], rule: ResizeRule | None) -> Checkpoint[Tensor]:
+    """The checkpoint with a resize rule that is asked for."""
+    if rule is None:
+        return checkpoint
+    notes = (*checkpoint.notes, f"resize rule: {rule}, as asked")
+    return replace(checkpoint, config=replace(checkpoint.config, resize=rule), notes=notes)
+
+
+def _hugging_face(files: tuple[Path, ...], loaded: Mapping[str, Any], resize: ResizeRule | None) -> Checkpoint[Tensor]:
     weights, notes = as_weights(loaded)
-    return folder_checkpoint(files, weights, torch.cat, notes)
+    return folder_checkpoint(files, weights, torch.cat, notes, resize)
 
 
 def _published(path: Path, preset: str | None) -> Checkpoint[Tensor]:

@@ -59,7 +59,8 @@ def test_serving_imports_without_torch() -> None:
 
 
 def test_a_checkpoint_is_recognised_without_torch() -> None:
-    names = ("artifact_metadata", "folder", "hugging_face", "hugging_face_config", "own", "published", "structure")
+    names = ["artifact_metadata", "folder", "hugging_face", "hugging_face_config", "own", "preprocessor", "published"]
+    names += ["structure"]
     modules = [f"model.checkpoint.{name}" for name in names] + ["model.templates"]
     assert set(modules) <= set(import_all(",".join([*modules, "model.network.config"]), TRAINING))
 

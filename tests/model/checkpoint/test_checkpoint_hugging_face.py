@@ -19,7 +19,8 @@ from model.checkpoint.reading import read_checkpoint
 from model.checkpoint.strict import Checkpoint
 from model.network.build import build_model
 from model.network.nested_tensor import pad_images
-from model.runtime.resize_rule import Edges
+from model.runtime.preprocess import Normalization
+from model.runtime.resize_rule import Edges, FixedSize
 from tests.model.transformers_models import transformers_model
 
 State = dict[str, Tensor]
@@ -231,6 +232,10 @@ def test_half_precision_is_widened(tmp_path: Path, their_detector: Any) -> None:
         ({"backbone_kwargs": {"output_stride": 16}}, True),
         ({"backbone_config": {"model_type": "timm_backbone", "output_stride": 16}}, True),
         ({"backbone_config": {"model_type": "timm_backbone"}}, False),
+        ({"backbone_config": {"model_type": "timm_backbone", "output_stride": None}}, False),
+        ({"backbone_config": {"model_type": "timm_backbone", "output_stride": None}, "dilation": True}, False),
+        ({"backbone_kwargs": {"output_stride": 32}, "dilation": True}, False),
+        ({"backbone_kwargs": {}, "dilation": True}, True),
     ],
 )
 def test_config_json_says_whether_a_model_is_dc5(
@@ -239,6 +244,30 @@ def test_config_json_says_whether_a_model_is_dc5(
     saved_with_timm_names(segmenter, tmp_path)
     edit_json(tmp_path / "config.json", **settings)
     assert read_checkpoint(tmp_path).config.dilation is dilation
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"backbone": "resnetaa50"},
+        {"backbone_config": {"model_type": "timm_backbone", "backbone": "resnet50d.a1_in1k"}},
+        {"backbone": 50},
+    ],
+)
+def test_another_backbone_of_timm_is_refused_though_its_weights_would_fit(
+    tmp_path: Path, segmenter: Any, settings: dict[str, Any]
+) -> None:
+    saved_with_timm_names(segmenter, tmp_path)
+    edit_json(tmp_path / "config.json", **settings)
+    with pytest.raises(CheckpointError, match=r"config\.json has backbone=.*; only resnet18, resnet34, resnet50"):
+        read_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("backbone", ["resnet50.a1_in1k", "tv_resnet50", "gluon_resnet50_v1b"])
+def test_a_backbone_of_timm_may_have_a_tag_for_its_weights(tmp_path: Path, segmenter: Any, backbone: str) -> None:
+    saved_with_timm_names(segmenter, tmp_path)
+    edit_json(tmp_path / "config.json", backbone=backbone)
+    assert read_checkpoint(tmp_path).config.backbone == "resnet50"
 
 
 def test_dilation_is_ignored_where_transformers_ignores_it(tmp_path: Path, segmenter: Any) -> None:
@@ -320,27 +349,11 @@ def test_names_for_another_number_of_classes_are_not_taken(tmp_path: Path, their
     assert "categories: unknown, config.json has 1 names for 5 classes" in checkpoint.notes
 
 
-@pytest.mark.parametrize(
-    ("content", "edges"),
-    [
-        ({"size": {"shortest_edge": 480, "longest_edge": 640}}, (480, 640)),
-        ({"size": 600, "max_size": 1000}, (600, 1000)),
-        ({"size": {"shortest_edge": 480}}, (480, 1333)),
-        ({"size": {"height": 480, "width": 480}}, (800, 1333)),
-        ({}, (800, 1333)),
-    ],
-)
-def test_the_resize_rule_comes_from_the_preprocessor(
-    tmp_path: Path, their_detector: Any, content: dict[str, Any], edges: tuple[int, int]
-) -> None:
+def test_how_an_image_is_seen_comes_from_the_preprocessor(tmp_path: Path, their_detector: Any) -> None:
     their_detector.save_pretrained(tmp_path)
-    edit_json(tmp_path / "preprocessor_config.json", **content)
-    config = read_checkpoint(tmp_path).config
-    assert config.resize == Edges(*edges, rounding="transformers")
-
-
-def test_another_normalization_is_refused(tmp_path: Path, their_detector: Any) -> None:
-    their_detector.save_pretrained(tmp_path)
-    edit_json(tmp_path / "preprocessor_config.json", image_mean=[0.5, 0.5, 0.5])
-    with pytest.raises(CheckpointError, match=r"image_mean=\[0\.5, 0\.5, 0\.5\]; only ImageNet's"):
-        read_checkpoint(tmp_path)
+    edit_json(tmp_path / "preprocessor_config.json", size=600, max_size=1000, image_mean=0.5, image_std=0.5)
+    checkpoint = read_checkpoint(tmp_path)
+    assert checkpoint.config.resize == Edges(600, 1000, rounding="transformers")
+    assert checkpoint.config.normalization == Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    assert "resize rule: 600 and 1000 pixels, as transformers rounds, from preprocessor_config.json" in checkpoint.notes
+    assert read_checkpoint(tmp_path, resize=FixedSize(64, 96)).config.resize == FixedSize(64, 96)
