@@ -19,7 +19,7 @@ from service.wire.bounded_connection import BoundedConnection
 from service.wire.connections import Connections
 from service.wire.deadlines import Clock, ConnectionLimits
 from service.wire.lingering import LingeringTransport
-from service.wire.refusals import CLOSE_HEADER, CROWDED, HEADERS_TOO_LARGE, NOT_HTTP, Refusal, refuse
+from service.wire.refusals import CLOSE_HEADER, CROWDED, HEADERS_TOO_LARGE, NO_MEMORY, NOT_HTTP, Refusal, refuse
 from service.wire.targets import accepted
 
 # How long an answer takes before its client is asked whether it is still there, where that is in doubt, and then again.
@@ -39,7 +39,7 @@ class GuardedProtocol(H11Protocol):
         self.conn: BoundedConnection = BoundedConnection(self.limits.max_header_bytes)
         self._app = self.app
         self.app = self._run_app
-        self._is_malformed = False  # in the middle of a body
+        self._failure: Exception | None = None  # why the rest of a body cannot be read
         self._is_half_closed = False  # by the client, which sends nothing more
         self._header_clock = Clock(self.loop, self._give_up_on_headers)
         self._presence_clock = Clock(self.loop, self._ask_for_presence)
@@ -60,9 +60,12 @@ class GuardedProtocol(H11Protocol):
         """Take data, and start or stop the clock by whether a request is being answered. What comes behind the last
         request is thrown away.
         """
-        if self._out.is_closing() or self._is_malformed or self.conn.their_state is h11.MUST_CLOSE:
+        if self._out.is_closing() or self._failure is not None or self.conn.their_state is h11.MUST_CLOSE:
             return
-        super().data_received(data)
+        try:
+            super().data_received(data)
+        except MemoryError as error:
+            self._fail(error, NO_MEMORY)
         self._watch_headers()
 
     def eof_received(self) -> bool:  # type: ignore[override]
@@ -116,12 +119,8 @@ class GuardedProtocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP, or has headers beyond the bound, in the error shape."""
-        if self._is_answering():
-            # The app is told when it reads on, and answers.
-            self._is_malformed = True
-            self.cycle.message_event.set()
-        else:
-            self._refuse(HEADERS_TOO_LARGE if self.conn.headers_are_too_large else NOT_HTTP)
+        error = MalformedRequestError(_SMALL_CHUNKS if self.conn.has_small_chunks else NOT_HTTP.message)
+        self._fail(error, HEADERS_TOO_LARGE if self.conn.headers_are_too_large else NOT_HTTP)
 
     # What `Connections` calls.
 
@@ -138,8 +137,8 @@ class GuardedProtocol(H11Protocol):
 
         async def receive_or_raise() -> Message:
             message = await receive()
-            if self._is_malformed:
-                raise MalformedRequestError(_SMALL_CHUNKS if self.conn.has_small_chunks else NOT_HTTP.message)
+            if self._failure is not None:
+                raise self._failure
             return message
 
         async def send_or_close(message: Message) -> None:
@@ -156,6 +155,14 @@ class GuardedProtocol(H11Protocol):
             headers, body = refuse(NOT_HTTP, self.registry.metrics, self.retry_after_s)
             await send({"type": "http.response.start", "status": NOT_HTTP.status, "headers": headers})
             await send({"type": "http.response.body", "body": body})
+
+    def _fail(self, error: Exception, refusal: Refusal) -> None:
+        """Read no more: a body's error is raised in the app when it reads on, and anything else is refused."""
+        if self._is_answering():
+            self._failure = error
+            self.cycle.message_event.set()
+        else:
+            self._refuse(refusal)
 
     def _refuse(self, refusal: Refusal) -> None:
         """Answer something that never became a request, and close."""

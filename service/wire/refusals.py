@@ -25,6 +25,7 @@ class Refusal:
 
 NOT_HTTP = Refusal(400, "bad_request", "the request is not valid HTTP")
 HEADERS_TOO_LARGE = Refusal(431, "headers_too_large", "the request's headers are too large")
+NO_MEMORY = Refusal(503, "memory_full", "there is no memory for this request at present, please try again later")
 CROWDED = Refusal(503, "too_many_connections", "too many connections are open, please try again later")
 
 

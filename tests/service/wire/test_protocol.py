@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 
+import h11
 import pytest
 
 from tests.service.wire.listening import GET, SMUGGLED, answer, is_closed, listening
@@ -202,3 +203,36 @@ async def test_a_whole_url_is_asked_for_like_its_path() -> None:
         refused = await port.exchange(b"GET ftp://b/x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         assert refused.startswith(b"HTTP/1.1 400")
         assert json.loads(refused.partition(b"\r\n\r\n")[2])["error"]["code"] == "bad_request"
+
+
+@pytest.fixture
+def greedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have no memory for data of a certain content."""
+    receive_data = h11.Connection.receive_data
+
+    def receive_or_run_out(self: h11.Connection, data: bytes) -> None:
+        if b"greedy" in data:
+            raise MemoryError
+        receive_data(self, data)
+
+    monkeypatch.setattr(h11.Connection, "receive_data", receive_or_run_out)
+
+
+@pytest.mark.usefixtures("greedy")
+async def test_without_memory_for_its_headers_a_request_is_told_to_come_again() -> None:
+    async with listening() as port:
+        told = await port.exchange(b"GET /greedy HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert told.startswith(b"HTTP/1.1 503")
+        assert b'"code":"memory_full"' in told
+        assert b"retry-after: 7" in told.lower()
+        assert port.asked == []
+
+
+@pytest.mark.usefixtures("greedy")
+async def test_without_memory_for_its_body_the_app_is_told_and_answers() -> None:
+    async with listening() as port:
+        client = await port.connect(b"POST /read HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n")
+        await port.until_asked(1)
+        client[1].write(b"greedy")
+        assert (await answer(client)).startswith(b"HTTP/1.1 200")
+        assert port.asked == ["/read", "there is no memory"]
