@@ -27,9 +27,9 @@ NORMALIZATION = Normalization((0.5, 0.4, 0.3), (0.3, 0.2, 0.25))
 
 def test_every_preset_has_a_small_template() -> None:
     sizes = {path.stem: path.stat().st_size for path in FOLDER.iterdir()}
-    assert sizes.keys() <= PRESETS.keys()
+    assert sizes.keys() == PRESETS.keys()
     assert max(sizes.values()) < 100_000
-    for name, config in ((name, PRESETS[name]) for name in sizes):
+    for name, config in PRESETS.items():
         assert read_template(FOLDER / f"{name}.zip").config == replace(
             config,
             frozen_batch_norm=True,
