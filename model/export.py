@@ -36,7 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "checkpoint",
         type=Path,
         metavar="CHECKPOINT",
-        help="Export this checkpoint: one of `detr train` (.safetensors), a published .pth, or a Hugging Face folder.",
+        help="Export this checkpoint: one of `detr train` (.safetensors), a published .pth, what another trainer "
+        "saved, or a Hugging Face folder.",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="Write the artifact to this file.")
     parser.add_argument(
@@ -62,7 +63,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--names",
         type=Path,
         metavar="FILE",
-        help="Read the names of the classes in this file, one a line or JSON, where they are not COCO's.",
+        help="Read the names of the classes in this file, one a line or JSON, where they are not COCO's. Where "
+        "JSON has ids, classes are assigned by them.",
+    )
+    parser.add_argument(
+        "--weights",
+        metavar="NAME",
+        help="Take these weights of a checkpoint that holds several, such as model or ema. The default is the moving "
+        "average, where there is one.",
     )
     parser.add_argument(
         "--resize",
@@ -94,6 +102,7 @@ def run(args: argparse.Namespace) -> None:
         args.out,
         preset=args.preset,
         names=args.names,
+        weights=args.weights,
         padding=args.padding,
         name=args.name,
         precision=args.precision,
@@ -107,6 +116,7 @@ def export_file(
     *,
     preset: str | None = None,
     names: Path | None = None,
+    weights: str | None = None,
     padding: str = "exact",
     name: str | None = None,
     precision: str = "float32",
@@ -117,7 +127,7 @@ def export_file(
     Arguments are the options of `detr export`. What goes wrong is a SystemExit with one clear line.
     """
     try:
-        checkpoint = read_checkpoint(path, preset, read_names(names) if names else None, resize)
+        checkpoint = read_checkpoint(path, preset, read_names(names) if names else None, resize, weights)
         for note in checkpoint.notes:
             print(note)
         report = export(checkpoint, out, padding=padding, name=name, precision=precision)

@@ -90,3 +90,8 @@ def published_state(state: Mapping[str, Weight], concatenate: Callable[[list[Wei
 def has_native_backbone(keys: Iterable[str]) -> bool:
     """Whether the backbone has transformers' own names rather than timm's."""
     return any(".embedder.embedder." in key for key in keys)
+
+
+def has_transformers_names(keys: Iterable[str]) -> bool:
+    """Whether the keys are those of a model of transformers rather than the published ones."""
+    return any(re.match(r"(detr\.)?model\.(encoder|decoder)\.layers\.", key) for key in keys)

@@ -48,6 +48,14 @@ def read_config(
     return base, config, notes + notes_on_images
 
 
+def describes_a_detr(folder: Path) -> bool:
+    """Whether its config.json is that of a DETR of transformers; trainers write files of that name, too."""
+    try:
+        return read_json(folder / "config.json").get("model_type") == "detr"
+    except CheckpointError:
+        return False
+
+
 def check_against(config_json: Mapping[str, Any], config: ModelConfig) -> None:
     """CheckpointError where config.json and the weights beside it are of different models."""
     for name, field in (

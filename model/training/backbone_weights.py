@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from model.checkpoint.download import download
 from model.checkpoint.errors import CheckpointError
-from model.checkpoint.files import as_weights, load_pickle, load_safetensors
+from model.checkpoint.files import as_weights, load_file
 from model.checkpoint.strict import faults
 from model.network.backbone import Backbone
 
@@ -61,9 +61,7 @@ def load_backbone_weights(backbone: Backbone, name: str, path: Path) -> None:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    if path.suffix == ".safetensors":
-        return as_weights(load_safetensors([path])[1])[0]
-    content = load_pickle(path)
+    content = load_file(path)[1]
     state = content.get("model", content)
     if not isinstance(state, dict):
         raise CheckpointError(f"its entry 'model' is a {type(state).__name__}, not a state dict")

@@ -12,7 +12,7 @@ import lightning
 from torch import Tensor
 
 from model.checkpoint.errors import CheckpointError
-from model.checkpoint.files import load_pickle
+from model.checkpoint.files import load_file
 from model.training.module import SETTINGS_KEY, TrainingModule
 
 # Settings that a run may change when it continues; any other would make it another run.
@@ -70,7 +70,7 @@ def check_resume(path: Path, module: TrainingModule) -> int:
     Raises CheckpointError where it cannot be read, ValueError where this run cannot continue from it.
     """
     try:
-        content = load_pickle(path)
+        content = load_file(path)[1]
     except CheckpointError as error:
         raise CheckpointError(f"{path.name}: {error}") from error
     state, step = content.get("state_dict"), content.get("global_step")

@@ -209,7 +209,7 @@ def test_a_file_that_a_run_cannot_resume_from_is_refused(train: Train, resumable
             "last.ckpt was written with --stage detection and can only go on with that",
         ),
         (("--resume", str(detector)), 3, "detector.safetensors is no file to resume from: those are in OUT/resume"),
-        (("--resume", str(resumable.parent / "none.ckpt")), 3, "none.ckpt: it is not a file that torch.save wrote"),
+        (("--resume", str(resumable.parent / "none.ckpt")), 3, "none.ckpt: there is no such file"),
     ):
         with pytest.raises(SystemExit) as raised:
             train(*options, steps=steps)

@@ -14,7 +14,7 @@ def written(tmp_path: Path, text: str, name: str = "names.txt") -> Path:
 
 
 def test_a_text_file_names_one_class_a_line(tmp_path: Path) -> None:
-    categories = read_names(written(tmp_path, "cat\n traffic light \nétang\n\n"))
+    categories = read_names(written(tmp_path, "cat\n traffic light \nétang\n\n")).categories
     assert [(c.id, c.name, c.isthing) for c in categories] == [
         (0, "cat", True),
         (1, "traffic light", True),
@@ -23,14 +23,36 @@ def test_a_text_file_names_one_class_a_line(tmp_path: Path) -> None:
 
 
 def test_a_json_list_of_names_gives_the_class_index_as_id(tmp_path: Path) -> None:
-    categories = read_names(written(tmp_path, '["N/A", "cat"]', "names.json"))
+    categories = read_names(written(tmp_path, '["N/A", "cat"]', "names.json")).categories
     assert categories[1] == Category(1, "cat", True, distinct_color(1))
 
 
 def test_json_objects_say_id_stuff_and_color(tmp_path: Path) -> None:
     entries = [{"id": 7, "name": "cat"}, {"id": 9, "name": "sky", "isthing": 0, "color": [1, 2, 3]}]
-    categories = read_names(written(tmp_path, json.dumps(entries), "names.json"))
+    categories = read_names(written(tmp_path, json.dumps(entries), "names.json")).categories
     assert categories == (Category(7, "cat", True, distinct_color(0)), Category(9, "sky", False, (1, 2, 3)))
+
+
+def test_ids_say_which_class_has_which_name(tmp_path: Path) -> None:
+    def named(entries: object, count: int) -> list[tuple[int, str]]:
+        path = written(tmp_path, json.dumps(entries), "names.json")
+        return [(category.id, category.name) for category in read_names(path).of_classes(count)]
+
+    of_pets = [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}, {"id": 0, "name": "owl"}]
+    assert named(of_pets, 3) == [(0, "owl"), (1, "cat"), (2, "dog")]
+    # With one name a class, classes have the order of the ids; with fewer, a class is its id.
+    of_coco = [{"id": 4, "name": "dog", "supercategory": "animal"}, {"id": 2, "name": "cat", "supercategory": "animal"}]
+    assert named(of_coco, 2) == [(2, "cat"), (4, "dog")]
+    assert named(of_coco, 5) == [(0, "N/A"), (1, "N/A"), (2, "cat"), (3, "N/A"), (4, "dog")]
+    assert named({"images": [], "categories": of_coco}, 2) == named({"4": "dog", "2": "cat"}, 2)
+    assert named({"model_type": "detr", "id2label": {"0": "owl", "1": "cat"}}, 2) == [(0, "owl"), (1, "cat")]
+    for entries, count, reason in (
+        (of_coco, 4, "2 category names, with ids up to 4, for 4 classes"),
+        (of_coco, 1, "2 category names, with ids up to 4, for 1 classes"),
+        (["cat", "dog"], 3, "2 category names for 3 classes"),
+    ):
+        with pytest.raises(NamesError, match=reason):
+            named(entries, count)
 
 
 def test_colors_that_are_chosen_differ_for_hundreds_of_classes() -> None:

@@ -357,3 +357,18 @@ def test_how_an_image_is_seen_comes_from_the_preprocessor(tmp_path: Path, their_
     assert checkpoint.config.normalization == Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     assert "resize rule: 600 and 1000 pixels, as transformers rounds, from preprocessor_config.json" in checkpoint.notes
     assert read_checkpoint(tmp_path, resize=FixedSize(64, 96)).config.resize == FixedSize(64, 96)
+
+
+def test_a_lightning_module_around_a_model_of_transformers_needs_no_config_json(
+    tmp_path: Path, their_detector: Any
+) -> None:
+    state = {f"model.{key}": tensor for key, tensor in their_detector.state_dict().items()}
+    torch.save({"state_dict": state, "epoch": 3, "callbacks": {}}, tmp_path / "last.ckpt")
+    checkpoint = read_checkpoint(tmp_path / "last.ckpt")
+    assert checkpoint.notes[0] == "a checkpoint with transformers' names"
+    assert "assumed: no dilation (DC5) and 8 attention heads, which only a preset can say" in checkpoint.notes
+    assert checkpoint.config.resize == Edges(800, 1333, "transformers")
+    assert checkpoint.categories is None
+    # What nothing in the file says is in transformers' config.json, where that is beside it.
+    their_detector.config.save_pretrained(tmp_path)
+    assert_answers_alike(read_checkpoint(tmp_path / "last.ckpt"), their_detector)
