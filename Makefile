@@ -4,7 +4,7 @@ PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 8000
 DEVICE ?= auto
-# The model to serve; empty means the demo model in model/demo.
+# The model to serve: a file, or a name on the Hugging Face hub (OWNER/NAME); empty means the demo model in model/demo.
 MODEL ?=
 # For more options to uv, e.g. make lock LOCK=--upgrade, or LOCK='--upgrade-package pillow'
 LOCK ?=

@@ -10,14 +10,15 @@ import argparse
 import importlib
 from typing import Any
 
-from model.runtime.installing import install_command
+from model.runtime.installing import needs
 
 COMMANDS = {
     "train": ("model.train", "Train a network on a data set in COCO's format."),
     "evaluate": ("model.evaluate", "Measure AP and PQ of an artifact or a checkpoint."),
     "export": ("model.export", "Turn a checkpoint into the one file that is served, and prove that it answers alike."),
     "quantize": ("model.quantize", "Turn an artifact into int8, and write it only if it stays accurate."),
-    "fetch": ("model.fetch", "Download a published model, check its digest and export it."),
+    "fetch": ("model.fetch", "Download a model by its name, check it, and make it the one file that is served."),
+    "models": ("model.models", "List the models that are known by name, and which of them are on this machine."),
     "shapes": ("model.data.shapes.command", "Write a data set of synthetic scenes."),
 }
 
@@ -44,7 +45,7 @@ def import_command(prog: str, module: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] in ("model", "service"):
             raise
-        raise SystemExit(f"{prog} needs {error.name}: {install_command('detr-serve[train]')}") from None
+        raise SystemExit(needs(prog, error)) from None
 
 
 def add_commands(subparsers: Any) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from model.hub.names import HubError
 from model.runtime.answers.detections import OutputError
 from model.runtime.artifact.file import ArtifactError
 from model.runtime.decode import ImageError
@@ -59,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--overlay", type=Path, metavar="DIR", help="Write each picture with its answer drawn on it to this folder."
     )
-    for name in ("model", "device", "precision"):
+    for name in ("model", "revision", "model_cache", "device", "precision"):
         add_option(parser, name)
     parser.set_defaults(run=run)
 
@@ -80,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
             settings = read_settings(given_settings(args))
             answers = _answers(args, settings, load_model(settings))
         _write(answers, args.json)
-    except (SettingsError, ArtifactError, DeviceError, NoMasksError) as error:
+    except (SettingsError, HubError, ArtifactError, DeviceError, NoMasksError) as error:
         return _complain(str(error))
     except OSError as error:
         return _complain(f"cannot write {error.filename}: {error.strerror}")

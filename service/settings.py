@@ -7,6 +7,7 @@ name with dashes). Flags win over the environment. Units are in the names.
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,13 @@ def _split(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
+def _text_or_none(value: object) -> object:
+    return (os.fspath(value) if isinstance(value, os.PathLike) else value) or None
+
+
+# An empty one is none, so that a compose file can pass on a variable that may not be set.
+ModelName = Annotated[str | None, BeforeValidator(_text_or_none), Metavar("FILE|NAME")]
+Revision = Annotated[str | None, BeforeValidator(_text_or_none), Metavar("TEXT")]
 # NoDecode: what the environment gives is split at its commas, and is not JSON.
 Origins = Annotated[tuple[Origin, ...], NoDecode, BeforeValidator(_split), Metavar("ORIGIN,...")]
 
@@ -73,8 +81,18 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    model: File | None = None
-    """Run the model of this artifact. The default is the bundled demo model."""
+    model: ModelName = None
+    """Run the model of this artifact, of this Hugging Face folder, or of this name on the Hugging Face hub, OWNER/NAME
+    or OWNER/NAME@REVISION, which is downloaded. What is there on this machine comes before a name. The default is the
+    bundled demo model.
+    """
+    revision: Revision = None
+    """Take this branch, tag or commit of a model on the hub. The default is main."""
+    model_cache: Folder | None = None
+    """Keep what was made of models on the hub, and of folders here, in this folder. The default is detr-serve in
+    XDG_CACHE_HOME or ~/.cache. Downloads are in the hub's own cache, with its own variables: HF_HOME, HF_TOKEN,
+    HF_ENDPOINT, HF_HUB_OFFLINE.
+    """
     device: Device = "auto"
     """Run the model on this device; auto is CUDA if it loads, else OpenVINO if it is installed, else the CPU."""
     precision: Precision = "auto"
@@ -206,8 +224,8 @@ class Settings(BaseSettings):
         """Requests under way at once; the connections beyond are kept for health, so that it is never refused."""
         return self.max_connections - max(1, self.max_connections // 32)
 
-    def artifact_path(self) -> Path:
-        """The artifact to serve.
+    def named_model(self) -> str:
+        """What the model to serve is called: a path, or a name on the hub.
 
         Raises:
             SettingsError: no model was given and the demo model is not installed.
@@ -216,7 +234,7 @@ class Settings(BaseSettings):
             return self.model
         if not DEMO_MODEL.is_file():
             raise SettingsError("no model was given (--model or DETR_MODEL), and the demo model is not installed")
-        return DEMO_MODEL
+        return str(DEMO_MODEL)
 
 
 def read_settings(given: dict[str, str]) -> Settings:

@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,9 +153,18 @@ class ServerProcess:
 
 
 @contextmanager
-def serving(artifact: Path | None, folder: Path, *arguments: str | Path, **options: Any) -> Iterator[ServerProcess]:
-    """`detr serve` as users run it, see `_server` for the options; without an artifact it serves the demo model."""
-    with _server([*_SERVE, *_model(artifact)], folder, arguments, **options) as server:
+def serving(
+    artifact: Path | str | None,
+    folder: Path,
+    *arguments: str | Path,
+    command: Sequence[str] = _SERVE,
+    **options: Any,
+) -> Iterator[ServerProcess]:
+    """`detr serve` as users run it, see `_server` for the options; without an artifact it serves the demo model.
+
+    `command` may be another that takes the same arguments.
+    """
+    with _server([*command, *_model(artifact)], folder, arguments, **options) as server:
         yield server
 
 
@@ -173,11 +182,17 @@ def scripted(
         yield server
 
 
-def start_in_vain(*arguments: str | Path, command: tuple[str, ...] = _SERVE) -> Ended:
+def start_in_vain(*arguments: str | Path, command: tuple[str, ...] = _SERVE, env: Mapping[str, str] = {}) -> Ended:
     """What is left of a `detr serve` that is expected not to start."""
     words = [*command, "--port", "0", *map(str, arguments)]
     done = subprocess.run(
-        words, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, timeout=PATIENCE_S, check=False
+        words,
+        cwd=REPOSITORY,
+        env=environment() | dict(env),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
     )
     return Ended(done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr)
 
@@ -230,7 +245,7 @@ def _server(
             popen.kill()
 
 
-def _model(artifact: Path | None) -> list[str]:
+def _model(artifact: Path | str | None) -> list[str]:
     return [] if artifact is None else ["--model", str(artifact)]
 
 

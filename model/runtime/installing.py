@@ -28,6 +28,11 @@ def install_command(requirement: str) -> str:
     return shlex.join(words)
 
 
+def needs(prog: str, missing: ModuleNotFoundError) -> str:
+    """What a command says that needs a package of the `train` extra, which is not here."""
+    return f"{prog} needs {missing.name}: {install_command(f'{PROJECT}[train]')}"
+
+
 def _installer() -> list[str]:
     if find_spec("pip") is None and shutil.which("uv") is not None:  # uv's environments have no pip
         return ["uv", "pip", "install", "--python", _shown(Path(sys.executable))]

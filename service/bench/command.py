@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from model.hub.names import HubError
 from model.runtime.artifact.file import ArtifactError
 from model.runtime.decode import ImageError
 from model.runtime.engines.device_errors import DeviceError
@@ -25,13 +26,15 @@ from service.bench.server_process import ServerError, detr_service
 from service.errors import NoMasksError
 from service.http.paths import DETECT, SEGMENT
 from service.images.answers import TASKS, TaskName
-from service.settings import SettingsError, add_option, given_settings
+from service.lifecycle.loading import find_artifact
+from service.settings import SettingsError, add_option, given_settings, read_settings
 
 # Settings of the service that can be given for a model file, and their options.
-_PASSED_ON = ("device", "precision", "engine_threads", "max_batch_size")
+_PASSED_ON = ("revision", "model_cache", "device", "precision", "engine_threads", "max_batch_size")
 _SYNTHETIC = 64  # different pictures
 _REFUSALS = (
-    BenchError, PictureError, ServerError, ImageError, NoMasksError, SettingsError, ArtifactError, DeviceError,
+    BenchError, PictureError, ServerError, ImageError, NoMasksError, SettingsError, HubError, ArtifactError,
+    DeviceError,
 )  # fmt: skip
 _PATHS: Mapping[TaskName, str] = {"detect": DETECT, "segment": SEGMENT}
 
@@ -40,8 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `detr bench`."""
     parser.add_argument(
         "what",
-        metavar="URL|FILE",
-        help="Measure the service at this URL, http://HOST:PORT, or one that is started with this artifact.",
+        metavar="URL|FILE|NAME",
+        help="Measure the service at this URL, http://HOST:PORT, or one that is started with this artifact or model on "
+        "the hub.",
     )
     parser.add_argument(
         "--task",
@@ -57,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _add_load_arguments(parser)
     parser.add_argument("--json", type=Path, metavar="FILE", help="Write the figures to this file as well.")
-    service = parser.add_argument_group("settings of the service that is started with a FILE")
+    service = parser.add_argument_group("settings of the service that is started with a FILE or a NAME")
     for name in _PASSED_ON:
         add_option(service, name)
     parser.set_defaults(run=run)
@@ -155,6 +159,9 @@ def _bench_url(args: argparse.Namespace) -> dict[str, Any]:
 def _bench_file(args: argparse.Namespace) -> dict[str, Any]:
     pictures = _pictures(args)
     settings = given_settings(args) | {"model": args.what}
+    # A name is followed once, here, where a download can show its progress.
+    settings |= {"model": str(find_artifact(read_settings(settings)))}
+    settings.pop("revision", None)
     with bare_engine(settings, pictures, args.task, args.threshold) as engine:
         times, batch_size = engine.seconds(seconds=args.seconds), engine.batch_size
     limit = batch_size * len(times) / sum(times)

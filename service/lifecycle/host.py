@@ -24,7 +24,7 @@ class ModelHost(Protocol):
         """Load a model from where models come from.
 
         Raises:
-            ArtifactError, DeviceError, DeviceMemoryError, SettingsError: it cannot be used.
+            HubError, ArtifactError, DeviceError, DeviceMemoryError, SettingsError: it cannot be used.
         """
 
     def take_over(self, warm: WarmModel) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
+from model.hub.cache import ArtifactCache, default_cache
+from model.hub.finding import find_model
 from model.runtime.artifact.file import ArtifactError, read_artifact
 from model.runtime.artifact.metadata import Metadata
 from model.runtime.engines.canvases import canvas_multiple
@@ -33,7 +36,7 @@ class ModelLoader(Protocol):
         """Load the model that is there now.
 
         Raises:
-            SettingsError, ArtifactError, DeviceError: see `load_model`.
+            SettingsError, HubError, ArtifactError, DeviceError: see `load_model`.
         """
 
     def reopen(self, digest: str) -> Engine:
@@ -48,33 +51,55 @@ class ModelLoader(Protocol):
 
 
 class ArtifactLoader:
-    """Loads the artifact that the settings name."""
+    """Loads the artifact that the settings name, wherever that name leads at the time."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._paths: dict[str, Path] = {}  # of what was loaded, by its digest
 
     def load(self) -> LoadedModel:
         """See ModelLoader."""
-        return load_model(self._settings)
+        path = find_artifact(self._settings, bars=False)
+        model = load_artifact(path, self._settings)
+        self._paths[model.digest] = path
+        return model
 
     def reopen(self, digest: str) -> Engine:
         """See ModelLoader."""
-        model = load_model(self._settings)
+        model = load_artifact(self._paths[digest], self._settings)
         if model.digest != digest:
             raise ArtifactError("the model file was replaced since it was loaded")
         return model.engine
 
 
 def load_model(settings: Settings) -> LoadedModel:
-    """Load the model that the settings name. The golden sample is replayed on the device itself, which also warms it
-    up.
+    """Load the model that the settings name; a download shows its progress on the terminal.
+
+    Raises:
+        SettingsError, HubError, ArtifactError, DeviceError: see `find_artifact` and `load_artifact`.
+    """
+    return load_artifact(find_artifact(settings), settings)
+
+
+def find_artifact(settings: Settings, *, bars: bool = True) -> Path:
+    """The path of the artifact that the settings name, once it is there: what is on the hub is downloaded.
 
     Raises:
         SettingsError: no model is named.
+        HubError: a name on the hub, or a folder, is refused, or cannot be had; see `find_model`.
+    """
+    cache = ArtifactCache(settings.model_cache or default_cache())
+    return find_model(settings.named_model(), settings.revision, cache, bars=bars)
+
+
+def load_artifact(path: Path, settings: Settings) -> LoadedModel:
+    """Load a model from its file. The golden sample is replayed on the device itself, which also warms it up.
+
+    Raises:
         ArtifactError: the file is refused, or answers its golden sample differently here.
         DeviceError: the device, the precision or the canvases that were asked for cannot be had.
     """
-    artifact = read_artifact(settings.artifact_path())
+    artifact = read_artifact(path)
     engine = open_engine(
         artifact,
         settings.device,

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from model.hub.names import HubError
 from model.runtime.artifact.file import ArtifactError
 from service.errors import ModelRefusedError, ReloadingError, ServiceError
 from service.lifecycle.host import ModelHost
@@ -26,7 +27,7 @@ class Reloader:
         self._task: asyncio.Task[None] | None = None
 
     async def reload(self) -> None:
-        """Load the model's file again, prove it, and let it take over.
+        """Load the model again, prove it, and let it take over. A name on the hub is asked for its commit again.
 
         Raises:
             ReloadingError: another reload runs.
@@ -110,4 +111,6 @@ def _refusal(error: Exception) -> ModelRefusedError:
     """What is told of a reload that failed: a file's fault in our own words, and of the rest where to look."""
     if isinstance(error, ArtifactError) and isinstance(error.__cause__, ValueError | OSError | None):
         return ModelRefusedError(f"the model file was refused, {error}")
+    if isinstance(error, HubError):
+        return ModelRefusedError("the model cannot be had by its name; the log says why")
     return ModelRefusedError("the model cannot be opened on its device; the log says why")

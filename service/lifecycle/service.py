@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from model.hub.names import HubError
 from model.runtime.artifact.file import ArtifactError
 from model.runtime.artifact.metadata import Metadata
 from model.runtime.engines.device_errors import DeviceError, DeviceMemoryError
@@ -163,7 +164,7 @@ class Service:
     async def _load_first(self) -> None:
         try:
             warm = await self.load()
-        except (ArtifactError, DeviceError, DeviceMemoryError, SettingsError) as error:
+        except (HubError, ArtifactError, DeviceError, DeviceMemoryError, SettingsError) as error:
             self._fail(StartupError(str(error)))
         except Exception as error:
             logger.exception("the model cannot be loaded")

@@ -49,7 +49,7 @@ def load_and_warm_up(settings: Settings, loader: ModelLoader, clock: TimeSource 
     """Load a model and learn what its batches cost, by this clock; takes seconds.
 
     Raises:
-        SettingsError, ArtifactError, DeviceError: see `ModelLoader.load` and `measure_line`.
+        SettingsError, HubError, ArtifactError, DeviceError: see `ModelLoader.load` and `measure_line`.
     """
     before = resident_bytes()
     model = loader.load()

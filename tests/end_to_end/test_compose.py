@@ -40,9 +40,9 @@ def resolve(need: Callable[..., None]) -> Resolve:
     return resolved
 
 
-def test_compose_starts_the_service_its_proxy_and_prometheus(resolve: Resolve) -> None:
+def test_compose_starts_the_service_its_proxy_prometheus_and_what_fetches_the_model(resolve: Resolve) -> None:
     services = resolve("docker-compose.yml")
-    assert set(services) == {"detr", "proxy", "prometheus"}
+    assert set(services) == {"detr", "model", "proxy", "prometheus"}
     assert services["prometheus"]["image"] == "prom/prometheus:v3.5.0"
     assert services["proxy"]["image"].startswith("nginx:")
     assert (REPOSITORY / services["detr"]["build"]["dockerfile"]).is_file()
@@ -61,7 +61,45 @@ def test_the_service_is_reached_through_the_proxy_only(resolve: Resolve) -> None
     assert published.keys() == {"proxy", "prometheus"}
 
 
-@pytest.mark.parametrize("name", ["detr", "proxy", "prometheus"])
+def test_the_model_comes_from_outside_into_a_volume_and_the_service_still_reaches_nobody(
+    resolve: Resolve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DETR_MODEL", "facebook/detr-resnet-50")
+    services = resolve("docker-compose.yml")
+    model, detr = services["model"], services["detr"]
+    assert set(model["networks"]) == {"outside"}
+    assert model["image"] == detr["image"]
+    assert model["volumes"] == detr["volumes"]
+    assert "/var/cache/detr" in str(detr["volumes"])
+    assert detr["depends_on"]["model"]["condition"] == "service_completed_successfully"
+    assert [services[name]["environment"]["DETR_MODEL"] for name in ("model", "detr")] == 2 * [
+        "facebook/detr-resnet-50"
+    ]
+    assert str(detr["environment"]["HF_HUB_OFFLINE"]) == "1"
+    assert "HF_TOKEN" not in detr["environment"]
+
+
+@pytest.mark.parametrize(
+    ("named", "fetched"),
+    [
+        ({}, None),
+        ({"DETR_MODEL": ""}, None),
+        ({"DETR_MODEL": "/opt/model/model.onnx"}, None),
+        ({"DETR_MODEL": "facebook/detr-resnet-50"}, ["fetch", "facebook/detr-resnet-50"]),
+        ({"DETR_MODEL": "a/b", "DETR_REVISION": "v1"}, ["fetch", "a/b", "--revision", "v1"]),
+    ],
+)
+def test_only_a_name_on_the_hub_is_fetched(named: dict[str, str], fetched: list[str] | None, tmp_path: Path) -> None:
+    service = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())["services"]["model"]
+    (tmp_path / "detr").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    (tmp_path / "detr").chmod(0o755)
+    words = [word.replace("$$", "$") for word in [*service["entrypoint"], *service["command"]]]
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin"} | named
+    done = subprocess.run(words, env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == (fetched or [])
+
+
+@pytest.mark.parametrize("name", ["detr", "model", "proxy", "prometheus"])
 def test_a_container_has_no_privilege_no_writable_disk_and_bounds(resolve: Resolve, name: str) -> None:
     service = resolve("docker-compose.yml")[name]
     assert service["read_only"] is True
@@ -70,11 +108,11 @@ def test_a_container_has_no_privilege_no_writable_disk_and_bounds(resolve: Resol
     assert not service.get("privileged")
     assert 0 < service["pids_limit"] <= 256
     assert service["mem_limit"]
-    # The images of the other two have a user of their own, which is not root.
+    # The images of the others have a user of their own, which is not root.
     assert service.get("user") == ("101:101" if name == "proxy" else None)
 
 
-@pytest.mark.parametrize("name", ["detr", "proxy"])
+@pytest.mark.parametrize("name", ["detr", "model", "proxy"])
 def test_what_is_temporary_stays_in_memory(resolve: Resolve, name: str) -> None:
     assert resolve("docker-compose.yml")[name]["tmpfs"] == ["/tmp"]  # noqa: S108  # a path inside the container
 
@@ -83,6 +121,7 @@ def test_the_cuda_file_adds_one_gpu_to_the_same_service(resolve: Resolve) -> Non
     plain = resolve("docker-compose.yml")["detr"]
     cuda = resolve("docker-compose.yml", "docker-compose.cuda.yml")["detr"]
     assert cuda["build"]["args"] == {"ACCELERATOR": "cuda"}
+    assert resolve("docker-compose.yml", "docker-compose.cuda.yml")["model"]["image"] == cuda["image"]
     (device,) = cuda["deploy"]["resources"]["reservations"]["devices"]
     assert device["capabilities"] == ["gpu"]
     assert set(cuda.pop("networks")) == set(plain["networks"])  # a list in one and a mapping in the other

@@ -53,8 +53,15 @@ def import_all(packages: str, blocked: tuple[str, ...]) -> list[str]:
 
 
 def test_serving_imports_without_torch() -> None:
-    modules = import_all("service,model.runtime", TRAINING)
-    some = {"service.app", "service.cli", "model.runtime.engines.opening", "model.runtime.answers.panoptic"}
+    modules = import_all("service,model.runtime,model.hub,model.templates", TRAINING)
+    some = {
+        "model.hub.download",
+        "model.templates.importing",
+        "service.app",
+        "service.cli",
+        "model.runtime.engines.opening",
+        "model.runtime.answers.panoptic",
+    }
     assert some <= set(modules)
 
 

@@ -158,6 +158,7 @@ def test_the_demo_model_is_said_to_know_drawn_shapes_and_its_example_is_one_clic
 ) -> None:
     expect(page.locator("#knows")).to_contain_text("knows 12 drawn shapes")
     expect(page.locator("#knows")).to_contain_text("heart")
+    expect(page.locator("#demo code").first).to_have_text("detr serve --model facebook/detr-resnet-50")
     page.get_by_role("button", name="Try the example picture").click()
     expect(page.locator("#heading")).to_contain_text("OBJECTS")
     assert names(page) >= THINGS

@@ -43,7 +43,8 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 def test_it_begins_with_one_command_that_runs_it_and_one_that_tests_it() -> None:
     assert COMMANDS[0] == "make serve"
-    assert BLOCKS[2] == ["make test"]
+    assert BLOCKS[2] == ["make serve MODEL=facebook/detr-resnet-50"]
+    assert BLOCKS[3] == ["make test"]
 
 
 @pytest.mark.parametrize("command", starting_with("curl"))
@@ -63,7 +64,8 @@ def test_every_curl_command_gets_an_answer(command: str, port: int, tmp_path: Pa
 @pytest.mark.parametrize("command", starting_with("detr "))
 def test_every_detr_command_is_one_that_the_program_takes(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[Namespace] = []
-    for run in ("model.train.run", "model.export.run", "model.evaluate.run", "model.data.shapes.command.run"):
+    for command_room in ("train", "export", "evaluate", "fetch", "models", "data.shapes.command"):
+        run = f"model.{command_room}.run"
         monkeypatch.setattr(run, taken.append)
     monkeypatch.setattr(cli, "run_service", taken.append)
     cli.main(shlex.split(command)[1:])

@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).parents[2]
 WITHOUT_TORCH = """
 import sys
 
-BLOCKED = ("torch", "torchvision", "lightning", "onnx", "onnxscript", "scipy", "safetensors")
+BLOCKED = ("torch", "torchvision", "lightning", "onnx", "onnxscript", "scipy")
 
 class Blocker:
     def find_spec(self, name, path=None, target=None):
@@ -66,7 +66,7 @@ def test_every_command_explains_itself(command: str, option: str, capsys: pytest
 
 
 def test_no_command_is_left_out_of_these_tests() -> None:
-    assert COMMANDS.keys() == {"train", "evaluate", "export", "quantize", "fetch", "shapes"}
+    assert COMMANDS.keys() == {"train", "evaluate", "export", "quantize", "fetch", "models", "shapes"}
 
 
 @pytest.mark.parametrize("words", [[], ["paint"], ["train", "--no-such-option"], ["train", "--steps", "many"]])
@@ -83,13 +83,20 @@ def test_help_needs_no_torch() -> None:
     assert all(name in result.stdout for name in COMMANDS)
 
 
-@pytest.mark.parametrize("command", ["train", "export", "evaluate", "fetch"])
-def test_a_command_that_needs_torch_says_how_to_install_it(command: str) -> None:
-    result = run("-c", WITHOUT_TORCH, command, "--help")
+@pytest.mark.parametrize("words", ["train --help", "export --help", "evaluate --help", "fetch detr-resnet-50"])
+def test_a_command_that_needs_torch_says_how_to_install_it(words: str) -> None:
+    result = run("-c", WITHOUT_TORCH, *words.split())
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()
-    assert line.startswith(f"detr {command} needs ")
+    assert line.startswith(f"detr {words.removesuffix(' --help')} needs ")
     assert line.endswith(f": {install_command('detr-serve[train]')}")
+
+
+def test_known_models_are_listed_without_torch(tmp_path: Path) -> None:
+    result = run("-c", WITHOUT_TORCH, "models", "--model-cache", str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("facebook/detr-resnet-50 ")]
+    assert " ".join(line.split()[1:]) == "detection COCO's 80 things AP 42.0 159 MB 86 -"
 
 
 def test_scenes_are_drawn_without_torch(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_the_command_downloads_and_then_exports(
     out: str | None,
 ) -> None:
     export = create_autospec(export_file)
-    monkeypatch.setattr("model.fetch.export_file", export)
+    monkeypatch.setattr("model.export.export_file", export)
     words = [] if out is None else ["--out", str(tmp_path / out)]
     run(parsed(NAME, "--directory", str(tmp_path), "--base-url", f"{mirror.address}/good", *words))
     export.assert_called_once_with(tmp_path / f"detr-r50-{DIGITS}.pth", tmp_path / (out or f"{NAME}.onnx"), preset=NAME)
@@ -80,12 +80,12 @@ def test_what_cannot_be_exported_ends_in_the_line_of_the_export_command(mirror: 
 def test_the_command_only_downloads_if_asked_to(
     mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("model.fetch.export_file", lambda *_, **__: pytest.fail("nothing was to be exported"))
+    monkeypatch.setattr("model.export.export_file", lambda *_, **__: pytest.fail("nothing was to be exported"))
     run(parsed(NAME, "--directory", str(tmp_path), "--base-url", f"{mirror.address}/good", "--no-export"))
     assert (tmp_path / f"detr-r50-{DIGITS}.pth").is_file()
 
 
-def test_the_command_knows_only_the_published_names(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        parsed("detr-resnet-7")
-    assert "detr-resnet-50-dc5" in capsys.readouterr().err
+def test_a_name_that_is_neither_published_nor_on_the_hub_is_answered_with_what_there_is() -> None:
+    with pytest.raises(SystemExit, match=r"^detr fetch: detr-resnet-7 is neither OWNER/NAME.*-50-dc5") as raised:
+        run(parsed("detr-resnet-7"))
+    assert "\n" not in str(raised.value)

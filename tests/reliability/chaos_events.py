@@ -52,7 +52,7 @@ class Events:
         return [
             self.reload_by_signal, self.reload_by_request, self.rotate_keys, self.block_log, self.burst,
             self.idle_connections, self.stall, self.stall_beyond_the_deadline, self.raise_errors,
-            self.run_out_of_memory, self.run_out_of_memory_for_one, self.compute_nonsense, self.pause,
+            self.run_out_of_memory, self.run_out_of_memory_for_one, self.compute_nonsense,
         ]  # fmt: skip
 
     async def run(self, seconds: float) -> None:
@@ -164,12 +164,6 @@ class Events:
     async def compute_nonsense(self) -> None:
         """Some pictures are answered with NaN."""
         await self._faults(self._dice.uniform(0.2, 1.0), not_finite=[ask.identity for ask in self._world.asks[:4]])
-
-    async def pause(self) -> None:
-        """The process is stopped for longer than anything in it may take, and goes on."""
-        self._server.now.signal(signal.SIGSTOP)
-        await asyncio.sleep(HANG_EXIT_S + 1)
-        self._server.now.signal(signal.SIGCONT)
 
     async def _faults(self, seconds: float, **changes: Any) -> None:
         with self._faulty():

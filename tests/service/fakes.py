@@ -31,7 +31,7 @@ class EngineLoader:
         self._on_reopen = on_reopen
 
     def load(self) -> LoadedModel:
-        artifact = read_artifact(self._settings.artifact_path())
+        artifact = read_artifact(self._settings.named_model())
         multiple = canvas_multiple(self._settings.canvas_multiple, artifact.metadata, on_gpu=False)
         return LoadedModel(artifact.metadata, self._engine, artifact.digest, multiple)
 

@@ -29,7 +29,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
 
 def test_every_setting_is_documented_and_says_its_unit() -> None:
     unitless = {"model", "device", "precision", "log_level", "max_batch_size", "max_queue_size", "cors_origins"}
-    unitless |= {"canvas_multiple", "tensorrt_cache"}
+    unitless |= {"canvas_multiple", "revision", "model_cache", "tensorrt_cache"}
     units = (
         "_ms",
         "_s",
@@ -54,10 +54,20 @@ def test_flags_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("DETR_MAX_BATCH_SIZE", "3")
     monkeypatch.setenv("DETR_PORT", "99")
     settings = read_settings({"port": "1234", "model": "some/file.onnx"})
-    assert (settings.max_batch_size, settings.port, settings.model) == (3, 1234, Path("some/file.onnx"))
+    assert (settings.max_batch_size, settings.port, settings.model) == (3, 1234, "some/file.onnx")
 
 
-TEXTS = {"model", "tensorrt_cache", "host", "metrics_host", "api_keys", "api_keys_file", "admin_keys_file"}
+TEXTS = {
+    "model",
+    "revision",
+    "model_cache",
+    "tensorrt_cache",
+    "host",
+    "metrics_host",
+    "api_keys",
+    "api_keys_file",
+    "admin_keys_file",
+}
 
 
 @pytest.mark.parametrize("name", [name for name in Settings.model_fields if name not in TEXTS])
@@ -79,7 +89,9 @@ def test_without_a_model_the_demo_is_served(tmp_path: Path, monkeypatch: pytest.
     demo = tmp_path / "demo.onnx"
     monkeypatch.setattr(module, "DEMO_MODEL", demo)
     with pytest.raises(SettingsError, match="--model or DETR_MODEL"):
-        Settings().artifact_path()
+        Settings().named_model()
     demo.touch()
-    assert Settings().artifact_path() == demo
-    assert Settings(model=Path("other.onnx")).artifact_path() == Path("other.onnx")
+    assert Settings().named_model() == str(demo)
+    assert Settings(model="other.onnx").named_model() == "other.onnx"
+    monkeypatch.setenv("DETR_MODEL", "")  # as a compose file has it where nobody names one
+    assert read_settings({}).named_model() == str(demo)

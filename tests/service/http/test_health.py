@@ -125,7 +125,7 @@ async def test_a_service_stopped_while_it_loads_never_opens(panoptic_artifact: P
     def slow() -> LoadedModel:
         entered.set()
         proceed.wait(20)
-        return load_model(Settings(model=panoptic_artifact, device="cpu", engine_threads=1))
+        return load_model(Settings(model=str(panoptic_artifact), device="cpu", engine_threads=1))
 
     app = app_that_loads(slow)
     service: Service = app.state.service

@@ -167,7 +167,7 @@ def test_an_engine_that_gains_nothing_by_batches_has_no_large_ones() -> None:
 
 
 def test_a_model_is_measured_when_its_batches_are_timed(panoptic_artifact: Path) -> None:
-    settings = Settings(model=panoptic_artifact, device="cpu", engine_threads=1, batch_timing_ms=1)
+    settings = Settings(model=str(panoptic_artifact), device="cpu", engine_threads=1, batch_timing_ms=1)
     warm = load_and_warm_up(settings, ArtifactLoader(settings))
     assert warm.line != UNMEASURED
     assert warm.memory is not None
@@ -182,7 +182,7 @@ def test_a_model_is_measured_when_its_batches_are_timed(panoptic_artifact: Path)
 
 def test_a_system_that_tells_nothing_has_no_budget(panoptic_artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.lifecycle.warm_up.resident_bytes", lambda: None)
-    settings = Settings(model=panoptic_artifact, device="cpu", engine_threads=1, batch_timing_ms=1)
+    settings = Settings(model=str(panoptic_artifact), device="cpu", engine_threads=1, batch_timing_ms=1)
     assert load_and_warm_up(settings, ArtifactLoader(settings)).memory is None
 
 
@@ -210,9 +210,9 @@ def test_on_a_cpu_no_batch_is_timed_whose_memory_would_be_kept_for_nothing(
         timed.append(min(images, pixels // (800 * 1088)))
         return UNMEASURED
 
-    opened = load_model(Settings(model=panoptic_artifact, device="cpu", engine_threads=1))
+    opened = load_model(Settings(model=str(panoptic_artifact), device="cpu", engine_threads=1))
     monkeypatch.setattr(warm_up, "measure_line", measured)
-    settings = Settings(model=panoptic_artifact, max_batch_size=8, max_batch_pixels=12_000_000, warm_up_ms=0)
+    settings = Settings(model=str(panoptic_artifact), max_batch_size=8, max_batch_pixels=12_000_000, warm_up_ms=0)
     engine = replace(opened.engine, device=device)  # type: ignore[type-var]
     load_and_warm_up(settings, EngineLoader(settings, engine))
     assert timed == [largest]
