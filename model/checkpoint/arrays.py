@@ -32,7 +32,7 @@ def load_arrays(files: Sequence[Path]) -> tuple[dict[str, str], dict[str, Array]
                     arrays = _with_bfloat16(path)
                 else:
                     arrays = {key: file.get_tensor(key) for key in stored}
-        except (OSError, TypeError, safetensors.SafetensorError) as error:
+        except (OSError, TypeError, KeyError, safetensors.SafetensorError) as error:
             who = "it" if len(files) == 1 else path.name
             raise CheckpointError(f"{who} is no safetensors file that can be read: {error}") from error
         widened |= {name for name in stored.values() if name.startswith(("F", "BF")) and name != "F32"}

@@ -49,13 +49,13 @@ def import_folder(
         # The other padding is for comparison, which takes torch.
         checkpoint = replace(checkpoint, config=replace(checkpoint.config, padding="exact"))
         template = _template_of(checkpoint.config)
-        if report := faults(checkpoint.state_dict, template.shapes(checkpoint.config)):
-            raise CheckpointError(f"it does not fit {describe_network(checkpoint.config)}: {report}")
+        _check(checkpoint, template)
         metadata = artifact_metadata(checkpoint, name or out.stem, template.mask_stride, template.exported_with)
     except CheckpointError as error:
         raise type(error)(f"{folder.resolve().name}: {error}") from error
     metadata = replace(metadata, provenance=metadata.provenance | {"template": template.name, **(provenance or {})})
     model = template.filled(checkpoint.state_dict, checkpoint.config)
+    checkpoint.state_dict.clear()  # As large as the model, and not needed any more.
     write_proved(out, model, metadata, _golden(model, checkpoint), lambda _: None)
     return (*checkpoint.notes, f"graph: the template {template.name}")
 
@@ -76,11 +76,22 @@ def _template_of(config: ModelConfig) -> GraphTemplate:
     )
 
 
+def _check(checkpoint: Checkpoint[NDArray[np.float32]], template: GraphTemplate) -> None:
+    """CheckpointError naming every key that the template lacks or misses, and every one of another shape or type."""
+    state = checkpoint.state_dict
+    report = faults(state, template.shapes(checkpoint.config))
+    if not report and (other := [key for key, array in state.items() if array.dtype != np.float32]):
+        report = f"no floating-point numbers: {', '.join(other)}"
+    if report:
+        raise CheckpointError(f"it does not fit {describe_network(checkpoint.config)}: {report}")
+
+
 def _read(path: Path) -> Checkpoint[NDArray[np.float32]]:
     files: tuple[Path, ...] = safetensors_files(path) if path.is_dir() else (path,)
     if not files:
         raise CheckpointError(
-            f"it is a folder without {SAFETENSORS} or {SHARD_INDEX}, which can be read without PyTorch"
+            f"it is a folder without {SAFETENSORS} or {SHARD_INDEX}; other files are read with PyTorch only, by "
+            f"`detr export` ({install_command('detr-serve[train]')})"
         )
     if not files[0].is_file():
         raise CheckpointError("there is no such file")

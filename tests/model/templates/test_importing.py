@@ -163,6 +163,15 @@ def test_weights_that_do_not_fit_are_named(demo_checkpoint: Path, tmp_path: Path
         import_folder(tmp_path / "saved.safetensors", tmp_path / "out.onnx")
 
 
+def test_weights_that_are_whole_numbers_are_refused(demo_checkpoint: Path, tmp_path: Path) -> None:
+    with safetensors.safe_open(demo_checkpoint, framework="np") as file:
+        header, state = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    state["detr.class_embed.weight"] = state["detr.class_embed.weight"].astype(np.int8)
+    safetensors.numpy.save_file(state, tmp_path / "saved.safetensors", header)
+    with pytest.raises(CheckpointError, match=r"no floating-point numbers: detr\.class_embed\.weight$"):
+        import_folder(tmp_path / "saved.safetensors", tmp_path / "out.onnx")
+
+
 def test_damaged_weights_are_not_served(demo_checkpoint: Path, tmp_path: Path) -> None:
     with safetensors.safe_open(demo_checkpoint, framework="np") as file:
         header, state = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
