@@ -1,0 +1,219 @@
+"""Uploads that are far more work than they look, and what each costs a server and those who ask beside.
+
+    python -m tests.reliability.costly_pictures
+    python -m tests.reliability.costly_pictures --folder FILES
+
+Prints a row for each: of those made here, which are of the largest upload's size, or of the files of a folder. Good
+pictures are asked for at a constant rate meanwhile, and whether the server is ready.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import io
+import math
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from model.runtime.decode import sniff
+from service.bench.load import Request, Sample, closed_loop, open_loop
+from tests.model.exif_blocks import chunk, segment
+from tests.reliability.under_load import HEALTH, latency_ms, memory_budget, photos, tally, target_of, watching
+from tests.server_process import ServerProcess, serving
+
+UPLOAD = 16 * 2**20 - 4096  # bytes, just below the most that is taken
+MOST_CPU_SECONDS = 2.0  # above what a good picture of the size takes
+MOST_SLOWDOWN = 3.0  # of the good pictures' p99
+_GOOD_RATE, _READY_RATE = 10, 5  # a second
+_AT_ONCE = (1, 8)
+_LARGE, _SMALL = (7000, 7000), (60, 40)  # (width, height)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What so many of a picture at once cost."""
+
+    at_once: int
+    costly: Sequence[Sample]
+    good: Sequence[Sample]
+    ready: Sequence[Sample]
+    peak_rss: int  # bytes
+
+    @property
+    def good_p99_ms(self) -> float:
+        """Of the good pictures that were answered; infinity if none was."""
+        return latency_ms(self.good, 200, 0.99) if 200 in tally(self.good) else math.inf
+
+    def told(self, quiet_p99_ms: float) -> str:
+        """In one line."""
+        slowdown = f"p99 {self.good_p99_ms:.0f} ms, {self.good_p99_ms / quiet_p99_ms:.1f} x quiet"
+        return (
+            f"{self.at_once} at once {_told(self.costly)}, good ones {_told(self.good)} ({slowdown}), "
+            f"ready {_told(self.ready)}, {self.peak_rss / 1e6:.0f} MB"
+        )
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a picture costs."""
+
+    name: str
+    cpu_seconds: float  # of the process, above what a good picture of the size takes
+    costs: Sequence[Cost]
+
+    def told(self, quiet_p99_ms: float) -> str:
+        """In one line."""
+        parts = [f"{self.name}: {self.cpu_seconds:+.2f} CPU s"]
+        parts += [cost.told(quiet_p99_ms) for cost in self.costs]
+        return "; ".join(parts)
+
+
+def costly_pictures() -> Iterator[tuple[str, bytes]]:
+    """Each by what there is too much of."""
+    jpeg, png, webp = (_flat(_SMALL, image_format) for image_format in ("JPEG", "PNG", "WEBP"))
+    yield "JPEG, 49 MP, 25,000 scans", _with_scans(25_000)
+    yield "JPEG, 49 MP, 250 scans", _with_scans(250)
+    yield "JPEG, fill bytes", jpeg[:2] + b"\xff" * UPLOAD + jpeg[2:]
+    for name, part in (("APP1", segment(b"", 0xE1)), ("APP13", segment(b"", 0xED)), ("comment", segment(b"", 0xFE))):
+        yield f"JPEG, {name} segments", jpeg[:2] + part * (UPLOAD // len(part)) + jpeg[2:]
+    for name, part in (
+        ("iCCP", chunk(b"iCCP", b"a\0\0" + b"x" * 1000)),
+        ("tEXt", chunk(b"tEXt", b"")),
+        ("IDAT", chunk(b"IDAT", b"")),
+        ("PLTE", chunk(b"PLTE", bytes(3))),
+    ):
+        yield f"PNG, {name} chunks", png[:33] + part * (UPLOAD // len(part)) + png[33:]
+    body = webp[8:] + b"EXIF\0\0\0\0" * (UPLOAD // 8)
+    yield "WebP, EXIF chunks", b"RIFF" + len(body).to_bytes(4, "little") + body
+
+
+def _flat(size: tuple[int, int], image_format: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, (90, 120, 40)).save(buffer, image_format, **options)
+    return buffer.getvalue()
+
+
+def _with_scans(count: int) -> bytes:
+    """A large progressive JPEG whose last scan comes again and again."""
+    file = _flat(_LARGE, "JPEG", progressive=True)
+    last = file.rindex(b"\xff\xda")
+    return file[:last] + (count - file.count(b"\xff\xda") + 1) * file[last:-2] + b"\xff\xd9"
+
+
+def measure(server: ServerProcess, name: str, file: bytes, seconds: float) -> Row:
+    """What a file costs, with good pictures beside for so many seconds and until all is answered."""
+    image_format = sniff(file)
+    good = _flat(_LARGE if "49 MP" in name or "scan" in name else _SMALL, image_format)
+    cpu_seconds = _cpu_seconds(server, file, image_format) - _cpu_seconds(server, good, image_format)
+    request = Request("/detect", file, f"image/{image_format.lower()}")
+    return Row(name, cpu_seconds, [cost_of(server, [request], at_once, seconds) for at_once in _AT_ONCE])
+
+
+def _cpu_seconds(server: ServerProcess, file: bytes, image_format: str, count: int = 3) -> float:
+    request = Request("/detect", file, f"image/{image_format.lower()}")
+    with watching(server) as use:
+        asyncio.run(closed_loop(target_of(server), [request], clients=1, count=count))
+    return use.cpu_seconds / count
+
+
+def cost_of(server: ServerProcess, requests: Sequence[Request], at_once: int, seconds: float) -> Cost:
+    """What so many costly pictures cost that come at once, or none."""
+
+    async def load() -> tuple[list[Sample], list[Sample], list[Sample]]:
+        target = target_of(server)
+
+        async def costly() -> list[Sample]:
+            return await closed_loop(target, requests, clients=at_once, count=at_once) if at_once else []
+
+        return await asyncio.gather(
+            costly(),
+            open_loop(target, photos(), rate=_GOOD_RATE, seconds=seconds),
+            open_loop(target, HEALTH[1:], rate=_READY_RATE, seconds=seconds),
+        )
+
+    with watching(server) as use:
+        costly, good, ready = asyncio.run(load())
+    return Cost(at_once, costly, good, ready, use.rss)
+
+
+def _told(samples: Sequence[Sample]) -> str:
+    counts: Counter[int | str] = tally(samples)
+    return "{" + ", ".join(f"{status}: {count}" for status, count in sorted(counts.items(), key=str)) + "}"
+
+
+def faults(row: Row, budget: int) -> list[str]:
+    """What is promised of any machine, and does not hold."""
+    found = []
+    if row.cpu_seconds > MOST_CPU_SECONDS:
+        found.append(f"{row.cpu_seconds:.1f} CPU seconds more than a good picture")
+    for cost in row.costs:
+        if odd := set(tally(cost.costly)) - {200, 400, 413, 503, 504}:
+            found.append(f"{cost.at_once} at once were answered with {odd}")
+        if odd := set(tally(cost.ready)) - {200, 503}:
+            found.append(f"ready with {cost.at_once} at once: {odd}")
+        if cost.peak_rss > budget:
+            found.append(f"{cost.peak_rss / 1e6:.0f} MB of {budget / 1e6:.0f} MB with {cost.at_once} at once")
+    return [f"{row.name}: {fault}" for fault in found]
+
+
+def slowdowns(row: Row, quiet_p99_ms: float) -> list[str]:
+    """What good pictures suffer beyond the promise, on a machine that does nothing else."""
+    found = []
+    for cost in row.costs:
+        if odd := set(tally(cost.good)) - {200, 503}:
+            found.append(f"good ones with {cost.at_once} at once: {odd}")
+        if cost.good_p99_ms > MOST_SLOWDOWN * quiet_p99_ms:
+            found.append(f"p99 of good ones {cost.good_p99_ms / quiet_p99_ms:.1f} x quiet with {cost.at_once} at once")
+    return [f"{row.name}: {fault}" for fault in found]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What does not hold of all that was measured."""
+
+    faults: Sequence[str]
+    slowdowns: Sequence[str]
+
+
+def measure_all(
+    server: ServerProcess, files: Iterator[tuple[str, bytes]], seconds: float, tell: Callable[[str], object]
+) -> Verdict:
+    """Measure each, and tell of each."""
+    asyncio.run(closed_loop(target_of(server), photos(), clients=4, count=64))  # which warms it up
+    budget, quiet = memory_budget(server), cost_of(server, [], 0, 2 * seconds).good_p99_ms
+    tell(f"quiet: p99 {quiet:.0f} ms; budget {budget / 1e6:.0f} MB")
+    rows = []
+    for name, file in files:
+        rows.append(measure(server, name, file, seconds))
+        tell(rows[-1].told(quiet))
+    return Verdict(
+        [fault for row in rows for fault in faults(row, budget)],
+        [slowdown for row in rows for slowdown in slowdowns(row, quiet)],
+    )
+
+
+def main() -> int:
+    """Measure, and print what does not hold; 1 if there is anything."""
+    parser = argparse.ArgumentParser(description="What costly uploads cost.")
+    parser.add_argument("--folder", type=Path, help="of files to upload, instead of those made here")
+    parser.add_argument("--seconds", type=float, default=10, help="of each load")
+    arguments = parser.parse_args()
+    files = costly_pictures()
+    if arguments.folder is not None:
+        files = ((path.name, path.read_bytes()) for path in sorted(arguments.folder.iterdir()))
+    with tempfile.TemporaryDirectory() as folder, serving(None, Path(folder)) as server:
+        verdict = measure_all(server, files, arguments.seconds, lambda line: print(line, flush=True))
+    found = [*verdict.faults, *verdict.slowdowns]
+    print(*(found or ["all holds"]), sep="\n")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
