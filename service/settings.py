@@ -204,7 +204,9 @@ class Settings(BaseSettings):
     """
 
     cpu_threads: Threads = Field(default_factory=available_cores)
-    """Decode images and make answers in this many threads. The default is one for each core."""
+    """Decode images and make answers in this many threads, one of which large images leave to others. The default is
+    one for each core.
+    """
     engine_threads: Threads | None = None
     """Run the model on a CPU in this many threads. The default is one for each core."""
 

@@ -70,6 +70,10 @@ class ImageTooComplexError(ImageError):
     """The image takes more work to decode than an image of its size may."""
 
 
+class LargeWorkError(Exception):
+    """The image may well be decoded, but takes more work than was asked for now."""
+
+
 @dataclass(frozen=True)
 class ImageLimits:
     """How large an image may be, as stored, and how much work."""
@@ -79,6 +83,7 @@ class ImageLimits:
     max_parts: int = 20_000  # segments of a JPEG before its pixels, or chunks of a PNG or WebP
     max_scans: int = 250  # of a JPEG, each of which can be work for all of its pixels
     max_cpu_seconds: float = 5.0  # to decode an image of `max_pixels`
+    work_now: float = math.inf  # pixels times scans; for more LargeWorkError is raised before any are decoded
 
     def cpu_seconds(self, pixels: int) -> float:
         """What an image of so many pixels may take: a quarter of the largest one's time, and its share of the rest."""
@@ -172,17 +177,19 @@ def open_image(data: bytes | bytearray, limits: ImageLimits) -> Iterator[OpenedI
     file = None
     allocations = AllocationWatch()
     try:
-        picture, exif = _without_metadata(data, image_format, limits)
+        picture, exif, scans = _without_metadata(data, image_format, limits)
         file = MeteredFile(picture)
         with Image.open(file, formats=[image_format]) as image:
             _check_size(image.size, limits)
+            if image.width * image.height * scans > limits.work_now:
+                raise LargeWorkError
             # Of JPEG alone a few bytes can be work for all pixels, and its reader takes what it gets.
             seconds = limits.cpu_seconds(image.width * image.height)
             file.limit(seconds, in_small_pieces=image_format == "JPEG")
             yield OpenedImage(image, (image.height, image.width), turn_of(exif or webp_exif(image)))
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise _too_large(limits) from None
-    except (ImageTooLargeError, ImageTooComplexError, MemoryError):
+    except (ImageTooLargeError, ImageTooComplexError, LargeWorkError, MemoryError):
         raise
     except Exception:
         if allocations.have_failed:
@@ -195,8 +202,8 @@ def open_image(data: bytes | bytearray, limits: ImageLimits) -> Iterator[OpenedI
 
 def _without_metadata(
     data: bytes | bytearray, image_format: str, limits: ImageLimits
-) -> tuple[bytes | bytearray, bytes]:
-    """What makes the picture, and its EXIF data where they are found here. Raises ImageTooComplexError."""
+) -> tuple[bytes | bytearray, bytes, int]:
+    """What makes the picture, its EXIF data where they are found here, and its scans. Raises ImageTooComplexError."""
     picture, exif, parts, scans = data, b"", 0, 0
     if image_format == "PNG":
         picture, exif, parts = split_png(data, limits.max_parts)
@@ -208,7 +215,7 @@ def _without_metadata(
         raise ImageTooComplexError(f"the image has more than {limits.max_parts} segments or chunks")
     if scans > limits.max_scans:
         raise ImageTooComplexError(f"the image has more than {limits.max_scans} scans")
-    return picture, exif
+    return picture, exif, max(1, scans)
 
 
 def _count_webp_chunks(data: bytes | bytearray, most: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from model.runtime.artifact.metadata import Metadata
 from model.runtime.decode import ImageLimits, decode, decode_reduced
+from model.runtime.decode_budget import LARGE_WORK
 from model.runtime.preprocess import resize_to
 from model.runtime.resize_rule import ResizeRule
 from service.images.answers import Prepared
@@ -26,6 +27,10 @@ class ImageRules:
     limits: ImageLimits  # what is refused
     resize: ResizeRule  # how large the network sees an image
     reduced_decode: bool = False  # a JPEG may be decoded at a fraction of its size, see `decode_reduced`
+
+    def for_now(self) -> ImageRules:
+        """The same, but large images are put off by LargeWorkError."""
+        return replace(self, limits=replace(self.limits, work_now=LARGE_WORK))
 
     @classmethod
     def of(cls, settings: Settings, metadata: Metadata) -> ImageRules:
@@ -54,6 +59,7 @@ def prepare(
 
     Raises:
         ServiceError, ImageError: the form, or the image, cannot be used.
+        LargeWorkError: the image is more work than the rules' `work_now`.
     """
     with trace.stage("decode"):
         decoded = decode_reduced(

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
 
 from service.errors import DecodersStalledError
 from service.process.watched_threads import WatchedThreads
+
+T = TypeVar("T")
 
 
 class CpuPool(WatchedThreads):
@@ -13,6 +18,9 @@ class CpuPool(WatchedThreads):
 
     A decoder cannot be interrupted. An image that has taken a request's whole time is overdue; what waits behind it
     would wait for its own deadline only, so once every thread has such an image, nobody is let in.
+
+    Large images, of which each takes seconds, never have all threads, so that others do not wait behind them: one is
+    left, if there are two or more.
 
     Processes could be ended from outside. But each takes 45 MB and 0.8 s to start, and to send it an image of 640 x 480
     pixels takes a fifth of the time of decoding it. So an image's work is bounded instead, in the decoder, and this is
@@ -32,6 +40,19 @@ class CpuPool(WatchedThreads):
         """
         super().__init__("cpu", threads, hang_seconds, on_hang)
         self._overdue_seconds = overdue_seconds
+        self._for_large = asyncio.Semaphore(max(1, threads - 1))
+
+    async def run_large(self, work: Callable[[], T]) -> T:
+        """Do the work of a large image, see `run`; it waits for others of them first."""
+        loop = asyncio.get_running_loop()
+
+        def give_back() -> None:
+            with suppress(RuntimeError):  # the loop has ended, and with it whoever waited
+                loop.call_soon_threadsafe(self._for_large.release)
+
+        await self._for_large.acquire()
+        # Given back by the thread, which goes on where nobody waits for it any more.
+        return await self.run(work, give_back)
 
     @property
     def overdue(self) -> int:

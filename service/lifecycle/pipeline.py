@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 
+from model.runtime.decode import LargeWorkError
 from model.runtime.engines.engine import Engine
 from service.batching.batcher import Batcher
 from service.batching.limits import BatchLimits
 from service.batching.waiting import EngineInput
 from service.errors import DeadlineError
-from service.images.answers import Content, Task
+from service.images.answers import Content, Prepared, Task
 from service.images.prepare import ImageRules, prepare
 from service.lifecycle.cpu_pool import CpuPool
 from service.lifecycle.host import ModelHost
@@ -116,17 +118,28 @@ class Pipeline:
             self._host.engine_lost()
 
     async def _answer(self, upload: Upload, task: Task, trace: Trace, deadline: float) -> Content:
-        # The body is named in here only, so that to release the upload is to free it.
-        prepared = await self._cpu.run(
-            partial(prepare, upload.body, upload.content_type, self._rules, trace, task.draws)
-        )
+        prepared, is_large = await self._prepare(upload, task, trace)
         if not task.draws:
             upload.release()
         inference = await self.batcher.submit(EngineInput(prepared.resized, task.mask_threshold), deadline)
         trace.batch_size = inference.batch_size
         trace.add("queue", inference.queue_seconds)
         trace.add("infer", inference.infer_seconds)
-        return await self._cpu.run(partial(task.answer, self.metadata, prepared, inference.outputs, trace))
+        answering = partial(task.answer, self.metadata, prepared, inference.outputs, trace)
+        # Whoever draws decodes it again.
+        return await (self._cpu.run_large(answering) if is_large and task.draws else self._cpu.run(answering))
+
+    async def _prepare(self, upload: Upload, task: Task, trace: Trace) -> tuple[Prepared, bool]:
+        """Decode and resize it; whether it is a large one, which waits for others of its kind."""
+        # The body is named in here only, so that to release the upload is to free it.
+        with suppress(LargeWorkError):
+            rules = self._rules.for_now()
+            return await self._cpu.run(
+                partial(prepare, upload.body, upload.content_type, rules, trace, task.draws)
+            ), False
+        return await self._cpu.run_large(
+            partial(prepare, upload.body, upload.content_type, self._rules, trace, task.draws)
+        ), True
 
 
 def _describe(model: LoadedModel) -> bytes:

@@ -47,15 +47,19 @@ class WatchedThreads:
         """How many have been at their present work for longer than this."""
         return sum(busy > seconds for busy in self._all_busy_seconds())
 
-    async def run(self, work: Callable[[], T]) -> T:
+    async def run(self, work: Callable[[], T], on_end: Callable[[], object] = lambda: None) -> T:
         """Do some work in one of them. To cancel this is to leave the work undone, unless it has begun.
+
+        Args:
+            work: what is done.
+            on_end: called in any thread when the work has ended or will never begin, whether or not somebody waits.
 
         Raises:
             DrainingError: they are closed, or were closed before the end of the work.
             MemoryError: another thread is needed, and cannot be started.
             Exception: whatever the work raises; what would end the event loop comes as a RuntimeError.
         """
-        working = self._begin(work)
+        working = self._begin(work, on_end)
         self._awaited.add(working)
         try:
             return await working
@@ -75,14 +79,20 @@ class WatchedThreads:
         for working in self._awaited:
             working.cancel()
 
-    def _begin(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        if self._is_closed:
-            raise DrainingError("the service is shutting down")
-        self._watch_them()
+    def _begin(self, work: Callable[[], T], on_end: Callable[[], object]) -> asyncio.Future[T]:
         try:
-            return asyncio.wrap_future(self._threads.submit(self._do, work))
+            if self._is_closed:
+                raise DrainingError("the service is shutting down")
+            self._watch_them()
+            submitted = self._threads.submit(self._do, work)
         except RuntimeError as error:
+            on_end()
             raise MemoryError("no thread can be started") from error
+        except DrainingError:
+            on_end()
+            raise
+        submitted.add_done_callback(lambda _: on_end())
+        return asyncio.wrap_future(submitted)
 
     def _do(self, work: Callable[[], T]) -> T:
         thread = get_ident()

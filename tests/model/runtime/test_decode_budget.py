@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model.runtime.decode import ImageLimits, ImageTooComplexError, decode
+from model.runtime.decode import ImageLimits, ImageTooComplexError, LargeWorkError, decode
 from model.runtime.decode_budget import MeteredFile
 from tests.model.exif_blocks import chunk, jpeg_with, segment
 
@@ -81,6 +81,14 @@ def test_fill_bytes_are_no_work() -> None:
 def test_an_image_that_takes_too_long_is_refused_for_that(file: bytes) -> None:
     with pytest.raises(ImageTooComplexError, match="takes more time to decode than an image of its size may"):
         decode(file, replace(LIMITS, max_cpu_seconds=1e-9))
+
+
+@pytest.mark.parametrize(("file", "work"), [(PNG, 1), (JPEG, 1), (WEBP, 1), (with_scans(30), 30)])
+def test_an_image_of_more_work_than_is_wanted_now_can_be_decoded_later(file: bytes, work: int) -> None:
+    pixels = PICTURE.width * PICTURE.height
+    assert decode(file, replace(LIMITS, work_now=work * pixels)).shape == (40, 60, 3)
+    with pytest.raises(LargeWorkError):
+        decode(file, replace(LIMITS, work_now=work * pixels - 1))
 
 
 def test_a_small_image_has_a_quarter_of_the_largest_ones_time() -> None:

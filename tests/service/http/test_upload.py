@@ -94,3 +94,16 @@ def test_memory_is_given_back_however_the_upload_ends() -> None:
             upload.append(b"123456")
         assert memory.used_bytes == 6
     assert memory.used_bytes == 0
+
+
+@pytest.mark.parametrize("path", ["/detect", "/segment", "/segment?overlay=true"])
+async def test_a_large_image_is_answered_like_any_other(
+    serving: Serving, jpeg: bytes, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving() as app:
+        answer = await app.client.post(path, content=jpeg, headers=JPEG)
+        monkeypatch.setattr("service.images.prepare.LARGE_WORK", 100)
+        as_large = await app.client.post(path, content=jpeg, headers=JPEG)
+        assert (answer.status_code, as_large.status_code) == (200, 200)
+        assert as_large.content == answer.content
+        assert app.service.upload_memory.used_bytes == 0
