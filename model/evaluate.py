@@ -23,6 +23,8 @@ from model.evaluation.table import figures_table
 from model.export import metadata_of
 from model.exporting.served_network import ServedNetwork
 from model.exporting.torch_engine import TorchEngine, torch_device
+from model.hub.finding import path_of
+from model.hub.names import HubError
 from model.network.build import build_model
 from model.runtime.answers.detections import OutputError
 from model.runtime.artifact.file import ArtifactError, Metadata, read_artifact
@@ -46,8 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         type=Path,
         required=True,
-        metavar="FILE",
-        help="Evaluate this artifact (.onnx) or checkpoint, of any kind that `detr export` reads.",
+        metavar="FILE|NAME",
+        help="Evaluate this artifact (.onnx), this checkpoint, of any kind that `detr export` reads, or this model on "
+        "the Hugging Face hub (OWNER/NAME or OWNER/NAME@REVISION).",
     )
     parser.add_argument(
         "--data",
@@ -103,7 +106,7 @@ def run(args: argparse.Namespace) -> None:
     """Carry out `detr evaluate`: prints a table of figures. What goes wrong ends in one clear line."""
     try:
         evaluate_as_told(args)
-    except (OSError, ValueError, CheckpointError, ArtifactError, DeviceError, OutputError) as error:
+    except (OSError, ValueError, HubError, CheckpointError, ArtifactError, DeviceError, OutputError) as error:
         # An error in a process that reads pictures comes with that process's traceback; its last line is the error.
         reason = str(error).strip().splitlines()[-1].removeprefix(f"{type(error).__name__}: ")
         raise SystemExit(f"detr evaluate: {reason}") from error
@@ -114,7 +117,7 @@ def evaluate_as_told(args: argparse.Namespace) -> None:
     for out in (args.json and args.json.parent, args.report and args.report.parent):
         if out and not out.is_dir():  # said before the pictures are seen, not after
             raise FileNotFoundError(f"there is no folder {out}")
-    loaded = open_for_evaluation(args.model, args.device, args.precision)
+    loaded = open_for_evaluation(path_of(args.model), args.device, args.precision)
     evaluator = evaluate(
         loaded, args.data, args.root, args.split, batch_size=args.batch_size, workers=args.workers, notes=sys.stderr
     )

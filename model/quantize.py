@@ -14,6 +14,8 @@ import onnxruntime
 
 from model.data.folders import DATASET_KINDS, DATASET_KINDS_IN_WORDS
 from model.evaluate import EvaluatedModel, evaluate
+from model.hub.finding import path_of
+from model.hub.names import HubError
 from model.quantization.int8_graph import golden_of, int8_graph
 from model.quantization.pictures import choose_pictures
 from model.quantization.plan import QUANTIZABLE_PARTS, NetworkPart
@@ -66,7 +68,10 @@ class Judge:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `detr quantize`."""
     parser.add_argument(
-        "artifact", type=Path, metavar="FILE", help="Quantise this artifact, a float32 one as `detr export` writes it."
+        "artifact",
+        type=Path,
+        metavar="FILE|NAME",
+        help="Quantise this artifact, a float32 one as `detr export` writes it, or that of this model on the hub.",
     )
     parser.add_argument(
         "--images",
@@ -136,8 +141,8 @@ def run(args: argparse.Namespace) -> None:
     """Carry out `detr quantize`: says what became int8, and what that costs. What goes wrong ends in one clear line."""
     try:
         judge = judge_of(args)
-        quantize(args.artifact, args.images, args.out, args.pictures, args.parts, judge)
-    except (AccuracyError, ArtifactError, DeviceError, OutputError, OSError, ValueError) as error:
+        quantize(path_of(args.artifact), args.images, args.out, args.pictures, args.parts, judge)
+    except (AccuracyError, HubError, ArtifactError, DeviceError, OutputError, OSError, ValueError) as error:
         raise SystemExit(f"detr quantize: {error}") from error
 
 

@@ -36,7 +36,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "model.models": ("model.hub",),
     "model.quantize": ("model.quantization", "model.evaluate"),
     "model.quantization": ("model.data",),
-    "model.evaluate": ("model.evaluation", "model.export"),
+    "model.evaluate": ("model.evaluation", "model.export", "model.hub"),
     "model.export": ("model.exporting",),
     "model.training": ("model.evaluation", "model.exporting", "model.loss"),
     "model.evaluation": ("model.data",),

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from model.hub.cache import ArtifactCache
+from model.hub.cache import ArtifactCache, default_cache
 from model.hub.importer import import_to
 from model.hub.known import KNOWN
 from model.hub.names import OFFLINE, HubError, HubName, HubUnreachableError, read_name
@@ -44,6 +44,15 @@ def find_model(text: str, revision: str | None, cache: ArtifactCache, *, bars: b
     if (advice := _advice(text)) is not None:
         raise HubError(advice)
     return path
+
+
+def path_of(path: Path) -> Path:
+    """A path, where something is there or it cannot be a name on the hub; otherwise that of the name's artifact.
+
+    For commands that take checkpoints of any kind as well, which `find_model` would import. Raises HubError.
+    """
+    name = None if _exists(path) else read_name(path.as_posix())
+    return path if name is None else find_on_hub(name, ArtifactCache(default_cache())).path
 
 
 def find_on_hub(name: HubName, cache: ArtifactCache, *, bars: bool = True) -> Artifact:

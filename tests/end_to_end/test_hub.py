@@ -48,7 +48,11 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def folder(name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The repository's files: a ResNet-50 with random weights, as transformers saves it."""
+    return repository_files(name, tmp_path_factory.mktemp("repository"))
+
+
+def repository_files(name: str, folder: Path) -> Path:
+    """The files of a repository: a ResNet-50 with random weights, as transformers saves it, and its processor."""
     kind, classes = MODELS[name]
     levels: dict[str, Any] = {"out_features": ["stage1", "stage2", "stage3", "stage4"]}
     backbone = ResNetConfig(**levels)
@@ -56,7 +60,6 @@ def folder(name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = kind(DetrConfig(backbone_config=backbone, **offline, **classes)).eval()
     with torch.no_grad():
         randomize(model, seed=3)
-    folder = tmp_path_factory.mktemp("repository")
     model.save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
     return folder

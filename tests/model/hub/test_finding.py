@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from model.hub import finding
+from model.hub.names import HubError, HubName
+from model.runtime.artifact.file import Artifact
+from service.cli import main
 from tests.fake_hub import FakeHub
 from tests.model.hub.conftest import CONFIG, NAME, PATIENCE_S, REPOSITORY, Machine
 
@@ -155,6 +159,26 @@ def test_starts_at_the_same_time_do_not_disturb_each_other(machine: Machine) -> 
 )
 def test_a_name_that_leads_nowhere_is_one_line_that_says_what_to_do(machine: Machine, name: str, words: str) -> None:
     assert words in machine.ask(name).refusal
+
+
+@pytest.mark.parametrize(
+    "command", ["evaluate --data shapes --root . --model", "quantize --images . --out out.onnx --unchecked"]
+)
+def test_other_commands_follow_a_name_too(command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[HubName] = []
+
+    def refuse(name: HubName, _: object) -> Artifact:
+        asked.append(name)
+        raise HubError("refused")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(finding, "find_on_hub", refuse)
+    with pytest.raises(SystemExit, match=rf"^detr {command.partition(' ')[0]}: refused$"):
+        main([*command.split(), f"{NAME}@v1"])
+    assert asked == [HubName(NAME, "v1")]
+    here = tmp_path / NAME
+    here.mkdir(parents=True)
+    assert finding.path_of(Path(NAME)) == Path(NAME)
 
 
 @pytest.mark.parametrize("path", ["missing.onnx", "runs/model.onnx", "./facebook/detr-resnet-50", "a/b/c", "/nowhere"])
