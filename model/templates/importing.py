@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from model.checkpoint.arrays import load_arrays
 from model.checkpoint.artifact_metadata import artifact_metadata
+from model.checkpoint.candidates import choose
 from model.checkpoint.errors import CheckpointError
+from model.checkpoint.file_kinds import WeightsFile, kind_of
 from model.checkpoint.folder import SAFETENSORS, SHARD_INDEX, folder_checkpoint, safetensors_files, without_counters
 from model.checkpoint.own import CHECKPOINT_METADATA_KEY, own_checkpoint
 from model.checkpoint.strict import Checkpoint, describe_network, faults
@@ -88,17 +90,15 @@ def _check(checkpoint: Checkpoint[NDArray[np.float32]], template: GraphTemplate)
 
 def _read(path: Path) -> Checkpoint[NDArray[np.float32]]:
     files: tuple[Path, ...] = safetensors_files(path) if path.is_dir() else (path,)
-    if not files:
-        raise CheckpointError(
-            f"it is a folder without {SAFETENSORS} or {SHARD_INDEX}; other files are read with PyTorch only, by "
-            f"`detr export` ({install_command('detr-serve[train]')})"
-        )
-    if not files[0].is_file():
-        raise CheckpointError("there is no such file")
-    header, weights, notes = load_arrays(files)
+    if not files or any(kind_of(file) is not WeightsFile.SAFETENSORS for file in files):
+        found = f"it is a folder without {SAFETENSORS} or {SHARD_INDEX}" if not files else "it is a file of torch.save"
+        with_torch = install_command("detr-serve[train]")
+        raise CheckpointError(f"{found}; what is pickled is read with PyTorch only, by `detr export` ({with_torch})")
+    header, content, notes = load_arrays(files)
     if CHECKPOINT_METADATA_KEY in header:
-        return own_checkpoint(files[0], header[CHECKPOINT_METADATA_KEY], without_counters(weights))
-    return folder_checkpoint(files, weights, np.concatenate, notes)
+        return own_checkpoint(files[0], header[CHECKPOINT_METADATA_KEY], without_counters(content))
+    candidate, choice = choose(content)
+    return folder_checkpoint(files, candidate.state, np.concatenate, [*choice, *notes])
 
 
 def _golden(model: bytes, checkpoint: Checkpoint[NDArray[np.float32]]) -> GoldenSample:

@@ -183,17 +183,27 @@ def test_damaged_weights_are_not_served(demo_checkpoint: Path, tmp_path: Path) -
     assert (tmp_path / "out.onnx").read_bytes() == b"older"
 
 
-@pytest.mark.parametrize("content", [b"", b"<!DOCTYPE html>", b"version https://git-lfs.github.com/spec/v1\n"])
-def test_what_is_no_safetensors_file_is_refused(content: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"<!DOCTYPE html>", "HTML"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
+        ((10**6).to_bytes(8, "little") + b'{"a": ', "ends within its header"),
+        ((9).to_bytes(8, "little") + b'{"a": 1} ', "it is no safetensors file"),
+    ],
+)
+def test_what_is_no_safetensors_file_is_named(content: bytes, what: str, tmp_path: Path) -> None:
     (tmp_path / "saved.safetensors").write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"^saved\.safetensors: it is no safetensors file"):
+    with pytest.raises(CheckpointError, match=rf"^saved\.safetensors: .*{what}"):
         import_folder(tmp_path / "saved.safetensors", tmp_path / "out.onnx")
 
 
-def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
-    with pytest.raises(CheckpointError, match=r"it is a folder without model\.safetensors or model\.safetensors\.ind"):
+def test_what_takes_torch_to_read_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    torch.save({"model": {}}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=r"it is a folder without model\.safetensors .*by `detr export` \("):
         import_folder(tmp_path, tmp_path / "out.onnx")
+    with pytest.raises(CheckpointError, match=r"^pytorch_model\.bin: it is a file of torch\.save; .*`detr export`"):
+        import_folder(tmp_path / "pytorch_model.bin", tmp_path / "out.onnx")
     with pytest.raises(CheckpointError, match="there is no such file"):
         import_folder(tmp_path / "nothing", tmp_path / "out.onnx")
 
