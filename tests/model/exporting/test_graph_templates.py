@@ -45,7 +45,8 @@ def test_every_preset_has_a_small_template() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_filled_template_is_the_exported_graph(name: str) -> None:
-    config = replace(PRESETS[name], num_queries=11, num_classes=5, normalization=NORMALIZATION)
+    # The exporter reshapes an embedding of at most 8192 numbers itself, which for few queries saves a node.
+    config = replace(PRESETS[name], num_queries=65, num_classes=5, normalization=NORMALIZATION)
     network = network_of(config)
     exported = to_onnx(ServedNetwork(network, NORMALIZATION).folded())
     state = {key: tensor.numpy() for key, tensor in network.state_dict().items()}
