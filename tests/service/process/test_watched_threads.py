@@ -82,8 +82,8 @@ async def test_a_hang_is_told_of_once_even_where_nobody_waits_for_its_work() -> 
 async def test_work_that_ends_in_time_is_no_hang_however_much_of_it_there_is() -> None:
     hangs = Hangs()
     pause = threading.Event()
-    with threads(1, 1.0, hangs) as pool:
-        for _ in range(30):
+    with threads(1, 2.0, hangs) as pool:
+        for _ in range(50):
             await pool.run(lambda: pause.wait(0.05))
     assert hangs.count == 0
 
