@@ -54,6 +54,11 @@ class CpuPool(WatchedThreads):
         # Given back by the thread, which goes on where nobody waits for it any more.
         return await self.run(work, give_back)
 
+    def close(self) -> None:
+        """See `WatchedThreads`. Who waits for a turn is given one, one after the other, and so fails as well."""
+        super().close()
+        self._for_large.release()
+
     @property
     def overdue(self) -> int:
         """How many threads have an image that is overdue."""

@@ -69,6 +69,7 @@ class WatchedThreads:
             raise
         finally:
             self._awaited.discard(working)
+            del working  # or what it raises would hold itself, and all that its work had
 
     def close(self) -> None:
         """Do no more work, and fail whoever waits. A thread that hangs cannot be ended from here."""

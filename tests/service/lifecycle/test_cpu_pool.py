@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from service.errors import DrainingError
 from service.lifecycle.cpu_pool import CpuPool
 from tests.service.conftest import until
 
@@ -70,3 +71,14 @@ async def test_one_that_fails_or_never_begins_gives_its_place_back() -> None:
     await asyncio.gather(*others)
     assert await cpu.run_large(lambda: "done") == "done"
     cpu.close()
+
+
+async def test_closing_fails_those_that_wait_for_their_turn_though_one_hangs() -> None:
+    cpu, hangs = pool(2), Work()
+    waiting = [asyncio.create_task(cpu.run_large(hangs)) for _ in range(4)]
+    await until(lambda: hangs.begun == 1)
+    cpu.close()
+    cpu.close()
+    failed = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(failure) for failure in failed] == [DrainingError] * 4
+    hangs.may_end.set()
