@@ -133,6 +133,7 @@ class BoundsInfo(Body):
     rule: Literal["bounds"]
     max_height: int
     max_width: int
+    rounding: Literal["published", "transformers"]
 
 
 class OwnSizeInfo(Body):

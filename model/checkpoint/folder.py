@@ -10,6 +10,7 @@ from model.checkpoint.hugging_face_config import categories_of, check_against, r
 from model.checkpoint.preprocessor import read_json
 from model.checkpoint.strict import Checkpoint, describe_network
 from model.checkpoint.structure import infer_config
+from model.checkpoint.table_transformer import is_table_transformer, with_threshold
 from model.runtime.resize_rule import ResizeRule
 
 CONFIG_FILE = "config.json"
@@ -67,9 +68,12 @@ def folder_checkpoint(
     state = without_counters(published_state(weights, concatenate))
     base, config_json, config_notes = read_config(folder / CONFIG_FILE, native, resize)
     config = infer_config(state, base)
+    if is_table_transformer(config):
+        config = with_threshold(config)
     check_against(config_json, config)
     categories, category_note = categories_of(config_json, config.num_classes, config.masks)
-    first = f"a Hugging Face model with {'transformers' if native else 'timm'} names for its backbone"
+    kind = "Table Transformer" if is_table_transformer(config) else "model"
+    first = f"a Hugging Face {kind} with {'transformers' if native else 'timm'} names for its backbone"
     said = f"config.json and the shapes say: {describe_network(config)}"
     all_notes = (first, said, *config_notes, *notes, category_note)
     return Checkpoint(state, config, categories, _name_of(folder), sha256_of(*files), {}, all_notes)

@@ -39,7 +39,7 @@ _RULES: tuple[tuple[str, _Replacement], ...] = (
     (r"(body\.layer.*)\.shortcut\.normalization\.", r"\1.downsample.1."),
     # Transformer.
     (r"^(detr\.)?(encoder|decoder)\.", r"\1transformer.\2."),
-    (r"decoder\.layernorm\.", "decoder.norm."),
+    (r"(encoder|decoder)\.layernorm\.", r"\1.norm."),
     (r"(layers\.\d+)\.self_attn_layer_norm\.", r"\1.norm1."),
     (r"(decoder\.layers\.\d+)\.encoder_attn_layer_norm\.", r"\1.norm2."),
     (r"(encoder\.layers\.\d+)\.final_layer_norm\.", r"\1.norm2."),

@@ -14,6 +14,8 @@ from model.network.config import ModelConfig
 from model.runtime.categories import Category
 from model.runtime.resize_rule import ResizeRule
 
+TABLE_TRANSFORMER = "table-transformer"
+MODEL_TYPES = ("detr", TABLE_TRANSFORMER)
 # Of timm: the architecture, which an old prefix or a tag for the weights may surround.
 _PLAIN_RESNET = re.compile(rf"((tv|ssl|swsl)_)?({'|'.join(RESNETS)})(\..*)?|gluon_resnet\d+_v1b")
 
@@ -28,8 +30,9 @@ def read_config(
     settings that cannot be followed.
     """
     config = read_json(path)
-    if config.get("model_type") != "detr":
-        raise CheckpointError(f"config.json is of a {config.get('model_type')!r} model, not of a 'detr'")
+    if config.get("model_type") not in MODEL_TYPES:
+        known = " or a ".join(map(repr, MODEL_TYPES))
+        raise CheckpointError(f"config.json is of a {config.get('model_type')!r} model, not of a {known}")
     _refuse_unknown_settings(config)
     if not native_backbone:
         _refuse_other_backbones(config)
@@ -51,13 +54,18 @@ def read_config(
 def describes_a_detr(folder: Path) -> bool:
     """Whether its config.json is that of a DETR of transformers; trainers write files of that name, too."""
     try:
-        return read_json(folder / "config.json").get("model_type") == "detr"
+        return read_json(folder / "config.json").get("model_type") in MODEL_TYPES
     except CheckpointError:
         return False
 
 
 def check_against(config_json: Mapping[str, Any], config: ModelConfig) -> None:
-    """CheckpointError where config.json and the weights beside it are of different models."""
+    """CheckpointError where config.json and the weights beside it are of different models.
+
+    A Table Transformer is known by its weights, whatever its config.json calls it: they have the encoder's last norm.
+    """
+    if config_json.get("model_type") == TABLE_TRANSFORMER and not config.pre_norm:
+        raise CheckpointError("config.json is of a Table Transformer, but the weights lack the encoder's last norm")
     for name, field in (
         ("d_model", "hidden_dim"),
         ("encoder_layers", "encoder_layers"),

@@ -27,14 +27,14 @@ _BYTE = 255  # a pixel's range, by which the graph divides
 def read_preprocessor(folder: Path, rule: ResizeRule | None) -> tuple[ResizeRule, Normalization, list[str]]:
     """How the folder's model sees an image, and notes for a person.
 
-    A `rule` replaces the folder's, which is then not even looked at; its edges are rounded as transformers does.
+    A `rule` replaces the folder's, which is then not even looked at; it rounds as transformers does.
     CheckpointError names the field that cannot be followed.
     """
     file, content = _preprocessor_of(folder)
     try:
         normalization = _normalization(content)
         if rule is not None:
-            taken = replace(rule, rounding="transformers") if isinstance(rule, Edges) else rule
+            taken = replace(rule, rounding="transformers") if isinstance(rule, Edges | Bounds) else rule
             return taken, normalization, [f"resize rule: {taken}, as asked"]
         taken = _resize_rule(content)
         _refuse_padding(content, taken)
@@ -111,7 +111,7 @@ def _resize_rule(content: Mapping[str, Any]) -> ResizeRule:
         case {"height": height, "width": width, **others} if not others:
             return FixedSize(height, width)
         case {"max_height": height, "max_width": width, **others} if not others:
-            return Bounds(height, width)
+            return Bounds(height, width, "transformers")
         case {"shortest_edge": shortest}:
             hint = f"{shortest},{content.get('max_size', _DEFAULT_LONGEST_EDGE)}"
         case {"longest_edge": longest}:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from model.categories.coco import coco_categories
 from model.categories.names import ClassNames, NamesError
+from model.categories.tables import table_categories
 from model.checkpoint import published
 from model.checkpoint.candidates import choose
 from model.checkpoint.digests import sha256_of
@@ -39,6 +40,7 @@ from model.checkpoint.preprocessor import read_preprocessor
 from model.checkpoint.stand_ins import settings_of
 from model.checkpoint.strict import Checkpoint, describe_network
 from model.checkpoint.structure import disagreements, infer_config
+from model.checkpoint.table_transformer import is_table_transformer, resized_as_published, with_threshold
 from model.network.config import PRESETS, ModelConfig
 from model.runtime.resize_rule import ResizeRule
 
@@ -109,7 +111,8 @@ def _resized(checkpoint: Checkpoint[Tensor], rule: ResizeRule | None) -> Checkpo
     """The checkpoint with a resize rule that is asked for."""
     if rule is None:
         return checkpoint
-    notes = (*checkpoint.notes, f"resize rule: {rule}, as asked")
+    others = (note for note in checkpoint.notes if not note.startswith("resize rule:"))
+    notes = (*others, f"resize rule: {rule}, as asked")
     return replace(checkpoint, config=replace(checkpoint.config, resize=rule), notes=notes)
 
 
@@ -117,16 +120,21 @@ def _by_shapes(
     files: tuple[Path, ...], loaded: dict[str, Tensor], base: ModelConfig, notes: list[str]
 ) -> Checkpoint[Tensor]:
     """A model of which there is nothing but its keys and shapes; `base` has what they do not say."""
-    names = "transformers'" if has_transformers_names(loaded) else "the published"
+    of_transformers = has_transformers_names(loaded)
     weights = without_counters(published_state(loaded, torch.cat))
     config = infer_config(weights, base)
-    categories = coco_categories(config.num_classes)
-    who = "unknown" if categories is None else "COCO's"
+    categories, who = coco_categories(config.num_classes), "COCO's"
+    if is_table_transformer(config):
+        config = with_threshold(config)
+        categories, who = table_categories(config.num_classes), "Table Transformer's"
+        if not of_transformers:
+            config, note = resized_as_published(config)
+            notes = [*notes, note]
     all_notes = (
-        f"a checkpoint with {names} names",
+        "a checkpoint with transformers' names" if of_transformers else "a checkpoint with the published names",
         f"keys and shapes say: {describe_network(config)}",
         *notes,
-        f"categories: {who}, by the class count {config.num_classes}",
+        f"categories: {'unknown' if categories is None else who}, by the class count {config.num_classes}",
     )
     return Checkpoint(weights, config, categories, files[0].name, sha256_of(*files), {}, all_notes)
 

@@ -74,5 +74,5 @@ def describe_network(config: ModelConfig) -> str:
     return (
         f"{backbone}, {task}, {config.num_classes} classes, {config.num_queries} queries, "
         f"width {config.hidden_dim}, {config.nheads} heads, "
-        f"{config.encoder_layers} + {config.decoder_layers} layers"
+        f"{config.encoder_layers} + {config.decoder_layers} {'pre-norm layers' if config.pre_norm else 'layers'}"
     )

@@ -7,7 +7,7 @@ from typing import Literal
 
 from model.runtime.artifact.metadata import Padding
 from model.runtime.preprocess import IMAGENET_NORMALIZATION, Normalization
-from model.runtime.resize_rule import PUBLISHED_EDGES, Edges, ResizeRule
+from model.runtime.resize_rule import PUBLISHED_EDGES, Bounds, Edges, ResizeRule
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,15 @@ PRESETS: dict[str, ModelConfig] = {
     "detr-resnet-50-panoptic": ModelConfig(num_classes=250, masks=True),
     "detr-resnet-50-dc5-panoptic": ModelConfig(num_classes=250, masks=True, dilation=True),
     "detr-resnet-101-panoptic": ModelConfig(backbone="resnet101", num_classes=250, masks=True),
+    # Two models of one network: 15 queries find tables on a page, and 125 with 6 classes the rows and columns of one.
+    "table-transformer": ModelConfig(
+        backbone="resnet18",
+        pre_norm=True,
+        num_queries=15,
+        num_classes=2,
+        resize=Bounds(800, 800),
+        detect_threshold=0.5,
+    ),
     # Small enough to learn on a CPU in two hours: stride 16, 128 pixels, trained from scratch with live batch norm.
     "detr-demo": ModelConfig(
         backbone="resnet18",

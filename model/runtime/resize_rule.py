@@ -16,6 +16,20 @@ Size = tuple[int, int]
 Rounding = Literal["published", "transformers"]
 
 
+def _check_sides(height: int, width: int) -> None:
+    if height < 1 or width < 1:
+        raise ValueError(f"an image needs positive sides, not {height} x {width}")
+
+
+def _check_rounding(rounding: str) -> None:
+    if rounding not in get_args(Rounding):
+        raise ValueError(f"a resize rule rounds as {' or '.join(get_args(Rounding))}, not as {rounding!r}")
+
+
+def _told(rounding: Rounding) -> str:
+    return "as published" if rounding == "published" else "as transformers rounds"
+
+
 class ResizeRule(ABC):
     """From the size of an image to the size that the network sees. `str` is a phrase for people."""
 
@@ -54,8 +68,7 @@ class Edges(ResizeRule):
                 "a resize rule needs 1 <= shortest edge <= longest edge, "
                 f"not {self.shortest_edge} and {self.longest_edge}"
             )
-        if self.rounding not in get_args(Rounding):
-            raise ValueError(f"a resize rule rounds as {' or '.join(get_args(Rounding))}, not as {self.rounding!r}")
+        _check_rounding(self.rounding)
 
     def size(self, height: int, width: int) -> Size:
         """The same integers as the implementation that the rounding names.
@@ -104,8 +117,7 @@ class Edges(ResizeRule):
         return sides | {(b, a) for a, b in sides}
 
     def __str__(self) -> str:
-        rounded = "as published" if self.rounding == "published" else "as transformers rounds"
-        return f"{self.shortest_edge} and {self.longest_edge} pixels, {rounded}"
+        return f"{self.shortest_edge} and {self.longest_edge} pixels, {_told(self.rounding)}"
 
 
 PUBLISHED_EDGES = Edges(800, 1333)
@@ -143,22 +155,26 @@ class FixedSize(ResizeRule):
 class Bounds(ResizeRule):
     """As large as fits into a rectangle with the aspect ratio kept; a small image grows to it, too.
 
-    The integers are those of transformers (image_utils.py, `get_image_size_for_max_height_width`), but a side that it
-    rounds to zero is one pixel.
+    The two roundings are to the nearest, as the authors of Table Transformer do (microsoft/table-transformer,
+    src/inference.py, `MaxResize`), and down, as transformers does (image_utils.py,
+    `get_image_size_for_max_height_width`). A side that either rounds to zero is one pixel.
     """
 
     max_height: int  # pixels
     max_width: int  # pixels
+    rounding: Rounding = "published"
 
     def __post_init__(self) -> None:
-        """Raise ValueError unless both sides are positive."""
+        """Raise ValueError unless both sides are positive and the rounding is known."""
         _check_sides(self.max_height, self.max_width)
+        _check_rounding(self.rounding)
 
     def size(self, height: int, width: int) -> Size:
         """The largest size with the aspect ratio kept, but at least one pixel."""
         _check_sides(height, width)
         scale = min(self.max_height / height, self.max_width / width)
-        return max(1, int(height * scale)), max(1, int(width * scale))
+        whole = round if self.rounding == "published" else int
+        return max(1, whole(height * scale)), max(1, whole(width * scale))
 
     def largest(self, max_pixels: int) -> Size:
         """The rectangle."""
@@ -172,7 +188,7 @@ class Bounds(ResizeRule):
         return wide | {(height, width) for width in range(1, self.max_width + 1) for height in heights}
 
     def __str__(self) -> str:
-        return f"as large as fits into {self.max_height} pixels of height and {self.max_width} of width"
+        return f"to fit into {self.max_height} pixels of height and {self.max_width} of width, {_told(self.rounding)}"
 
 
 @dataclass(frozen=True)
@@ -239,8 +255,3 @@ def parse_resize_rule(text: str) -> ResizeRule:
     raise ValueError(
         f"{text!r} is no resize rule: SHORTEST,LONGEST (800,1333), WIDTHxHEIGHT (640x480), max:WIDTHxHEIGHT or none"
     )
-
-
-def _check_sides(height: int, width: int) -> None:
-    if height < 1 or width < 1:
-        raise ValueError(f"an image needs positive sides, not {height} x {width}")

@@ -288,7 +288,7 @@ def test_a_preset_must_agree_with_the_folder(tmp_path: Path, segmenter: Any) -> 
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"model_type": "yolos"}, "a 'yolos' model, not of a 'detr'"),
+        ({"model_type": "yolos"}, "a 'yolos' model, not of a 'detr' or a 'table-transformer'"),
         ({"activation_function": "gelu"}, "activation_function='gelu'; only 'relu'"),
         ({"decoder_attention_heads": 2}, "decoder_attention_heads=2; only 4"),
         ({"encoder_attention_heads": 3, "decoder_attention_heads": 3}, "a network that cannot be built"),

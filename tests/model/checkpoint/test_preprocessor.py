@@ -42,7 +42,7 @@ FOLLOWED: list[tuple[dict[str, Any], ResizeRule]] = [
     ({"size": {"height": 20, "width": 30}}, FixedSize(20, 30)),
     ({"size": [20, 30]}, FixedSize(20, 30)),
     ({"size": {"height": 20, "width": 20}, "pad_size": {"height": 20, "width": 20}}, FixedSize(20, 20)),
-    ({"size": {"max_height": 20, "max_width": 30}}, Bounds(20, 30)),
+    ({"size": {"max_height": 20, "max_width": 30}}, Bounds(20, 30, "transformers")),
     ({"do_resize": False}, OwnSize()),
     ({"do_resize": None}, OwnSize()),
     ({"do_pad": False, "pad_size": {"height": 320, "width": 320}}, Edges(20, 32, "transformers")),

@@ -12,7 +12,7 @@ KEYS = json.loads((Path(__file__).parents[2] / "parity" / "checkpoint_keys.json"
 
 
 def test_every_published_model_has_its_keys_listed_and_a_preset() -> None:
-    assert set(KEYS) == set(FILES) == set(PRESETS) - {"detr-demo"}
+    assert set(KEYS) == set(FILES) == set(PRESETS) - {"detr-demo", "table-transformer"}
 
 
 @pytest.mark.parametrize("preset", FILES)

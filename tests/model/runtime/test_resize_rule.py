@@ -28,7 +28,7 @@ RULES = st.builds(lambda edges, rounding: Edges(edges[0], edges[1], rounding), E
 SMALL = st.integers(1, 300)
 ANY_RULES = st.one_of(
     st.builds(lambda a, b, rounding: Edges(a, a + b, rounding), SMALL, SMALL, ROUNDINGS),
-    st.builds(Bounds, SMALL, SMALL),
+    st.builds(Bounds, SMALL, SMALL, ROUNDINGS),
     st.builds(FixedSize, SMALL, SMALL),
 )
 # Every size from 1 x 1 to 2000 x 2000 on a grid, odd ones among them.
@@ -105,7 +105,15 @@ def test_the_two_roundings_differ_by_a_pixel_where_the_longer_edge_decides() -> 
 def test_the_sizes_within_bounds_are_those_of_transformers(bounds: tuple[int, int]) -> None:
     for size in GRID:
         expected = get_image_size_for_max_height_width(size, *bounds)
-        assert Bounds(*bounds).size(*size) == tuple(max(1, side) for side in expected)
+        assert Bounds(*bounds, "transformers").size(*size) == tuple(max(1, side) for side in expected)
+
+
+@pytest.mark.parametrize("longest", [800, 1000])
+def test_the_published_sizes_within_a_square_are_those_of_the_authors_of_table_transformer(longest: int) -> None:
+    for height, width in GRID:
+        scale = longest / max(width, height)  # as in their `MaxResize`
+        expected = (max(1, round(scale * height)), max(1, round(scale * width)))
+        assert Bounds(longest, longest).size(height, width) == expected
 
 
 @given(SIDES, SIDES)
@@ -146,7 +154,7 @@ def test_a_rule_comes_back_from_its_record(rule: ResizeRule) -> None:
         ({"rule": "fixed", "height": 3, "width": 3.0}, "resize.width' is not of type int"),
         ({"rule": "edges", "shortest_edge": 3, "longest_edge": 4, "rounding": 5}, "resize.rounding"),
         ({"rule": "edges", "shortest_edge": 3, "longest_edge": 4, "rounding": "up"}, "not as 'up'"),
-        ({"rule": "bounds", "max_height": 0, "max_width": 4}, "positive sides"),
+        ({"rule": "bounds", "max_height": 0, "max_width": 4, "rounding": "published"}, "positive sides"),
     ],
 )
 def test_a_wrong_record_is_refused_by_the_name_of_its_field(record: dict[str, Any], field: str) -> None:
