@@ -18,6 +18,7 @@ _LEAST_PIECE = 256
 # CPU seconds after which the decoder should ask again. A scan of a progressive JPEG can take a hundred bytes and, with
 # 50 megapixels, a tenth of a second.
 _PACE = 0.05
+_START_OF_SCAN = b"\xff\xda"  # of a JPEG; its pixels' data never have these two bytes
 
 
 class MeteredFile(io.BytesIO):
@@ -35,8 +36,8 @@ class MeteredFile(io.BytesIO):
     def limit(self, seconds: float, *, in_small_pieces: bool) -> None:
         """End when so many seconds have been spent since the file was made.
 
-        In small pieces, a reader that takes long for what it got gets less the next time. Not all of Pillow's readers
-        can live with less than they asked for.
+        In small pieces, a reader gets no more than one scan of a JPEG at a time, and one that takes long for what it
+        got gets less the next time. Not all of Pillow's readers can live with less than they asked for.
         """
         self._limit, self._in_small_pieces = seconds, in_small_pieces
 
@@ -50,7 +51,19 @@ class MeteredFile(io.BytesIO):
             self._adapt(now - self._asked)
             size = min(size, self._piece)
         self._asked = now
-        return super().read(size)
+        data = super().read(size)
+        return self._one_scan_of(data) if self._in_small_pieces else data
+
+    def _one_scan_of(self, data: bytes) -> bytes:
+        """The data up to where the next scan begins; the rest comes next.
+
+        A hundred bytes can be a scan of all pixels, so that even a small piece could be many seconds of work.
+        """
+        end = data.find(_START_OF_SCAN, len(_START_OF_SCAN))
+        if end < 0:
+            return data
+        self.seek(end - len(data), io.SEEK_CUR)
+        return data[:end]
 
     def _adapt(self, seconds: float) -> None:
         """Choose how much to give, by what it took to decode the last piece."""

@@ -110,6 +110,15 @@ def test_a_file_ends_when_its_time_is_spent(monkeypatch: pytest.MonkeyPatch) -> 
     assert file.is_spent
 
 
+def test_a_reader_gets_one_scan_at_a_time_and_all_of_the_file() -> None:
+    data = with_scans(100)
+    file = MeteredFile(data)
+    file.limit(600, in_small_pieces=True)
+    pieces = list(iter(lambda: file.read(65_536), b""))
+    assert b"".join(pieces) == data
+    assert max(piece.count(b"\xff\xda") for piece in pieces) == 1
+
+
 def test_a_reader_that_takes_long_gets_less_and_one_that_is_quick_more(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr("model.runtime.decode_budget.time.thread_time", lambda: now)
