@@ -179,6 +179,7 @@ def open_image(data: bytes | bytearray, limits: ImageLimits) -> Iterator[OpenedI
     try:
         picture, exif, scans = _without_metadata(data, image_format, limits)
         file = MeteredFile(picture)
+        file.limit(limits.cpu_seconds(0), in_small_pieces=False)  # to read what comes before its pixels
         with Image.open(file, formats=[image_format]) as image:
             _check_size(image.size, limits)
             if image.width * image.height * scans > limits.work_now:

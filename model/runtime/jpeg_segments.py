@@ -14,7 +14,7 @@ _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
 _APP0, _APP1, _APP14, _APP15, _COMMENT = 0xE0, 0xE1, 0xEE, 0xEF, 0xFE
 # Markers without a segment: TEM, restarts, and the start of an image.
 _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
-_MARKER = re.compile(rb"\xff+([^\x00\xff])")
+_MARKER = re.compile(rb"\xff([^\x00\xff])")
 _EXIF = b"Exif\0"
 
 
@@ -28,7 +28,10 @@ class SplitJpeg(NamedTuple):
 
 
 def split_jpeg(data: bytes | bytearray, max_segments: int) -> SplitJpeg:
-    """Take a JPEG apart, up to its first scan. From the first thing on that is no segment, everything stays in.
+    """Take a JPEG apart, up to its first scan, with which all that follows stays in.
+
+    What lies between two segments is no part of either, and decoders skip it, Pillow at half a microsecond a byte. What
+    cannot be a segment ends the JPEG, which is broken then.
 
     What tells how colours are stored (the first JFIF and Adobe segments) belongs to the picture. As in browsers, the
     first EXIF segment counts.
@@ -36,15 +39,18 @@ def split_jpeg(data: bytes | bytearray, max_segments: int) -> SplitJpeg:
     view = memoryview(data)
     kept = [memoryview(_START_OF_IMAGE)]
     exif, seen, count = b"", set[int](), 0
-    start = len(_START_OF_IMAGE)
-    while count <= max_segments and (found := _MARKER.match(data, start)):
+    start, scans_from = len(_START_OF_IMAGE), len(data)
+    while count <= max_segments and (found := _MARKER.search(data, start)):
         marker, after = found[1][0], found.end()
         count += 1
         if marker in _ALONE:
             start = after
             continue
+        if marker == _START_OF_SCAN:
+            scans_from = found.start()
+            break
         length = int.from_bytes(view[after : after + 2])
-        if marker in (_START_OF_SCAN, _END_OF_IMAGE) or length < 2 or after + length > len(view):
+        if marker == _END_OF_IMAGE or length < 2 or after + length > len(view):
             break
         segment, start = view[after - 2 : after + length], after + length
         if marker == _APP1 and not exif and bytes(segment[4:9]) == _EXIF:
@@ -53,9 +59,9 @@ def split_jpeg(data: bytes | bytearray, max_segments: int) -> SplitJpeg:
             kept.append(segment)
         seen.add(marker)
     # In the pixels' data both markers are what they seem. Behind the image anything may follow, such as a film.
-    end = data.find(bytes((0xFF, _END_OF_IMAGE)), start)
-    scans = data.count(bytes((0xFF, _START_OF_SCAN)), start, end if end >= 0 else len(data))
-    return SplitJpeg(b"".join([*kept, view[start:]]), exif, count, scans)
+    end = data.find(bytes((0xFF, _END_OF_IMAGE)), scans_from)
+    scans = data.count(bytes((0xFF, _START_OF_SCAN)), scans_from, end if end >= 0 else len(data))
+    return SplitJpeg(b"".join([*kept, view[scans_from:]]), exif, count, scans)
 
 
 def _makes_picture(marker: int, segment: memoryview, seen: set[int]) -> bool:

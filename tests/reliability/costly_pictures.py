@@ -78,9 +78,11 @@ class Row:
 def costly_pictures() -> Iterator[tuple[str, bytes]]:
     """Each by what there is too much of."""
     jpeg, png, webp = (_flat(_SMALL, image_format) for image_format in ("JPEG", "PNG", "WEBP"))
-    yield "JPEG, 49 MP, 25,000 scans", _with_scans(25_000)
-    yield "JPEG, 49 MP, 250 scans", _with_scans(250)
+    yield "JPEG, 49 MP, 25,000 scans", with_scans(25_000)
+    yield "JPEG, 49 MP, 250 scans", with_scans(250)
     yield "JPEG, fill bytes", jpeg[:2] + b"\xff" * UPLOAD + jpeg[2:]
+    tables = jpeg.index(b"\xff\xdb")
+    yield "JPEG, bytes between segments", jpeg[:tables] + bytes(UPLOAD) + jpeg[tables:]
     for name, part in (("APP1", segment(b"", 0xE1)), ("APP13", segment(b"", 0xED)), ("comment", segment(b"", 0xFE))):
         yield f"JPEG, {name} segments", jpeg[:2] + part * (UPLOAD // len(part)) + jpeg[2:]
     for name, part in (
@@ -100,9 +102,9 @@ def _flat(size: tuple[int, int], image_format: str, **options: object) -> bytes:
     return buffer.getvalue()
 
 
-def _with_scans(count: int) -> bytes:
-    """A large progressive JPEG whose last scan comes again and again."""
-    file = _flat(_LARGE, "JPEG", progressive=True)
+def with_scans(count: int, size: tuple[int, int] = _LARGE) -> bytes:
+    """A progressive JPEG whose last scan comes again and again."""
+    file = _flat(size, "JPEG", progressive=True)
     last = file.rindex(b"\xff\xda")
     return file[:last] + (count - file.count(b"\xff\xda") + 1) * file[last:-2] + b"\xff\xd9"
 

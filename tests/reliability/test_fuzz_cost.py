@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from model.runtime.decode import ImageLimits
-from tests.reliability.bombs import jpeg_of_scans
 from tests.reliability.conftest import Measured
+from tests.reliability.costly_pictures import with_scans
 from tests.reliability.fuzz_cost import CostSearch, DecodingCost
 from tests.reliability.fuzz_target import seeds
 from tests.server_process import REPOSITORY
@@ -26,7 +26,7 @@ def test_the_search_finds_what_costs_more() -> None:
 
 
 def test_the_cost_of_an_upload_is_what_it_takes_to_decode() -> None:
-    bomb = jpeg_of_scans(400, 1000)
+    bomb = with_scans(400, (1000, 1000))
     unbounded = ImageLimits(max_pixels=10**8, max_side=10**5, max_scans=10**6, max_cpu_seconds=100)
     assert DecodingCost()(bomb) < DecodingCost(unbounded)(bomb)
 

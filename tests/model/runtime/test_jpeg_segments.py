@@ -82,8 +82,30 @@ def test_scans_are_counted() -> None:
 
 
 @pytest.mark.parametrize("cut", range(2, len(JPEG), 7))
-def test_what_is_cut_off_stays_for_the_decoder_to_judge(cut: int) -> None:
-    assert split_jpeg(JPEG[:cut], 100).picture == JPEG[:cut]
+def test_what_is_cut_off_stays_for_the_decoder_to_judge_from_the_first_scan_on(cut: int) -> None:
+    left = split_jpeg(JPEG[:cut], 100).picture
+    assert left == JPEG[:cut] if cut > JPEG.index(b"\xff\xda") + 1 else JPEG.startswith(bytes(left))
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [bytes(10**6), b"\xff\0" * 10**6, b"\xff" * 10**6 + b"\0", b"\x80\xff\xff\0" * 10**5],
+    ids=["zeros", "escaped", "filled", "mixed"],
+)
+@pytest.mark.parametrize("place", [2, 20, JPEG.index(b"\xff\xc0"), JPEG.index(b"\xff\xda")])
+def test_what_lies_between_segments_is_left_out_as_decoders_do(junk: bytes, place: int) -> None:
+    left = split_jpeg(JPEG[:place] + junk + JPEG[place:], 1000).picture
+    assert left == JPEG
+    if place > 2 and len(junk) < 10**6:
+        assert (pixels(left) == pixels(JPEG[:place] + junk + JPEG[place:])).all()
+
+
+@pytest.mark.parametrize(
+    "wrong", [b"\xff\xe1\0\0", b"\xff\xe1\0\1", b"\xff\xd9", b"\xff\xfe\xff\xff", b"\xff"], ids=bytes.hex
+)
+def test_nothing_is_read_behind_what_cannot_be_a_segment(wrong: bytes) -> None:
+    before_scan = JPEG[: JPEG.index(b"\xff\xda")]
+    assert split_jpeg(before_scan + wrong + bytes(2**15), 100).picture == before_scan
 
 
 @given(st.binary(max_size=200))
