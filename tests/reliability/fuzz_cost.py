@@ -18,6 +18,7 @@ import time
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -102,7 +103,8 @@ def split(data: bytes) -> list[bytes]:
     """The segments of a JPEG, or chunks of a PNG or WebP, roughly."""
     if data.startswith(b"\xff\xd8"):
         return [b"\xff" + part for part in data.split(b"\xff")[2:] if part and part[0] not in (0, 0xFF)]
-    found, start, order, extra = [], 8, ">I", 12
+    found: list[bytes] = []
+    start, order, extra = 8, ">I", 12
     if data.startswith(b"RIFF"):
         start, order, extra = 12, "<I", 8
     while start + 8 <= len(data) and len(found) < 1000:
@@ -152,7 +154,8 @@ class DecodingCost:
     def _of_good(self, kind: str) -> float:
         """Seconds a pixel of the costliest good picture of a format: noise, in as many scans as usual."""
         noise = np.random.default_rng(1).integers(0, 256, (1000, 1000, 4), dtype=np.uint8)
-        buffer, options = io.BytesIO(), {"JPEG": {"progressive": True, "quality": 95}, "WEBP": {"lossless": True}}
+        buffer = io.BytesIO()
+        options: dict[str, dict[str, Any]] = {"JPEG": {"progressive": True, "quality": 95}, "WEBP": {"lossless": True}}
         Image.fromarray(noise if kind != "JPEG" else noise[..., :3]).save(buffer, kind, **options.get(kind, {}))
         began = time.process_time()
         resize(decode_reduced(buffer.getvalue(), self._limits, None).image, RULE)
