@@ -34,7 +34,7 @@ def play_imports(artifact: str, record: str) -> None:
     from model.hub import finding
 
     def play_import(folder: Path, out: Path, name: str, provenance: Mapping[str, Any]) -> tuple[str, ...]:
-        files = sorted(path.name for path in folder.iterdir())
+        files = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else [folder.name]
         with Path(record).open("a") as file:
             file.write(json.dumps({"name": name, "files": files, "provenance": provenance}) + "\n")
         shutil.copy(artifact, out)

@@ -120,6 +120,15 @@ def test_a_folder_is_imported_once_and_again_when_it_changes(machine: Machine, h
     assert hub.requests == []
 
 
+def test_a_file_of_weights_is_imported_by_its_own_name(machine: Machine, hub: FakeHub) -> None:
+    for name, content in {"mine": b"mine", "other": b"of another"}.items():
+        (machine.folder / f"{name}.safetensors").write_bytes(content)
+    mine, other = (machine.ask(str(machine.folder / f"{name}.safetensors")).path for name in ("mine", "other"))
+    assert mine != other
+    assert [entry["name"] for entry in machine.imports()] == ["mine", "other"]
+    assert hub.requests == []
+
+
 def test_an_artifact_that_was_damaged_in_the_cache_is_made_anew(machine: Machine) -> None:
     path = machine.ask().path
     assert path is not None
