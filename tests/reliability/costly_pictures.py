@@ -29,7 +29,8 @@ from tests.reliability.under_load import HEALTH, latency_ms, memory_budget, phot
 from tests.server_process import ServerProcess, serving
 
 UPLOAD = 16 * 2**20 - 4096  # bytes, just below the most that is taken
-MOST_CPU_SECONDS = 2.0  # above what a good picture of the size takes
+MOST_CPU_SECONDS = 5.0  # above what a good picture of the size takes: all of `decode_cpu_ms`
+WANTED_CPU_SECONDS = 2.0  # no more than these
 MOST_SLOWDOWN = 3.0  # of the good pictures' p99
 _GOOD_RATE, _READY_RATE = 10, 5  # a second
 _AT_ONCE = (1, 8)
@@ -166,8 +167,10 @@ def faults(row: Row, budget: int) -> list[str]:
 
 
 def slowdowns(row: Row, quiet_p99_ms: float) -> list[str]:
-    """What good pictures suffer beyond the promise, on a machine that does nothing else."""
+    """What is wanted on a machine that does nothing else, and does not hold."""
     found = []
+    if row.cpu_seconds > WANTED_CPU_SECONDS:
+        found.append(f"{row.cpu_seconds:.1f} CPU seconds more than a good picture")
     for cost in row.costs:
         if odd := set(tally(cost.good)) - {200, 503}:
             found.append(f"good ones with {cost.at_once} at once: {odd}")
