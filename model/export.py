@@ -13,6 +13,7 @@ from model.categories.names import NamesError, read_names
 from model.checkpoint.artifact_metadata import artifact_metadata
 from model.checkpoint.errors import CheckpointError
 from model.checkpoint.reading import read_checkpoint
+from model.checkpoint.saving_hugging_face import save_hugging_face
 from model.checkpoint.strict import Checkpoint
 from model.exporting.float16 import to_float16
 from model.exporting.parity_proof import TOLERANCES, ParityError, ParityReport, golden_sample, prove
@@ -39,7 +40,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="Export this checkpoint: one of `detr train` (.safetensors), a published .pth, what another trainer "
         "saved, or a Hugging Face folder.",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="Write the artifact to this file.")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="Write the artifact to this file, or the Hugging Face model to this folder.",
+    )
+    parser.add_argument(
+        "--format",
+        choices=("onnx", "hugging-face"),
+        default="onnx",
+        help="Write the artifact that is served (onnx), or a folder that transformers reads (hugging-face), with the "
+        "same weights. The default is %(default)s.",
+    )
     parser.add_argument(
         "--preset",
         choices=sorted(PRESETS),
@@ -97,6 +111,9 @@ def _resize_rule(text: str) -> ResizeRule:
 
 def run(args: argparse.Namespace) -> None:
     """Carry out `detr export`. What goes wrong ends in one clear line."""
+    if args.format == "hugging-face":
+        _export_hugging_face(args)
+        return
     export_file(
         args.checkpoint,
         args.out,
@@ -108,6 +125,34 @@ def run(args: argparse.Namespace) -> None:
         precision=args.precision,
         resize=args.resize,
     )
+
+
+def _export_hugging_face(args: argparse.Namespace) -> None:
+    of_artifact = {
+        "--padding": args.padding != "exact",
+        "--precision": args.precision != "float32",
+        "--name": args.name,
+    }
+    if wrong := [option for option, given in of_artifact.items() if given]:
+        raise SystemExit(f"detr export: {wrong[0]} is of the artifact that is served, not of a Hugging Face model")
+    try:
+        checkpoint = _read(args.checkpoint, args.preset, args.names, args.resize, args.weights)
+        for note in save_hugging_face(checkpoint, args.out):
+            print(note)
+    except (CheckpointError, NamesError, ValueError, OSError) as error:
+        raise SystemExit(f"detr export: {error}") from error
+    task = "ImageSegmentation" if checkpoint.config.masks else "ObjectDetection"
+    print(f"wrote {args.out}, for AutoImageProcessor and AutoModelFor{task} of transformers")
+
+
+def _read(
+    path: Path, preset: str | None, names: Path | None, resize: ResizeRule | None, weights: str | None
+) -> Checkpoint[torch.Tensor]:
+    """The checkpoint as it is told to be read; what was recognised is printed."""
+    checkpoint = read_checkpoint(path, preset, read_names(names) if names else None, resize, weights)
+    for note in checkpoint.notes:
+        print(note)
+    return checkpoint
 
 
 def export_file(
@@ -127,9 +172,7 @@ def export_file(
     Arguments are the options of `detr export`. What goes wrong is a SystemExit with one clear line.
     """
     try:
-        checkpoint = read_checkpoint(path, preset, read_names(names) if names else None, resize, weights)
-        for note in checkpoint.notes:
-            print(note)
+        checkpoint = _read(path, preset, names, resize, weights)
         report = export(checkpoint, out, padding=padding, name=name, precision=precision)
     except (CheckpointError, NamesError, ParityError, ArtifactError, ValueError, OSError) as error:
         raise SystemExit(f"detr export: {error}") from error

@@ -8,6 +8,7 @@ from typing import Any
 from model.categories.coco import UNNAMED, coco_categories
 from model.categories.names import named_category
 from model.checkpoint.errors import CheckpointError
+from model.checkpoint.own import category_from_record
 from model.checkpoint.preprocessor import read_json, read_preprocessor
 from model.checkpoint.structure import RESNETS
 from model.network.config import ModelConfig
@@ -16,6 +17,8 @@ from model.runtime.resize_rule import ResizeRule
 
 TABLE_TRANSFORMER = "table-transformer"
 MODEL_TYPES = ("detr", TABLE_TRANSFORMER)
+# What config.json has of what transformers does not know, in a folder that `detr export` wrote.
+WRITTEN_HERE = "detr_serve"
 # Of timm: the architecture, which an old prefix or a tag for the weights may surround.
 _PLAIN_RESNET = re.compile(rf"((tv|ssl|swsl)_)?({'|'.join(RESNETS)})(\..*)?|gluon_resnet\d+_v1b")
 
@@ -45,6 +48,8 @@ def read_config(
             hidden_dim=config.get("d_model", 256),
             resize=resize,
             normalization=normalization,
+            detect_threshold=_threshold_written_here(config, "detect_threshold", ModelConfig.detect_threshold),
+            segment_threshold=_threshold_written_here(config, "segment_threshold", ModelConfig.segment_threshold),
         )
     except (TypeError, ValueError, ArithmeticError) as error:
         raise CheckpointError(f"config.json describes a network that cannot be built: {error}") from error
@@ -95,10 +100,28 @@ def categories_of(config: Mapping[str, Any], num_classes: int, masks: bool) -> t
         return coco, f"categories: COCO's, by the class count {num_classes}"
     if sorted(labels) != list(range(num_classes)):
         return None, f"categories: unknown, config.json has {len(labels)} names for {num_classes} classes"
+    written_here = _categories_written_here(config)
+    if [category.name for category in written_here] == [labels[index] for index in range(num_classes)]:
+        return written_here, "categories: those that config.json has beside its names, as `detr export` wrote them"
     note = "categories: the names in config.json"
     if masks:
         note += ", all of them things (it does not say which are stuff)"
     return tuple(named_category(index, labels[index]) for index in range(num_classes)), note
+
+
+def _categories_written_here(config: Mapping[str, Any]) -> tuple[Category, ...]:
+    """The categories that `detr export` wrote into config.json, where transformers leaves them; none otherwise."""
+    try:
+        return tuple(category_from_record(fields) for fields in config[WRITTEN_HERE]["categories"])
+    except (KeyError, TypeError, ValueError):
+        return ()
+
+
+def _threshold_written_here(config: Mapping[str, Any], name: str, default: float) -> float:
+    """The same of a probability that serving starts from."""
+    written = config.get(WRITTEN_HERE)
+    value = written.get(name) if isinstance(written, Mapping) else None
+    return value if isinstance(value, float) and 0 <= value <= 1 else default
 
 
 def _agrees(labels: Mapping[int, str], coco: tuple[Category, ...]) -> bool:

@@ -33,7 +33,7 @@ def own_checkpoint(path: Path, header: str, weights: dict[str, Weight]) -> Check
         fields = content["config"]
         config = _config(_of_first_version(fields) if version == _FIRST_VERSION else fields)
         named = content["categories"]
-        categories = None if named is None else tuple(_category(fields) for fields in named)
+        categories = None if named is None else tuple(category_from_record(fields) for fields in named)
         provenance = dict(content["provenance"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"its header is broken: {error}") from error
@@ -64,6 +64,7 @@ def _config(fields: Mapping[str, Any]) -> ModelConfig:
     return ModelConfig(**values)
 
 
-def _category(fields: Mapping[str, Any]) -> Category:
+def category_from_record(fields: Mapping[str, Any]) -> Category:
+    """The category with these fields; KeyError, TypeError or ValueError where they are none."""
     red, green, blue = (int(value) for value in fields["color"])
     return Category(int(fields["id"]), str(fields["name"]), bool(fields["isthing"]), (red, green, blue))
