@@ -13,7 +13,7 @@ from torch import Tensor
 
 from model.checkpoint.errors import CheckpointError
 from model.checkpoint.folder import CONFIG_FILE, SAFETENSORS, without_counters
-from model.checkpoint.hugging_face_config import WRITTEN_HERE
+from model.checkpoint.hugging_face_config import TABLE_TRANSFORMER, WRITTEN_HERE
 from model.checkpoint.preprocessor import PREPROCESSOR_FILE
 from model.checkpoint.reading import read_checkpoint
 from model.checkpoint.strict import Checkpoint
@@ -63,8 +63,10 @@ def save_hugging_face(checkpoint: Checkpoint[Tensor], folder: Path) -> list[str]
 def _refuse_what_transformers_lacks(config: ModelConfig) -> None:
     if config.backbone not in RESNETS:
         raise CheckpointError(f"backbone={config.backbone}: transformers' DETR is written for {', '.join(RESNETS)}")
-    if config.pre_norm:
-        raise CheckpointError("pre_norm=True: transformers' DETR normalises behind each layer, not before it")
+    if config.pre_norm and config.masks:
+        raise CheckpointError("pre_norm=True with a mask head: transformers has pre-norm only in Table Transformer")
+    if config.pre_norm and config.position_embedding == "learned":
+        raise CheckpointError("pre_norm=True with position_embedding='learned': transformers reads them in other names")
     if config.masks and config.stages != _LEVELS_UNDER_MASKS:
         raise CheckpointError(
             f"stages={config.stages} with a mask head: that of transformers takes {_LEVELS_UNDER_MASKS} levels of the "
@@ -83,9 +85,10 @@ def _refuse_other_files(folder: Path) -> None:
 def _config(config: ModelConfig, categories: tuple[Category, ...], native: bool) -> dict[str, Any]:
     """config.json, in the form that transformers 4 and 5 both read."""
     names = [category.name for category in categories]
+    detector = "TableTransformer" if config.pre_norm else "Detr"
     return {
-        "architectures": ["DetrForSegmentation" if config.masks else "DetrForObjectDetection"],
-        "model_type": "detr",
+        "architectures": [f"{detector}For{'Segmentation' if config.masks else 'ObjectDetection'}"],
+        "model_type": TABLE_TRANSFORMER if config.pre_norm else "detr",
         "d_model": config.hidden_dim,
         "encoder_layers": config.encoder_layers,
         "decoder_layers": config.decoder_layers,
@@ -183,8 +186,8 @@ def _refuse_difference(found: Checkpoint[Tensor], expected: Checkpoint[Tensor]) 
 
 def _notes(config: ModelConfig, native: bool) -> list[str]:
     notes = []
-    if isinstance(config.resize, Edges) and config.resize.rounding != "transformers":
-        notes.append("resize rule: transformers rounds one side of a panorama to a pixel less than was published")
+    if isinstance(config.resize, Edges | Bounds) and config.resize.rounding != "transformers":
+        notes.append("resize rule: transformers rounds in its own way, so that a side may differ by a pixel")
     if not native:
         notes.append("dilation (DC5): transformers needs the package timm for this backbone")
     return notes

@@ -84,6 +84,7 @@ def assert_answers_alike(state: State, config: ModelConfig, theirs: Any) -> None
     [
         SMALL,
         replace(SMALL, masks=True),
+        replace(SMALL, pre_norm=True, resize=Bounds(80, 80, "transformers"), detect_threshold=0.5),
         replace(SMALL, stages=3, frozen_batch_norm=False, position_embedding="learned", nheads=4),
         replace(SMALL, backbone="resnet50", dilation=True, encoder_layers=1, decoder_layers=1),
         pytest.param(replace(SMALL, backbone="resnet50", dilation=True, masks=True), marks=pytest.mark.slow),
@@ -104,7 +105,9 @@ def test_transformers_answers_the_same_and_gives_the_same_back(tmp_path: Path, c
 
 
 @pytest.mark.parametrize(
-    "rule", [Edges(60, 100, "transformers"), FixedSize(48, 80), Bounds(50, 90), OwnSize()], ids=lambda rule: type(rule)
+    "rule",
+    [Edges(60, 100, "transformers"), FixedSize(48, 80), Bounds(50, 90, "transformers"), OwnSize()],
+    ids=lambda rule: type(rule),
 )
 def test_its_processor_sees_what_the_network_is_to_see(tmp_path: Path, rule: ResizeRule) -> None:
     normalization = Normalization((0.5, 0.4, 0.3), (0.25, 0.5, 1.0))
@@ -142,7 +145,9 @@ def test_every_published_key_has_a_name_there_and_back() -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"pre_norm": True}, "pre_norm=True: transformers' DETR normalises behind each layer"),
+        ({"pre_norm": True, "masks": True}, "pre_norm=True with a mask head"),
+        ({"pre_norm": True, "position_embedding": "learned"}, "pre_norm=True with position_embedding='learned'"),
+        ({"backbone": "resnext50_32x4d"}, "backbone=resnext50_32x4d: transformers' DETR is written for resnet18"),
         ({"stages": 3, "masks": True}, "stages=3 with a mask head: that of transformers takes 4 levels"),
     ],
 )
@@ -177,7 +182,7 @@ def test_a_folder_is_replaced_only_where_it_is_such_a_folder(tmp_path: Path, mon
 def test_what_transformers_does_differently_is_said(tmp_path: Path) -> None:
     assert save_hugging_face(checkpoint_of(tmp_path), tmp_path / "theirs") == []
     notes = save_hugging_face(checkpoint_of(tmp_path, replace(SMALL, resize=Edges(60, 100))), tmp_path / "theirs")
-    assert notes == ["resize rule: transformers rounds one side of a panorama to a pixel less than was published"]
+    assert notes == ["resize rule: transformers rounds in its own way, so that a side may differ by a pixel"]
 
 
 def test_the_command_writes_such_a_folder_and_says_what_reads_it(
