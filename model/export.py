@@ -54,24 +54,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="Write the artifact that is served (onnx), or a folder that transformers reads (hugging-face), with the "
         "same weights. The default is %(default)s.",
     )
+    _add_reading_arguments(parser)
+    _add_artifact_arguments(parser)
+
+
+def _add_reading_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the checkpoint does not say itself."""
     parser.add_argument(
         "--preset",
         choices=sorted(PRESETS),
         help="Take the checkpoint for this network, where its weights leave open which one it is, as they do for DC5.",
-    )
-    parser.add_argument(
-        "--padding",
-        choices=("exact", "published"),
-        default="exact",
-        help="Keep padding out of every answer (exact), or let it leak into the picture as the published code does "
-        "(published), for comparison. The default is %(default)s.",
-    )
-    parser.add_argument(
-        "--precision",
-        choices=tuple(TOLERANCES),
-        default="float32",
-        help="Compute convolutions and matrix products in this precision; float16 is for GPUs. The default is "
-        "%(default)s.",
     )
     parser.add_argument(
         "--names",
@@ -93,6 +85,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="Resize images so before the network sees them: SHORTEST,LONGEST edge in pixels (800,1333), WIDTHxHEIGHT "
         "whatever the aspect ratio (640x480), max:WIDTHxHEIGHT to fit into it with the aspect ratio kept, or none. The "
         "default is what the checkpoint says, or 800,1333 where it says nothing.",
+    )
+
+
+def _add_artifact_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the artifact that is served is to be like."""
+    parser.add_argument(
+        "--padding",
+        choices=("exact", "published"),
+        default="exact",
+        help="Keep padding out of every answer (exact), or let it leak into the picture as the published code does "
+        "(published), for comparison. The default is %(default)s.",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=tuple(TOLERANCES),
+        default="float32",
+        help="Compute convolutions and matrix products in this precision; float16 is for GPUs. The default is "
+        "%(default)s.",
     )
     parser.add_argument(
         "--name",
