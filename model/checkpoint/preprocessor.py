@@ -129,7 +129,10 @@ def _refuse_padding(content: Mapping[str, Any], rule: ResizeRule) -> None:
     sides = {"height": pad_size, "width": pad_size} if type(pad_size) is int else pad_size
     if isinstance(rule, FixedSize) and sides == {"height": rule.height, "width": rule.width}:
         return
-    raise ValueError(f"pad_size={pad_size!r}, which changes the answers of transformers and is not done here; {_ask()}")
+    hint = f"max:{rule.max_width}x{rule.max_height}" if isinstance(rule, Bounds) else ""
+    hint = f"{rule.shortest_edge},{rule.longest_edge}" if isinstance(rule, Edges) else hint
+    why = "which changes the answers of transformers and is not done here"
+    raise ValueError(f"pad_size={pad_size!r}, {why}; {_ask(hint)}")
 
 
 def _ask(hint: str = "") -> str:

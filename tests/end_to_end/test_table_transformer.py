@@ -23,7 +23,7 @@ def test_a_server_answers_as_transformers_does(tmp_path: Path) -> None:
     theirs = TableTransformerForObjectDetection(native_config(TableTransformerConfig))
     save(tmp_path / "tables", theirs, size=96, max_size=96)
     page = Image.fromarray(np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8))
-    processor = AutoImageProcessor.from_pretrained(tmp_path / "tables", backend="pil")
+    processor = AutoImageProcessor.from_pretrained(tmp_path / "tables", backend="pil")  # type: ignore[no-untyped-call]
     with torch.no_grad():
         outputs = theirs(**processor(page, return_tensors="pt"))
     (expected,) = processor.post_process_object_detection(outputs, threshold=0, target_sizes=[(HEIGHT, WIDTH)])
