@@ -18,7 +18,9 @@ from packaging.utils import canonicalize_name
 
 from tests.end_to_end.conftest import REPOSITORY
 from tests.end_to_end.pip_settings import pip_settings_of_this_machine
+from tests.end_to_end.test_hub import repository_files
 from tests.end_to_end.test_image_requirements import pins_of
+from tests.fake_hub import FakeHub, fake_hub
 from tests.processes import free_port, running
 
 pytestmark = [pytest.mark.slow, pytest.mark.root, pytest.mark.timeout(1800)]
@@ -77,19 +79,28 @@ def base_image(buildah: Buildah, tmp_path_factory: pytest.TempPathFactory) -> st
 @pytest.fixture(scope="module")
 def image(buildah: Buildah, base_image: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The image of docker/Dockerfile, as the Dockerfile stands."""
+    return built(buildah, "detr-serve", tmp_path_factory.mktemp("pip"), BASE_IMAGE=base_image)
+
+
+def built(buildah: Buildah, tag: str, folder: Path, **arguments: str) -> str:
+    """The name of the image that docker/Dockerfile makes of these build arguments."""
     # Not the image's business: how pip gets from this machine to a package index.
-    volumes = pip_settings_of_this_machine(tmp_path_factory.mktemp("pip"))
+    volumes = pip_settings_of_this_machine(folder)
     buildah(
         "bud", "--isolation", "chroot", "--format", "docker", "--pull-never",
         *(f"--volume={outside}:{inside}:ro" for outside, inside in volumes.items()),
-        "--build-arg", f"BASE_IMAGE={base_image}",
-        "--file", REPOSITORY / "docker/Dockerfile", "--tag", "detr-serve", REPOSITORY,
+        *(f"--build-arg={name}={value}" for name, value in arguments.items()),
+        "--file", REPOSITORY / "docker/Dockerfile", "--tag", tag, REPOSITORY,
     )  # fmt: skip
-    return "localhost/detr-serve"
+    return f"localhost/{tag}"
 
 
 @pytest.fixture(scope="module")
 def config(buildah: Buildah, image: str) -> dict[str, Any]:
+    return config_of(buildah, image)
+
+
+def config_of(buildah: Buildah, image: str) -> dict[str, Any]:
     """What the image tells a container engine: user, environment, entry point, health check."""
     settings: dict[str, Any] = json.loads(buildah("inspect", "--type", "image", image))["Docker"]["config"]
     return settings
@@ -115,6 +126,23 @@ mount -o remount,bind,ro "$root"
 exec chroot "$root" setpriv --reuid="$user" --regid="$group" --clear-groups \
     --bounding-set=-all --inh-caps=-all --no-new-privs "$@"
 """
+
+
+THREE_CLASSES = "someone/detr-of-three"
+
+
+@pytest.fixture(scope="module")
+def three_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fine-tuned model's files on the hub."""
+    return repository_files(THREE_CLASSES, tmp_path_factory.mktemp("three"))
+
+
+@contextmanager
+def hub_of(folder: Path) -> Iterator[FakeHub]:
+    """A hub that has these files."""
+    with fake_hub() as hub:
+        hub.push(THREE_CLASSES, {path.name: path.read_bytes() for path in folder.iterdir()})
+        yield hub
 
 
 class Container:
@@ -160,6 +188,27 @@ def test_the_image_answers_detect_as_its_unprivileged_user(
         check = container.run(*healthy)
         assert check.returncode == 0, check.stderr
     assert container.run(*healthy).returncode != 0, "the health check has to notice that the service is gone"
+
+
+def test_an_image_that_brings_its_model_serves_it_without_a_hub(
+    buildah: Buildah,
+    base_image: str,
+    three_classes: Path,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    jpeg: bytes,
+) -> None:
+    with hub_of(three_classes) as hub:
+        named = {"MODEL": THREE_CLASSES, "HF_ENDPOINT": hub.url}
+        image = built(buildah, "detr-serve-three", tmp_path_factory.mktemp("pip"), BASE_IMAGE=base_image, **named)
+    root = Path(buildah("mount", buildah("from", "--pull-never", image)))
+    config = config_of(buildah, image)
+    assert "DETR_MODEL=/opt/model/model.onnx" in config["Env"]
+    cache = (root / "var/cache/detr").stat()
+    assert (cache.st_uid, list((root / "var/cache/detr").iterdir())) == (10001, [])
+    with served(root, config, tmp_path) as (_, url):
+        assert httpx.post(f"{url}/detect", files={"image": jpeg}, timeout=120).status_code == 200
+        assert len(httpx.get(f"{url}/model").json()["categories"]) == 3
 
 
 def test_the_image_is_told_apart_from_root(root: Path, config: dict[str, Any]) -> None:
