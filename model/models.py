@@ -13,7 +13,7 @@ _HEADINGS = ("name", "task", "finds", "published", "weights", "GFLOP", "cached")
 _MORE = """
 detr serve --model NAME serves one, as any DETR on the hub of one of these architectures: OWNER/NAME@REVISION.
 A name without an owner is the authors' own file, which detr fetch NAME exports with PyTorch; detr-resnet-50 and the
-others of facebook are there as well. AP and PQ are the authors' own, on COCO 2017 val."""
+others of facebook are there as well. AP and PQ are the authors' own, on COCO 2017 val or PubTables-1M."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

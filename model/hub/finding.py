@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
+from model.checkpoint import published
 from model.hub.cache import ArtifactCache, default_cache
 from model.hub.importer import import_to
 from model.hub.known import KNOWN
@@ -148,5 +149,6 @@ def _advice(text: str) -> str | None:
     known = next((model.name for model in KNOWN if model.name.rpartition("/")[2] == text), None)
     if known is None:
         return f"there is no file {text}, and no model of that name: a name on the hub is OWNER/NAME (see detr models)"
-    authors_file = f"detr fetch {text} downloads and exports the authors' own file, with PyTorch"
-    return f"there is no file {text}: {authors_file}" + ("" if known == text else f"; on the hub it is {known}")
+    ways = [f"detr fetch {text} downloads and exports the authors' own file, with PyTorch"] * (text in published.FILES)
+    ways += [f"on the hub it is {known}"] * (known != text)
+    return f"there is no file {text}: {'; '.join(ways)}"

@@ -160,6 +160,7 @@ def test_starts_at_the_same_time_do_not_disturb_each_other(machine: Machine) -> 
         ("detr-resnet-50", "detr fetch detr-resnet-50"),
         ("detr-resnet-50", "on the hub it is facebook/detr-resnet-50"),
         ("detr-resnet-50-dc5-panoptic", "detr fetch detr-resnet-50-dc5-panoptic"),
+        ("table-transformer-detection", "no file table-transformer-detection: on the hub it is microsoft/table-"),
         ("detr", "a name on the hub is OWNER/NAME (see detr models)"),
         ("no-one/nothing", "no model no-one/nothing on the hub"),
         ("a--b/c", "cannot be a name on the hub"),
