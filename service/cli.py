@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 
 from model.cli import CommandParser, add_commands
-from service import predict
 from service.bench import command as bench
 from service.lifecycle.service import StartupError
+from service.predict import command as predict
 from service.server import BAD_SETTING, STARTUP_FAILED, run
 from service.settings import (
     ENV_PREFIX,

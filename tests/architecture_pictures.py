@@ -25,6 +25,7 @@ ROOMS: Mapping[str, tuple[float, int]] = {
     "service.wire": (0, 2),
     "service.http": (1, 2),
     "service.bench": (2, 1),
+    "service.predict": (2, 2),
     "service.lifecycle": (1, 3),
     "service.batching": (0.5, 4),
     "service.images": (1.5, 4),
@@ -52,7 +53,7 @@ GROUND = {"service.schemas": "service.settings", "service.errors": "service.sett
 NAMES = {
     "service.settings": "settings, schemas, errors",
     "model": "commands of model/",
-    "service": "cli, server, app, predict",
+    "service": "cli, server, app",
 }
 FLOORS = {"service": "#dbe9f6", "model": "#e4f1de", "model.runtime": "#fdecd2"}
 

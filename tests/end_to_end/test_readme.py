@@ -67,6 +67,7 @@ def test_every_detr_command_is_one_that_the_program_takes(command: str, monkeypa
     for command_room in ("train", "export", "evaluate", "fetch", "models", "data.shapes.command"):
         run = f"model.{command_room}.run"
         monkeypatch.setattr(run, taken.append)
+    monkeypatch.setattr("service.predict.command.run", taken.append)
     monkeypatch.setattr(cli, "run_service", taken.append)
     cli.main(shlex.split(command)[1:])
     assert len(taken) == 1

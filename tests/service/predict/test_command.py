@@ -15,9 +15,10 @@ import pytest
 from PIL import Image
 
 from model.runtime import decode
-from service import cli, predict
+from service import cli
 from service.images.prepare import prepare
 from service.lifecycle.loading import LoadedModel
+from service.predict import command as predict
 from service.settings import DEMO_MODEL
 from tests.benchmarks.reduced_decode import photo
 from tests.server_process import serving
@@ -120,7 +121,87 @@ def test_drawings_of_one_name_are_kept_apart(panoptic_artifact: Path, tmp_path: 
     out = tmp_path / "out"
     flags = ("--device", "cpu", "--overlay", out, "--json", tmp_path / "out.json")
     assert detr("predict", *paths, "--model", panoptic_artifact, *flags) == 0
-    assert sorted(path.name for path in out.iterdir()) == ["same-1.png", "same.png"]
+    assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*.png")) == ["a/same.png", "b/same.png"]
+
+
+@pytest.mark.parametrize("flag", ["--overlay", "--json"])
+def test_no_result_is_written_over_a_picture(
+    flag: str, engine: FakeEngine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = red_files(tmp_path, (64, 64), (64, 64))
+    before = [path.read_bytes() for path in paths]
+    assert detr("predict", *paths, flag, tmp_path if flag == "--overlay" else paths[1]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "is one of the pictures and would be replaced" in line
+    assert [path.read_bytes() for path in paths] == before
+    assert engine.batches == [], "it is known before the first picture"
+
+
+def test_a_folder_is_answered_and_drawn_with_its_sub_folders(engine: FakeEngine, tmp_path: Path) -> None:
+    shots, drawn = tmp_path / "shots", tmp_path / "drawn"
+    for folder in (shots, shots / "one", shots / "two"):
+        folder.mkdir()
+        red_files(folder, (64, 64), (64, 64))
+    (shots / "notes.txt").write_text("no picture")
+    out = tmp_path / "out.json"
+    assert detr("predict", shots, "--json", out, "--overlay", drawn) == 0
+    assert [Path(answer["file"]) for answer in json.loads(out.read_text())] == [shots / "1.png", shots / "2.png"]
+    assert detr("predict", shots, "--recursive", "--json", out, "--overlay", drawn) == 0
+    assert len(json.loads(out.read_text())) == 6
+    assert sorted(path.relative_to(drawn).as_posix() for path in drawn.rglob("*.png")) == [
+        "1.png", "2.png", "one/1.png", "one/2.png", "two/1.png", "two/2.png",
+    ]  # fmt: skip
+
+
+def test_a_thousand_files_of_which_some_are_broken_lose_none(
+    engine: FakeEngine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for index in range(1000):
+        folder = tmp_path / f"{index % 10}"
+        folder.mkdir(exist_ok=True)
+        (folder / f"{index // 10}.png").write_bytes(
+            b"broken" if index % 50 == 7 else red_png(1 + index % 200, (32, 32))
+        )
+    out = tmp_path / "out.jsonl"
+    assert detr("predict", tmp_path, "--recursive", "--json", out) == 1
+    named = capsys.readouterr().err.splitlines()
+    assert len(named) == 21
+    assert named[-1] == "detr predict: 980 of 1000 pictures are answered"
+    assert len({json.loads(line)["file"] for line in out.read_text().splitlines()}) == 980
+
+
+@pytest.mark.parametrize("name", ["out.json", "out.jsonl"])
+def test_what_is_done_when_it_is_interrupted_is_kept(
+    name: str,
+    engine: FakeEngine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    infer = engine.infer
+
+    def interrupted(*arguments: Any) -> Any:
+        if len(engine.batches) == 2:
+            raise KeyboardInterrupt
+        return infer(*arguments)
+
+    monkeypatch.setattr(engine, "infer", interrupted)
+    assert detr("predict", *red_files(tmp_path, *[(64, 64)] * 9), "--json", tmp_path / name) == 130
+    written = (tmp_path / name).read_text()
+    answers = json.loads(written) if name == "out.json" else [json.loads(line) for line in written.splitlines()]
+    assert [Path(answer["file"]).stem for answer in answers] == list("123456")
+    assert capsys.readouterr().err.splitlines() == ["detr predict: 6 of 9 pictures are answered, then interrupted"]
+    assert sorted(path.name for path in tmp_path.glob("out*")) == [name]
+
+
+def test_a_picture_on_standard_input_is_answered(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(red_png(7, (64, 64)))))
+    assert detr("predict", "-") == 0
+    (answer,) = json.loads(capsys.readouterr().out)
+    assert answer["file"] == "-"
+    assert engine.batches == [[7]]
 
 
 def test_it_says_where_it_cannot_write(
@@ -149,10 +230,12 @@ def test_it_goes_on_after_a_bad_file_and_says_so(
     assert detr("predict", bad, missing, pictures[0], "--model", panoptic_artifact, "--device", "cpu") == 1
     captured = capsys.readouterr()
     assert len(json.loads(captured.out)) == 1
-    assert [line.partition(str(tmp_path))[2] for line in captured.err.splitlines()] == [
+    *named, counted = captured.err.splitlines()
+    assert [line.partition(str(tmp_path))[2] for line in named] == [
         "/bad.jpg: the upload is not an image",
         "/missing.jpg: No such file or directory",
     ]
+    assert counted == "detr predict: 1 of 3 pictures are answered"
 
 
 @pytest.mark.parametrize(
@@ -258,7 +341,10 @@ def test_an_image_whose_answer_is_not_finite_does_not_disturb_the_others(
     assert detr("predict", *red_files(tmp_path, *[(64, 64)] * 3)) == 1
     captured = capsys.readouterr()
     assert answered(captured.out) == [1, 3]
-    assert captured.err == f"detr predict: {tmp_path / '2.png'}: the network gave a logit that is not finite\n"
+    assert captured.err.splitlines() == [
+        f"detr predict: {tmp_path / '2.png'}: the network gave a logit that is not finite",
+        "detr predict: 2 of 3 pictures are answered",
+    ]
 
 
 def test_no_more_pictures_are_in_memory_than_two_batches_and_those_in_the_threads(

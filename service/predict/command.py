@@ -1,4 +1,4 @@
-"""`detr predict`: what the service answers, for files and without a server."""
+"""The command `detr predict`: pictures are read, run in batches, and answered as the service answers them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 from model.hub.names import HubError
 from model.runtime.answers.detections import OutputError
@@ -31,6 +31,8 @@ from service.images.answers import TASKS, Prepared, Task
 from service.images.prepare import ImageRules, prepare
 from service.lifecycle.loading import LoadedModel, load_model
 from service.lifecycle.warm_up import worthwhile_pixels
+from service.predict.files import FilesError, PictureFile, find_pictures
+from service.predict.results import Answers, Places
 from service.process.library_warnings import LibraryFilter, log_warnings
 from service.process.trace import Trace
 from service.settings import Settings, SettingsError, add_option, given_settings, read_settings
@@ -39,8 +41,13 @@ from service.settings import Settings, SettingsError, add_option, given_settings
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `detr predict`."""
     parser.add_argument(
-        "images", nargs="+", type=Path, metavar="IMAGE", help="Look for objects in these JPEG, PNG or WebP files."
+        "images",
+        nargs="+",
+        metavar="PICTURE",
+        help="Look for objects in this JPEG, PNG or WebP file, in those of this folder or of this pattern in quotes "
+        "('shots/*.jpg'), or in what comes on standard input (-).",
     )
+    parser.add_argument("--recursive", action="store_true", help="Look into the sub-folders of folders, too.")
     parser.add_argument(
         "--task",
         choices=TASKS,
@@ -55,10 +62,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="Answer what scores above this, from 0 to 1. The default is the model's own.",
     )
     parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="Write the answers to this file instead of printing them."
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="Write the answers to this file instead of printing them: a list or, if its name ends in .jsonl, an "
+        "answer a line as soon as it is there.",
     )
     parser.add_argument(
-        "--overlay", type=Path, metavar="DIR", help="Write each picture with its answer drawn on it to this folder."
+        "--overlay",
+        type=Path,
+        metavar="DIR",
+        help="Write each picture with its answer drawn on it to this folder, as PNG and in sub-folders like its own.",
     )
     for name in ("model", "revision", "model_cache", "device", "precision"):
         add_option(parser, name)
@@ -73,19 +87,23 @@ def _score(text: str) -> float:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Predict; 0 if every image got its answer, else 1. Each failure is one line on standard error, and so is, for each
-    image, what libraries warn of.
+    """Predict; 0 if every picture got its answer, 130 if it was interrupted, else 1.
+
+    Each failure is one line on standard error, and so is, for each picture, what libraries warn of.
     """
     try:
-        with _libraries_heard():
+        files = find_pictures(args.images, recursive=args.recursive)
+        places = Places.of(args, files)
+        with _libraries_heard(), places.answers() as answers:
             settings = read_settings(given_settings(args))
-            answers = _answers(args, settings, load_model(settings))
-        _write(answers, args.json)
-    except (SettingsError, HubError, ArtifactError, DeviceError, NoMasksError) as error:
+            interrupted = _answer_all(args, settings, load_model(settings), files, places, answers)
+    except (FilesError, SettingsError, HubError, ArtifactError, DeviceError, NoMasksError) as error:
         return _complain(str(error))
     except OSError as error:
         return _complain(f"cannot write {error.filename}: {error.strerror}")
-    return 0 if len(answers) == len(args.images) else 1
+    if interrupted or answers.count < len(files) > 1:
+        _complain(f"{answers.count} of {len(files)} pictures are answered{', then interrupted' if interrupted else ''}")
+    return 130 if interrupted else int(answers.count < len(files))
 
 
 @contextmanager
@@ -104,50 +122,53 @@ def _libraries_heard() -> Iterator[None]:
 
 
 def _complain(reason: str) -> int:
-    print(f"detr predict: {reason}", file=sys.stderr)
+    tqdm.write(f"detr predict: {reason}", file=sys.stderr)  # which leaves the bar whole, where there is one
     return 1
-
-
-def _write(answers: list[dict[str, Any]], out: Path | None) -> None:
-    text = json.dumps(answers, indent=2)
-    if out is None:
-        print(text)
-    else:
-        out.write_text(text + "\n", encoding="utf-8")
 
 
 @dataclass(frozen=True, eq=False)
 class _Picture:
     """A file that can be answered."""
 
-    number: int  # among the arguments
+    number: int  # among the files
     path: Path
     prepared: Prepared
     trace: Trace
 
 
-def _answers(args: argparse.Namespace, settings: Settings, model: LoadedModel) -> list[dict[str, Any]]:
-    """The answers to the files that can be used, in the order of the arguments."""
+def _answer_all(
+    args: argparse.Namespace,
+    settings: Settings,
+    model: LoadedModel,
+    files: Sequence[PictureFile],
+    places: Places,
+    answers: Answers,
+) -> bool:
+    """Answer the files that can be used; True if somebody interrupted that."""
     task = TASKS[args.task].of(model.metadata, args.threshold)
-    overlay = TASKS[args.task].of(model.metadata, args.threshold, "overlay") if args.overlay is not None else None
+    overlay = TASKS[args.task].of(model.metadata, args.threshold, "overlay") if places.drawings else None
     rules = ImageRules.of(settings, model.metadata)
-    answers: dict[int, dict[str, Any]] = {}
-    with ThreadPoolExecutor(settings.cpu_threads) as pool:
-        pictures = _prepared(args.images, partial(_prepare, rules=rules, draws=overlay is not None), pool, settings)
-        for batch in _batches(pictures, model, settings):
-            for picture, outputs in _infer(batch, task.mask_threshold, model):
-                try:
-                    answer = _answer(task, picture, outputs, model)
-                except OutputError as error:
-                    _complain(f"{picture.path}: {error}")
-                    continue
-                answers[picture.number] = {"file": str(picture.path), **json.loads(answer)}
-                if overlay is not None:
-                    args.overlay.mkdir(parents=True, exist_ok=True)
-                    drawn = args.overlay / _name_of_drawing(args.images, picture.number)
-                    drawn.write_bytes(_answer(overlay, picture, outputs, model))
-                _tell_warnings(picture)
-    return [answers[number] for number in sorted(answers)]
+    try:
+        with (
+            tqdm(total=len(files), unit=" pictures", disable=None) as bar,  # on terminals only
+            ThreadPoolExecutor(settings.cpu_threads) as pool,
+        ):
+            pictures = _prepared(files, partial(_prepare, rules=rules, draws=overlay is not None), pool, settings)
+            for batch in _batches(pictures, model, settings):
+                bar.update(len(batch))
+                for picture, outputs in _infer(batch, task.mask_threshold, model):
+                    try:
+                        answer = _answer(task, picture, outputs, model)
+                    except OutputError as error:
+                        _complain(f"{picture.path}: {error}")
+                        continue
+                    if overlay is not None:
+                        places.write_drawing(picture.number, _answer(overlay, picture, outputs, model))
+                    answers.add(picture.number, {"file": str(picture.path), **json.loads(answer)})
+                    _tell_warnings(picture)
+    except KeyboardInterrupt:
+        return True
+    return False
 
 
 def _answer(task: Task, picture: _Picture, outputs: ImageOutputs, model: LoadedModel) -> bytes:
@@ -161,28 +182,21 @@ def _tell_warnings(picture: _Picture) -> None:
         _complain(f"{picture.path}: {picture.trace.library_warning}{f' (and {more} more warnings)' if more else ''}")
 
 
-def _name_of_drawing(paths: Sequence[Path], number: int) -> str:
-    """The file's own name, as a PNG's; pictures of one name in several folders must not replace each other."""
-    stem = paths[number].stem
-    is_first = stem not in {earlier.stem for earlier in paths[:number]}
-    return f"{stem}.png" if is_first else f"{stem}-{number}.png"
-
-
-def _prepare(path: Path, rules: ImageRules, draws: bool) -> tuple[Prepared, Trace]:
+def _prepare(file: PictureFile, rules: ImageRules, draws: bool) -> tuple[Prepared, Trace]:
     trace = Trace()
-    return prepare(path.read_bytes(), "", rules, trace, draws), trace
+    return prepare(file.read(), "", rules, trace, draws), trace
 
 
 def _prepared(
-    paths: Sequence[Path],
-    prepare_file: Callable[[Path], tuple[Prepared, Trace]],
+    files: Sequence[PictureFile],
+    prepare_file: Callable[[PictureFile], tuple[Prepared, Trace]],
     pool: ThreadPoolExecutor,
     settings: Settings,
 ) -> Iterator[_Picture]:
     """The pictures in their order, some of them prepared ahead; a file that cannot be used is told of and left out."""
     ahead: deque[tuple[int, Path, Future[tuple[Prepared, Trace]]]] = deque()
-    for number, path in enumerate(paths):
-        ahead.append((number, path, pool.submit(prepare_file, path)))
+    for number, file in enumerate(files):
+        ahead.append((number, file.path, pool.submit(prepare_file, file)))
         if len(ahead) > settings.cpu_threads:
             yield from _finished(*ahead.popleft())
     while ahead:

@@ -1,0 +1,1 @@
+"""`detr predict`: what the service answers, for files and without a server."""

@@ -1,0 +1,126 @@
+"""Which pictures the words of a command line mean, and where what is made of them goes: never over a picture."""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+# The endings of pictures that are looked for in folders; of a file that is named, only its bytes count.
+ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+STANDARD_INPUT = "-"
+
+
+class FilesError(Exception):
+    """Words that mean no picture, or results that would replace a picture; the message is one line."""
+
+
+@dataclass(frozen=True)
+class PictureFile:
+    """A file to look at, or standard input."""
+
+    path: Path
+    name: PurePath  # of the file within the folder that was named, or alone
+
+    def read(self) -> bytes:
+        """Its bytes. Raises OSError if it cannot be read."""
+        return sys.stdin.buffer.read() if str(self.path) == STANDARD_INPUT else self.path.read_bytes()
+
+
+def find_pictures(words: Iterable[str], *, recursive: bool = False) -> list[PictureFile]:
+    """The pictures that words mean, each once, in their order; those of a folder by name.
+
+    A word is a file, a folder, a pattern (which shells without patterns of their own hand on, and which quotes keep
+    from the shell) or "-" for standard input. A file that is missing stays among them, to be told of like one that is
+    broken.
+
+    Args:
+        words: of the command line.
+        recursive: whether pictures in sub-folders of the folders count.
+
+    Raises:
+        FilesError: there is no picture in a folder.
+    """
+    found: dict[object, PictureFile] = {}
+    for word in words:
+        for file in _of_word(word, recursive):
+            found.setdefault(_identity(file.path), file)
+    return list(found.values())
+
+
+def drawing_paths(files: Sequence[PictureFile], folder: Path) -> list[Path]:
+    """Where each picture's drawing goes in a folder, as PNG: no two to one file.
+
+    They are called like their pictures, within sub-folders like theirs; where two would have one name, all are put
+    into the sub-folders that tell them apart, and else keep their pictures' endings, too.
+    """
+    apart = _names_apart([Path(os.path.abspath(file.path)) for file in files])  # noqa: PTH100  # keeps links
+    for names in (
+        [file.name.with_suffix(".png") for file in files],
+        [name.with_suffix(".png") for name in apart],
+    ):
+        if len({str(name).casefold() for name in names}) == len(names):
+            break
+    else:
+        names = [name.with_name(f"{name.name}.png") for name in apart]
+    return [folder / name for name in names]
+
+
+def check_results(results: Iterable[Path], files: Iterable[PictureFile]) -> None:
+    """Raise FilesError if a result would be written over a picture, under whatever name."""
+    pictures = {_identity(file.path) for file in files}
+    for result in results:
+        if result.exists() and _identity(result) in pictures:
+            raise FilesError(f"{result} is one of the pictures and would be replaced: write to another folder or file")
+
+
+def _of_word(word: str, recursive: bool) -> Iterator[PictureFile]:
+    path = Path(word)
+    if word == STANDARD_INPUT:
+        yield PictureFile(path, PurePath("standard-input"))
+    elif path.is_dir():
+        yield from _of_folder(path, recursive)
+    elif not path.exists() and (matches := sorted(glob.glob(word, recursive=True))):  # noqa: PTH207  # of any root
+        for match in map(Path, matches):
+            if not match.is_dir():
+                yield PictureFile(match, PurePath(match.name))
+    else:
+        yield PictureFile(path, PurePath(path.name))
+
+
+def _of_folder(folder: Path, recursive: bool) -> list[PictureFile]:
+    paths = sorted(
+        path
+        for path in (folder.rglob("*") if recursive else folder.iterdir())
+        if path.suffix.lower() in ENDINGS and not _is_hidden(path.relative_to(folder)) and path.is_file()
+    )
+    if not paths:
+        advice = "" if recursive else "; --recursive looks into its sub-folders, too"
+        raise FilesError(f"there is no picture ({', '.join(sorted(ENDINGS))}) in {folder}{advice}")
+    return [PictureFile(path, path.relative_to(folder)) for path in paths]
+
+
+def _is_hidden(path: PurePath) -> bool:
+    """Whether a file is among those that systems keep beside pictures, such as macOS's ._IMG_1.jpg."""
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _names_apart(paths: Sequence[Path]) -> list[PurePath]:
+    """Absolute paths within the innermost folder that has them all, or within their drives."""
+    try:
+        common = os.path.commonpath([path.parent for path in paths])
+    except ValueError:  # on several drives of Windows
+        return [path.relative_to(path.anchor) for path in paths]
+    return [path.relative_to(common) for path in paths]
+
+
+def _identity(path: Path) -> object:
+    """What is the same for one file under several names."""
+    try:
+        status = path.stat()
+    except OSError:
+        return path
+    return (status.st_dev, status.st_ino) if status.st_ino else path.resolve()

@@ -1,0 +1,80 @@
+"""Which pictures are meant, and that no two results go to one file, nor any over a picture."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.predict.files import FilesError, PictureFile, check_results, drawing_paths, find_pictures
+
+
+@pytest.fixture
+def shots(tmp_path: Path) -> Path:
+    for name in ("b.JPG", "a.png", "notes.txt", "._a.png", "deep/a.png", "deep/er/c.webp", ".hidden/d.png"):
+        path = tmp_path / "shots" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return tmp_path / "shots"
+
+
+def names(files: list[PictureFile], folder: Path) -> list[str]:
+    return [file.path.relative_to(folder).as_posix() for file in files]
+
+
+def test_a_folder_means_its_pictures_and_their_sub_folders_when_asked(shots: Path) -> None:
+    assert names(find_pictures([str(shots)]), shots) == ["a.png", "b.JPG"]
+    assert names(find_pictures([str(shots)], recursive=True), shots) == [
+        "a.png",
+        "b.JPG",
+        "deep/a.png",
+        "deep/er/c.webp",
+    ]
+
+
+def test_a_pattern_means_what_fits_and_a_missing_file_stays(shots: Path) -> None:
+    assert names(find_pictures([f"{shots}/**/*.png"]), shots) == ["a.png", "deep/a.png"]
+    assert names(find_pictures([f"{shots}/x.png", f"{shots}/x*.png"]), shots) == ["x.png", "x*.png"]
+    (shots / "[1].png").touch()
+    assert names(find_pictures([f"{shots}/[1].png"]), shots) == ["[1].png"], "a file of that name comes first"
+
+
+def test_each_file_counts_once_whatever_it_is_called(shots: Path) -> None:
+    (shots / "z.png").symlink_to(shots / "a.png")
+    found = find_pictures([f"{shots}/a.png", str(shots), f"{shots}/deep/../a.png"])
+    assert names(found, shots) == ["a.png", "b.JPG"]
+
+
+def test_a_folder_without_pictures_is_told_of(shots: Path) -> None:
+    (shots / "deep" / "a.png").unlink()
+    with pytest.raises(FilesError, match=r"no picture .* in .*deep; --recursive looks into its sub-folders"):
+        find_pictures([str(shots / "deep")])
+
+
+def test_drawings_lie_as_their_pictures_do(shots: Path, tmp_path: Path) -> None:
+    files = find_pictures([str(shots)], recursive=True)
+    assert drawing_paths(files, tmp_path) == [
+        tmp_path / name for name in ("a.png", "b.png", "deep/a.png", "deep/er/c.png")
+    ]
+    (shots / "a.jpg").touch()
+    files = find_pictures([f"{shots}/a.jpg", f"{shots}/a.png", f"{shots}/deep/a.png"])
+    assert drawing_paths(files, tmp_path) == [tmp_path / name for name in ("a.jpg.png", "a.png.png", "deep/a.png.png")]
+
+
+@given(st.lists(st.from_regex(r"([ab]/){0,2}[aA]\.(png|jpg|png\.png)", fullmatch=True), min_size=1, unique=True))
+def test_no_two_drawings_go_to_one_file(words: list[str]) -> None:
+    files = find_pictures(words)
+    assert len(set(drawing_paths(files, Path("out")))) == len(files)
+
+
+def test_a_result_over_a_picture_is_refused_under_any_name(shots: Path, tmp_path: Path) -> None:
+    files = find_pictures([str(shots)])
+    check_results([shots / "new.png", tmp_path / "a.png"], files)
+    os.link(shots / "a.png", tmp_path / "hard.png")
+    (tmp_path / "link").symlink_to(shots)
+    for result in (shots / "a.png", tmp_path / "hard.png", tmp_path / "link" / "a.png"):
+        with pytest.raises(FilesError, match="would be replaced"):
+            check_results([result], files)
