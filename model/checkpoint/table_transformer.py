@@ -11,8 +11,11 @@ _STRUCTURE_BOUNDS = Bounds(1000, 1000)
 
 
 def is_table_transformer(config: ModelConfig) -> bool:
-    """Whether the network is one: of all DETRs that people have, those of pre-norm layers and a ResNet-18."""
-    return config.pre_norm and config.backbone == PRESETS[PRESET].backbone
+    """Whether the network is one: of all DETRs that people have, those of pre-norm layers, a ResNet-18 and sines."""
+    preset = PRESETS[PRESET]
+    return all(
+        getattr(config, name) == getattr(preset, name) for name in ("pre_norm", "backbone", "position_embedding")
+    )
 
 
 def with_threshold(config: ModelConfig) -> ModelConfig:

@@ -62,7 +62,8 @@ def test_the_scraped_target_is_the_compose_service() -> None:
     (job,) = yaml.safe_load(CONFIGURATION.read_text())["scrape_configs"]
     (config,) = job["static_configs"]
     assert config["targets"] == ["detr:8001"]
-    assert services["detr"]["environment"] == {"DETR_METRICS_HOST": "0.0.0.0", "DETR_METRICS_PORT": 8001}
+    environment = services["detr"]["environment"]
+    assert (environment["DETR_METRICS_HOST"], environment["DETR_METRICS_PORT"]) == ("0.0.0.0", 8001)
     assert set(services["detr"]["networks"]) <= set(services["prometheus"]["networks"])
     assert f"./{CONFIGURATION.parent.relative_to(REPOSITORY)}:/etc/prometheus:ro" in services["prometheus"]["volumes"]
 
