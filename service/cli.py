@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 
 from model.cli import CommandParser, add_commands
 from service.bench import command as bench
@@ -48,6 +49,7 @@ def open_standard_streams() -> None:
 def make_parser() -> argparse.ArgumentParser:
     """The parser of `detr`, with one for each command below it."""
     parser = argparse.ArgumentParser(prog="detr", description="Train, export and serve DETR.")
+    parser.add_argument("--version", action="version", version=f"detr {version('detr-serve')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=CommandParser)
     add_serve(commands.add_parser("serve", help=_SERVE, description=f"{_SERVE} {_SERVE_MORE}"))
     predict.add_arguments(commands.add_parser("predict", help=_PREDICT, description=f"{_PREDICT} {_PREDICT_MORE}"))
@@ -57,7 +59,8 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def add_serve(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `detr serve`: one for every setting that is no secret, checked where settings are."""
+    """Add the arguments of `detr serve`: the model, and one for every setting that is no secret, checked there."""
+    parser.add_argument("model_word", nargs="?", metavar="MODEL", help="Serve this model; the same as --model.")
     for name in Settings.model_fields:
         if name not in SECRETS:
             add_option(parser, name)
@@ -67,7 +70,12 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
 def run_service(args: argparse.Namespace) -> int:
     """Run the service; what goes wrong before it serves is one line on standard error."""
     try:
-        return run(read_settings(given_settings(args)))
+        given = given_settings(args)
+        if args.model_word is not None:
+            if "model" in given:
+                raise SettingsError(f"there are two models, {args.model_word} and --model {given['model']}: give one")
+            given["model"] = args.model_word
+        return run(read_settings(given))
     except SettingsError as error:
         print(f"detr serve: {error}", file=sys.stderr)
         return BAD_SETTING

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,24 @@ def test_serve_refuses_a_bad_setting_and_names_it(flags: tuple[str, str], capsys
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("detr serve: ")
     assert flags[0] in line
+
+
+def test_the_model_can_be_given_as_a_word_but_only_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    served: list[Settings] = []  # by what runs a service, whose exit code here is None
+    monkeypatch.setattr(cli, "run", served.append)
+    assert detr("serve", "mine.onnx") == detr("serve", "--model", "mine.onnx") == 0
+    assert [settings.model for settings in served] == ["mine.onnx", "mine.onnx"]
+    assert detr("serve", "mine.onnx", "--model", "other.onnx") == 2
+    assert "mine.onnx and --model other.onnx: give one" in capsys.readouterr().err
+
+
+def test_it_says_its_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        detr("--version")
+    assert left.value.code == 0
+    assert capsys.readouterr().out == f"detr {version('detr-serve')}\n"
 
 
 @pytest.mark.usefixtures("logging_as_before")
