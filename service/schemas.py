@@ -19,12 +19,20 @@ Threshold = Annotated[
 ]
 
 
+# Which words it takes, the model says.
+ClassList = Annotated[str, Field(max_length=4000, json_schema_extra={"format": "class-list"})]
+
+
 class DetectParameters(BaseModel):
     """Query of POST /detect."""
 
     model_config = ConfigDict(extra="forbid")
 
     threshold: Threshold = None
+    classes: ClassList | None = Field(
+        default=None,
+        description="answer these classes only: names or category ids of the model's, such as person,dog or 1,18",
+    )
 
 
 class SegmentParameters(DetectParameters):

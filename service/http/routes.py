@@ -16,7 +16,7 @@ from service.http import paths
 from service.http.access import require_admin
 from service.http.exchange import exchange, prefers_png
 from service.http.openapi import ADMIN_KEY, IMAGE_BODY, PNG_ANSWER, errors
-from service.images.answers import DetectTask, SegmentTask, Task
+from service.images.answers import DetectTask, SegmentForm, SegmentTask, Task
 from service.lifecycle.service import Service
 from service.schemas import (
     DetectParameters,
@@ -63,7 +63,7 @@ async def detect(request: Request, parameters: Annotated[DetectParameters, Query
     """Boxes of the objects in one image, in pixels of the image as displayed."""
 
     def task(metadata: Metadata) -> Task:
-        return DetectTask.of(metadata, parameters.threshold)
+        return DetectTask.of(metadata, parameters.threshold, classes=parameters.classes)
 
     return await exchange(request, service_of(request), task)
 
@@ -79,11 +79,12 @@ async def segment(request: Request, parameters: Annotated[SegmentParameters, Que
     """Panoptic segments of an image: JSON, the COCO id PNG (`Accept: image/png`), or painted over it."""
 
     def task(metadata: Metadata) -> Task:
+        form: SegmentForm = "json"
         if parameters.overlay:
-            return SegmentTask.of(metadata, parameters.threshold, "overlay")
-        if prefers_png(request.headers.get("accept", "")):
-            return SegmentTask.of(metadata, parameters.threshold, "png")
-        return SegmentTask.of(metadata, parameters.threshold)
+            form = "overlay"
+        elif prefers_png(request.headers.get("accept", "")):
+            form = "png"
+        return SegmentTask.of(metadata, parameters.threshold, form, parameters.classes)
 
     return await exchange(request, service_of(request), task)
 

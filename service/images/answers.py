@@ -19,8 +19,9 @@ from model.runtime.answers.overlay import draw_detections, draw_panoptic
 from model.runtime.answers.panoptic import PanopticResult, panoptic
 from model.runtime.answers.segment_codec import encode_rles, id_png
 from model.runtime.artifact.metadata import Metadata
+from model.runtime.categories import classes_meant_by
 from model.runtime.engines.raw_outputs import NO_MASKS, ImageOutputs
-from service.errors import NoMasksError
+from service.errors import NoMasksError, ParameterError
 from service.process.trace import Trace
 from service.schemas import (
     Box,
@@ -71,18 +72,33 @@ class Task(Protocol):
         """Make the answer. Raises OutputError if the outputs are not finite."""
 
 
+DetectForm = Literal["json", "overlay"]
+SegmentForm = Literal["json", "png", "overlay"]
+
+
 @dataclass(frozen=True)
 class DetectTask:
     """Boxes as JSON, or drawn on the picture."""
 
     threshold: float
-    form: Literal["json", "overlay"] = "json"
+    form: DetectForm = "json"
+    classes: frozenset[int] | None = None  # indices of those that are wanted
     mask_threshold = NO_MASKS
 
     @classmethod
-    def of(cls, metadata: Metadata, threshold: float | None, form: Literal["json", "overlay"] = "json") -> DetectTask:
-        """The task for a model, at the model's own threshold unless one is given."""
-        return cls(metadata.detect_threshold if threshold is None else threshold, form)
+    def of(
+        cls,
+        metadata: Metadata,
+        threshold: float | None,
+        form: DetectForm = "json",
+        classes: str | None = None,
+    ) -> DetectTask:
+        """The task for a model, at the model's own threshold and with all of its classes unless some are given.
+
+        Raises:
+            ParameterError: the model has no such class.
+        """
+        return cls(metadata.detect_threshold if threshold is None else threshold, form, _wanted(metadata, classes))
 
     @property
     def draws(self) -> bool:
@@ -92,7 +108,8 @@ class DetectTask:
     def answer(self, metadata: Metadata, prepared: Prepared, outputs: ImageOutputs, trace: Trace) -> Content:
         """See Task."""
         with trace.stage("postprocess"):
-            found = detections_of(outputs.pred_logits, outputs.pred_boxes, prepared.orig_size, self.threshold)
+            logits, boxes = outputs.pred_logits, outputs.pred_boxes
+            found = detections_of(logits, boxes, prepared.orig_size, self.threshold, self.classes)
         if self.form == "overlay":
             return _drawn(prepared, lambda image: draw_detections(image, found, metadata.categories), trace)
         with trace.stage("encode"):
@@ -104,20 +121,26 @@ class SegmentTask:
     """Segments as JSON, as the COCO panoptic PNG, or painted over the picture."""
 
     threshold: float
-    form: Literal["json", "png", "overlay"] = "json"
+    form: SegmentForm = "json"
+    classes: frozenset[int] | None = None  # indices of those that are wanted
 
     @classmethod
     def of(
-        cls, metadata: Metadata, threshold: float | None, form: Literal["json", "png", "overlay"] = "json"
+        cls,
+        metadata: Metadata,
+        threshold: float | None,
+        form: SegmentForm = "json",
+        classes: str | None = None,
     ) -> SegmentTask:
-        """The task for a model, at the model's own threshold unless one is given.
+        """The task for a model, at the model's own threshold and with all of its classes unless some are given.
 
         Raises:
             NoMasksError: the model only detects.
+            ParameterError: the model has no such class.
         """
         if metadata.mask_stride is None:
             raise _no_masks(metadata)
-        return cls(metadata.segment_threshold if threshold is None else threshold, form)
+        return cls(metadata.segment_threshold if threshold is None else threshold, form, _wanted(metadata, classes))
 
     @property
     def draws(self) -> bool:
@@ -132,7 +155,7 @@ class SegmentTask:
     def answer(self, metadata: Metadata, prepared: Prepared, outputs: ImageOutputs, trace: Trace) -> Content:
         """See Task."""
         with trace.stage("postprocess"):
-            found = segments_of(metadata, prepared, outputs, self.threshold)
+            found = segments_of(metadata, prepared, outputs, self.threshold, self.classes)
         if self.form == "overlay":
             return _drawn(prepared, lambda image: draw_panoptic(image, found, metadata.categories), trace)
         with trace.stage("encode"):
@@ -162,8 +185,25 @@ def _no_masks(metadata: Metadata) -> NoMasksError:
     return NoMasksError(f"the model {metadata.name} detects objects and has no masks; ask /detect")
 
 
-def segments_of(metadata: Metadata, prepared: Prepared, outputs: ImageOutputs, threshold: float) -> PanopticResult:
-    """The panoptic segmentation of one image.
+def _wanted(metadata: Metadata, classes: str | None) -> frozenset[int] | None:
+    if classes is None:
+        return None
+    try:
+        return classes_meant_by(metadata.categories, classes)
+    except ValueError as error:
+        names = [category.name for category in metadata.categories]
+        more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+        raise ParameterError(f"{error}; it knows {', '.join(names[:10])}{more}") from None
+
+
+def segments_of(
+    metadata: Metadata,
+    prepared: Prepared,
+    outputs: ImageOutputs,
+    threshold: float,
+    classes: frozenset[int] | None = None,
+) -> PanopticResult:
+    """The panoptic segmentation of one image, or the segments of some classes in it.
 
     Raises:
         NoMasksError: the model has no masks.
@@ -172,7 +212,8 @@ def segments_of(metadata: Metadata, prepared: Prepared, outputs: ImageOutputs, t
     if metadata.mask_stride is None or outputs.mask_logits is None or outputs.query_index is None:
         raise _no_masks(metadata)
     height, width = prepared.resized.shape[:2]
-    return panoptic(outputs, (height, width), prepared.orig_size, metadata.categories, threshold, metadata.mask_stride)
+    size, stride = (height, width), metadata.mask_stride
+    return panoptic(outputs, size, prepared.orig_size, metadata.categories, threshold, stride, classes)
 
 
 def detect_response(metadata: Metadata, orig_size: tuple[int, int], found: Detections) -> DetectResponse:

@@ -26,7 +26,7 @@ from model.runtime.decode import ImageError
 from model.runtime.engines.device_errors import DeviceError, DeviceMemoryError
 from model.runtime.engines.raw_outputs import ImageOutputs
 from model.runtime.preprocess import make_batch, round_up
-from service.errors import NoMasksError
+from service.errors import NoMasksError, ParameterError
 from service.images.answers import TASKS, Prepared, Task
 from service.images.prepare import ImageRules, prepare
 from service.lifecycle.loading import LoadedModel, load_model
@@ -60,6 +60,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_score,
         metavar="SCORE",
         help="Answer what scores above this, from 0 to 1. The default is the model's own.",
+    )
+    parser.add_argument(
+        "--classes",
+        metavar="NAMES",
+        help="Answer these classes only: names or category ids with commas between them. The default is all.",
     )
     parser.add_argument(
         "--json",
@@ -97,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
         with _libraries_heard(), places.answers() as answers:
             settings = read_settings(given_settings(args))
             interrupted = _answer_all(args, settings, load_model(settings), files, places, answers)
-    except (FilesError, SettingsError, HubError, ArtifactError, DeviceError, NoMasksError) as error:
+    except (FilesError, SettingsError, HubError, ArtifactError, DeviceError, NoMasksError, ParameterError) as error:
         return _complain(str(error))
     except OSError as error:
         return _complain(f"cannot write {error.filename}: {error.strerror}")
@@ -145,15 +150,16 @@ def _answer_all(
     answers: Answers,
 ) -> bool:
     """Answer the files that can be used; True if somebody interrupted that."""
-    task = TASKS[args.task].of(model.metadata, args.threshold)
-    overlay = TASKS[args.task].of(model.metadata, args.threshold, "overlay") if places.drawings else None
+    task, overlay = (
+        TASKS[args.task].of(model.metadata, args.threshold, form, args.classes) for form in ("json", "overlay")
+    )
     rules = ImageRules.of(settings, model.metadata)
     try:
         with (
             tqdm(total=len(files), unit=" pictures", disable=None) as bar,  # on terminals only
             ThreadPoolExecutor(settings.cpu_threads) as pool,
         ):
-            pictures = _prepared(files, partial(_prepare, rules=rules, draws=overlay is not None), pool, settings)
+            pictures = _prepared(files, partial(_prepare, rules=rules, draws=bool(places.drawings)), pool, settings)
             for batch in _batches(pictures, model, settings):
                 bar.update(len(batch))
                 for picture, outputs in _infer(batch, task.mask_threshold, model):
@@ -162,7 +168,7 @@ def _answer_all(
                     except OutputError as error:
                         _complain(f"{picture.path}: {error}")
                         continue
-                    if overlay is not None:
+                    if places.drawings:
                         places.write_drawing(picture.number, _answer(overlay, picture, outputs, model))
                     answers.add(picture.number, {"file": str(picture.path), **json.loads(answer)})
                     _tell_warnings(picture)

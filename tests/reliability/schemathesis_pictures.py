@@ -1,4 +1,6 @@
-"""What schemathesis sends where the description says that a picture is due: pictures, broken ones, and no picture."""
+"""What schemathesis sends where the description says that a picture is due (pictures, broken ones, and no picture), and
+where it says that classes are (those of the tiny model).
+"""
 
 from __future__ import annotations
 
@@ -13,3 +15,5 @@ PICTURES = {name: picture(0x804020, (80, 60), name) for name in ("PNG", "JPEG", 
 for image_format in PICTURES:
     bodies = st.sampled_from([*PICTURES.values(), *broken_pictures().values()]) | st.binary(max_size=200)
     schemathesis.openapi.media_type(f"image/{image_format.lower()}", bodies)
+
+schemathesis.openapi.format("class-list", st.sampled_from(["red", "Ground,sky", "1,95"]))

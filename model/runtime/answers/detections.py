@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +29,7 @@ def detections_of(
     pred_boxes: NDArray[np.float32],
     orig_size: tuple[int, int],
     threshold: float,
+    classes: Collection[int] | None = None,
 ) -> Detections:
     """Detections of one image that score above a threshold, best first, with boxes clipped to the image.
 
@@ -36,6 +38,7 @@ def detections_of(
         pred_boxes: float32 [Q, 4], cxcywh in [0, 1].
         orig_size: (height, width) in pixels of the image that the boxes are wanted in.
         threshold: a probability, or `EVERY_QUERY`.
+        classes: indices of the classes that are wanted; None is all.
 
     Raises:
         OutputError: a logit or a box is NaN or infinite.
@@ -43,6 +46,8 @@ def detections_of(
     every = scored_boxes(pred_logits, pred_boxes, orig_size)
     order = np.argsort(-every.scores, kind="stable")
     order = order[every.scores[order] > threshold]
+    if classes is not None:
+        order = order[np.isin(every.labels[order], list(classes))]
     height, width = orig_size
     limits = np.array([width, height, width, height], dtype=np.float32)
     return Detections(every.scores[order], every.labels[order], np.clip(every.boxes_xyxy[order], 0, limits))

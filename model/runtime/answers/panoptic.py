@@ -13,7 +13,7 @@ that implementation where that is in error:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -45,7 +45,7 @@ class Segment:
 class PanopticResult:
     """A panoptic segmentation of one image."""
 
-    ids: IdMap  # of the original image; 0 (void) only where there is no segment at all
+    ids: IdMap  # of the original image; 0 (void) only where there is no segment at all, or none that was asked for
     segments: tuple[Segment, ...]  # by id
 
     @cached_property
@@ -71,6 +71,7 @@ def panoptic(
     categories: Sequence[Category],
     threshold: float,
     mask_stride: int,
+    classes: Collection[int] | None = None,
 ) -> PanopticResult:
     """Panoptic segmentation of one image, in its original pixels.
 
@@ -82,6 +83,7 @@ def panoptic(
         categories: by class index, length C.
         threshold: a query is a candidate if its best class is real and has a probability above this.
         mask_stride: pixels per mask cell.
+        classes: indices of the classes whose segments are wanted, which are those of the whole result; None is all.
 
     Raises:
         OutputError: a logit is NaN or infinite.
@@ -89,6 +91,8 @@ def panoptic(
     candidates = _candidates(outputs, size, categories, threshold, mask_stride)
     sampling = _Sampling.of(size, orig_size)
     segment_map, alive = _assign(candidates, sampling)
+    if classes is not None:
+        segment_map, alive = _only(segment_map, alive, [candidates.labels[index] in classes for index in alive])
     if not alive:
         return PanopticResult(IdMap.uniform(orig_size), ())
     ids = sampling.enlarged(segment_map)
@@ -176,6 +180,14 @@ def _assign(candidates: _Candidates, sampling: _Sampling) -> tuple[NDArray[np.ui
         heir = winners_at(candidates.masks[heirs], size, rows[ys], columns[xs])
         segment_map[ys, xs] = candidates.segment[heirs[heir]]
     return np.cumsum(~small, dtype=np.uint16)[segment_map], alive
+
+
+def _only(
+    segment_map: NDArray[np.uint16], alive: list[int], wanted: list[bool]
+) -> tuple[NDArray[np.uint16], list[int]]:
+    """Leave out segments, whose pixels become void: every pixel has gone to whoever sees it best by then."""
+    new_ids = np.cumsum([False, *wanted], dtype=np.uint16) * np.array([False, *wanted])
+    return new_ids[segment_map], [index for index, is_wanted in zip(alive, wanted, strict=True) if is_wanted]
 
 
 def _measure(ids: IdMap, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

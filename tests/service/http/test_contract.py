@@ -227,3 +227,30 @@ async def test_a_sane_request_id_is_kept_and_any_other_replaced(serving: Serving
         assert await answered("Abc-12.3_z") == "Abc-12.3_z"
         for odd in ("", "a b", "x" * 65, "a;b", '{"a":1}'):
             assert await answered(odd) not in ("", odd)
+
+
+async def test_only_the_classes_that_are_asked_for_are_answered(serving: Serving, jpeg: bytes) -> None:
+    async with serving() as app:
+        for asked in ("red,sky", "1, 95", "RED,95"):
+            body = (await app.detect(jpeg, params={"classes": asked})).json()
+            assert [found["label"] for found in body["detections"]] == ["red", "sky"]
+        whole = (await app.segment(jpeg)).json()
+        some = (await app.segment(jpeg, params={"classes": "ground"})).json()
+    (ground,) = some["segments"]
+    (same,) = [segment for segment in whole["segments"] if segment["label"] == "ground"]
+    assert {**same, "id": 1} == ground, "it has the pixels that it has in the whole answer"
+    ids = read_id_png(base64.b64decode(some["panoptic_png"]))
+    assert ((ids == 1) == (read_id_png(base64.b64decode(whole["panoptic_png"])) == same["id"])).all()
+    assert set(np.unique(ids)) == {0, 1}
+
+
+@pytest.mark.parametrize("asked", ["cow", "red,cow", "", "red,", "2"])
+async def test_a_class_that_the_model_does_not_have_is_named(serving: Serving, jpeg: bytes, asked: str) -> None:
+    async with serving() as app:
+        for answer in (
+            await app.detect(jpeg, params={"classes": asked}),
+            await app.segment(jpeg, params={"classes": asked}),
+        ):
+            check_error(answer, 422, "bad_parameter")
+            message = answer.json()["error"]["message"]
+            assert message.startswith(f"the model has no class {asked.split(',')[-1]!r}; it knows red, green, blue")
