@@ -99,7 +99,8 @@ def categories_of(config: Mapping[str, Any], num_classes: int, masks: bool) -> t
     if coco is not None and _agrees(labels, coco):
         return coco, f"categories: COCO's, by the class count {num_classes}"
     if sorted(labels) != list(range(num_classes)):
-        return None, f"categories: unknown, config.json has {len(labels)} names for {num_classes} classes"
+        named = ", ".join(map(str, sorted(labels)[:5])) + (", ..." if len(labels) > 5 else "") or "none"
+        return None, f"categories: unknown, config.json names classes {named} of 0 to {num_classes - 1}"
     written_here = _categories_written_here(config)
     if [category.name for category in written_here] == [labels[index] for index in range(num_classes)]:
         return written_here, "categories: those that config.json has beside its names, as `detr export` wrote them"

@@ -33,8 +33,10 @@ class Checkpoint(Generic[Weight]):
         """The categories. CheckpointError, saying what to give, where there are none."""
         if self.categories is None:
             count = self.config.num_classes
+            unknown = "categories: unknown, "
+            why = next((f" ({note.removeprefix(unknown)})" for note in self.notes if note.startswith(unknown)), "")
             raise CheckpointError(
-                f"{self.source}: nothing says what its {count} classes are called; give a names file with "
+                f"{self.source}: nothing says what its {count} classes are called{why}; give a names file with "
                 f"{count} names (only 91 and 250 classes are taken for COCO's)"
             )
         return self.categories

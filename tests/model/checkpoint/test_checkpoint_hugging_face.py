@@ -346,7 +346,9 @@ def test_names_for_another_number_of_classes_are_not_taken(tmp_path: Path, their
     edit_json(tmp_path / "config.json", id2label={"0": "cat"})
     checkpoint = read_checkpoint(tmp_path)
     assert checkpoint.categories is None
-    assert "categories: unknown, config.json has 1 names for 5 classes" in checkpoint.notes
+    assert "categories: unknown, config.json names classes 0 of 0 to 4" in checkpoint.notes
+    with pytest.raises(CheckpointError, match=r"called \(config.json names classes 0 of 0 to 4\); give a names file"):
+        checkpoint.require_categories()
 
 
 def test_how_an_image_is_seen_comes_from_the_preprocessor(tmp_path: Path, their_detector: Any) -> None:
