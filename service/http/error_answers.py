@@ -50,7 +50,7 @@ from service.errors import (
     UploadTooLargeError,
 )
 from service.process.trace import trace_of
-from service.schemas import ErrorBody, ErrorResponse
+from service.schemas import Body, ErrorBody, ErrorResponse, ProtocolError
 
 # What may be told back to whoever sent it: short, and without a meaning to any terminal, page or log.
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_.\[\]-]{0,39}")
@@ -64,6 +64,8 @@ class ErrorRow:
     code: str
     message: str | None = None
 
+
+_PROTOCOL = "/v2/"  # where everything is the Open Inference Protocol's
 
 # A class stands for its subclasses, unless they have a row of their own.
 TABLE: Mapping[type[Exception], ErrorRow] = {
@@ -129,11 +131,16 @@ def message_of(error: Exception, row: ErrorRow) -> str:
 
 
 def error_response(request: Request, error: Exception, retry_after_s: int) -> Response:
-    """The one shape every failure is answered in, noted in the request's trace."""
+    """The one shape every failure is answered in, or under /v2 the Open Inference Protocol's, noted in the request's
+    trace.
+    """
     row = row_of(error)
     trace = trace_of(request.scope)
     trace.error_code = row.code
-    body = ErrorResponse(error=ErrorBody(code=row.code, message=message_of(error, row), request_id=trace.request_id))
+    message = message_of(error, row)
+    body: Body = ErrorResponse(error=ErrorBody(code=row.code, message=message, request_id=trace.request_id))
+    if request.url.path.startswith(_PROTOCOL):
+        body = ProtocolError(error=message)
     headers = dict(error.headers or {}) if isinstance(error, HTTPException | ServiceError) else {}
     if row.status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers["Retry-After"] = str(retry_after_s)

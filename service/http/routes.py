@@ -23,6 +23,8 @@ from service.schemas import (
     DetectResponse,
     HealthResponse,
     ModelResponse,
+    ProtocolLive,
+    ProtocolReady,
     SegmentParameters,
     SegmentResponse,
 )
@@ -110,18 +112,29 @@ async def reload(request: Request) -> Response:
 
 
 @router.get(paths.LIVE, summary="Is the process alive?", responses=errors())
-@router.get(paths.LIVE_V2, include_in_schema=False)
 async def live() -> HealthResponse:
     """200 for as long as the process answers at all."""
     return HealthResponse(status="live")
 
 
 @router.get(paths.READY, summary="Can it take requests?", responses=errors(503))
-@router.get(paths.READY_V2, include_in_schema=False)
 async def ready(request: Request) -> HealthResponse:
     """200 once the model has proved itself on its device; 503 before, while draining, and when stalled."""
     service_of(request).admission.check_ready()
     return HealthResponse(status="ready")
+
+
+@router.get(paths.LIVE_V2, include_in_schema=False)
+async def protocol_live() -> ProtocolLive:
+    """The same for clients of the Open Inference Protocol, which read the body."""
+    return ProtocolLive()
+
+
+@router.get(paths.READY_V2, include_in_schema=False)
+async def protocol_ready(request: Request) -> ProtocolReady:
+    """The same for clients of the Open Inference Protocol, which read the body."""
+    service_of(request).admission.check_ready()
+    return ProtocolReady()
 
 
 # Not async: the text is made in a thread of the framework's own, which no decode can occupy.

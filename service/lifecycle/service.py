@@ -59,6 +59,7 @@ class Service:
         self._memory: EngineMemory | None = None
         self.upload_memory.in_flight.when_idle(GIVE_BACK_AFTER_SECONDS, self.give_back_memory)
         metrics.requests_in_flight.set_function(lambda: self.requests.count)
+        metrics.images_in_flight.set_function(lambda: self.admission.in_flight.count)
         metrics.engine_stalled.set_function(lambda: self.admission.is_stalled)
         metrics.decoders_overdue.set_function(lambda: self._cpu.overdue)
 

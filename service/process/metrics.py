@@ -68,6 +68,11 @@ class Metrics:
             "Shows how many requests have begun and are not answered.",
             registry=self.registry,
         )
+        self.images_in_flight = Gauge(
+            "detr_images_in_flight",
+            "Shows how many images are accepted and not answered; services are to be scaled by it.",
+            registry=self.registry,
+        )
         self.connections = Gauge("detr_connections", "Shows how many connections are open.", registry=self.registry)
         self.connections_closed = Counter(
             "detr_connections_closed",

@@ -29,10 +29,23 @@ READY = ("/health/ready", "/v2/health/ready")
 
 async def test_a_loaded_service_is_live_and_ready(serving: Serving) -> None:
     async with serving() as app:
-        for path in LIVE:
-            assert (await app.client.get(path)).json() == {"status": "live"}
-        for path in READY:
-            assert (await app.client.get(path)).json() == {"status": "ready"}
+        answers = {path: (await app.client.get(path)).json() for path in LIVE + READY}
+    assert answers == {
+        "/health/live": {"status": "live"},
+        "/health/ready": {"status": "ready"},
+        # As clients of the Open Inference Protocol read them: kserve's takes any other body for "no".
+        "/v2/health/live": {"live": True},
+        "/v2/health/ready": {"ready": True},
+    }
+
+
+async def test_a_failure_under_the_protocol_is_a_string_which_its_clients_print(serving: Serving) -> None:
+    async with serving() as app:
+        app.service.begin_drain()
+        refused, missing = [await app.client.get(path) for path in ("/v2/health/ready", "/v2/models/none")]
+    assert (refused.status_code, refused.json()) == (503, {"error": "the service is shutting down"})
+    assert refused.headers["retry-after"]
+    assert (missing.status_code, missing.json()) == (404, {"error": "not found"})
 
 
 async def test_it_is_ready_only_after_the_golden_sample(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,8 +59,8 @@ async def test_it_is_ready_only_after_the_golden_sample(serving: Serving, monkey
 async def test_a_service_that_is_draining_is_live_and_not_ready(serving: Serving, engine: FakeEngine) -> None:
     async with serving(engine) as app:
         app.service.begin_drain()
-        for path in READY:
-            check_error(await app.client.get(path), 503, "draining")
+        check_error(await app.client.get("/health/ready"), 503, "draining")
+        assert (await app.client.get("/v2/health/ready")).status_code == 503
         for path in LIVE:
             assert (await app.client.get(path)).status_code == 200
 

@@ -64,7 +64,7 @@ async def test_the_description_declares_every_error_in_the_one_shape(serving: Se
 
 async def test_the_description_declares_both_bodies_and_the_parameters(serving: Serving) -> None:
     api = await description(serving)
-    for path, names in (("/detect", {"threshold"}), ("/segment", {"threshold", "overlay"})):
+    for path, names in (("/detect", {"threshold", "classes"}), ("/segment", {"threshold", "classes", "overlay"})):
         operation = api["paths"][path]["post"]
         assert operation["requestBody"]["content"].keys() == {
             "multipart/form-data", "image/jpeg", "image/png", "image/webp",
