@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 
 # The endings of pictures that are looked for in folders; of a file that is named, only its bytes count.
 ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp"})
-STANDARD_INPUT = "-"
+STANDARD_STREAM = "-"  # where a file is named: standard input, or output
 
 
 class FilesError(Exception):
@@ -27,7 +27,7 @@ class PictureFile:
 
     def read(self) -> bytes:
         """Its bytes. Raises OSError if it cannot be read."""
-        return sys.stdin.buffer.read() if str(self.path) == STANDARD_INPUT else self.path.read_bytes()
+        return sys.stdin.buffer.read() if str(self.path) == STANDARD_STREAM else self.path.read_bytes()
 
 
 def find_pictures(words: Iterable[str], *, recursive: bool = False) -> list[PictureFile]:
@@ -79,7 +79,7 @@ def check_results(results: Iterable[Path], files: Iterable[PictureFile]) -> None
 
 def _of_word(word: str, recursive: bool) -> Iterator[PictureFile]:
     path = Path(word)
-    if word == STANDARD_INPUT:
+    if word == STANDARD_STREAM:
         yield PictureFile(path, PurePath("standard-input"))
     elif path.is_dir():
         yield from _of_folder(path, recursive)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from service.predict.files import PictureFile, check_results, drawing_paths
+from service.predict.files import STANDARD_STREAM, PictureFile, check_results, drawing_paths
 
 
 class Answers:
@@ -51,10 +51,11 @@ class Places:
             OSError: a folder cannot be made.
         """
         drawings = () if args.overlay is None else tuple(drawing_paths(files, args.overlay))
-        check_results([*drawings, *([] if args.json is None else [args.json])], files)
+        out = None if args.json is None or str(args.json) == STANDARD_STREAM else args.json
+        check_results([*drawings, *([] if out is None else [out])], files)
         for folder in {drawing.parent for drawing in drawings}:
             folder.mkdir(parents=True, exist_ok=True)
-        return cls(args.json, drawings)
+        return cls(out, drawings)
 
     @contextmanager
     def answers(self) -> Iterator[Answers]:

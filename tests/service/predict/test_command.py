@@ -198,7 +198,7 @@ def test_a_picture_on_standard_input_is_answered(
     engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(red_png(7, (64, 64)))))
-    assert detr("predict", "-") == 0
+    assert detr("predict", "-", "--json", "-") == 0
     (answer,) = json.loads(capsys.readouterr().out)
     assert answer["file"] == "-"
     assert engine.batches == [[7]]
