@@ -180,9 +180,9 @@ class Settings(BaseSettings):
     """Refuse an image whose longer side has more pixels than this, with a 413."""
     max_image_parts: Count = 20_000
     """Refuse an image of more segments (JPEG) or chunks (PNG, WebP) than this, with a 413."""
-    max_image_scans: Count = 250
+    max_image_scans: Count = 150
     """Refuse a JPEG of more scans than this, each of which is work for all of its pixels, with a 413."""
-    decode_cpu_ms: Milliseconds = 5_000
+    decode_cpu_ms: Milliseconds = 7_500
     """Refuse an image of max_pixels that takes longer than this to decode, in milliseconds of CPU time, with a 413.
     Smaller images have a quarter of it and, by their pixels, a share of the rest.
     """

@@ -81,8 +81,8 @@ class ImageLimits:
     max_pixels: int  # width x height
     max_side: int  # pixels
     max_parts: int = 20_000  # segments of a JPEG before its pixels, or chunks of a PNG or WebP
-    max_scans: int = 250  # of a JPEG, each of which can be work for all of its pixels
-    max_cpu_seconds: float = 5.0  # to decode an image of `max_pixels`
+    max_scans: int = 150  # of a JPEG, each of which can be work for all of its pixels
+    max_cpu_seconds: float = 7.5  # to decode an image of `max_pixels`
     work_now: float = math.inf  # pixels times scans; for more LargeWorkError is raised before any are decoded
 
     def cpu_seconds(self, pixels: int) -> float:
