@@ -134,7 +134,9 @@ def _by_shapes(
         "a checkpoint with transformers' names" if of_transformers else "a checkpoint with the published names",
         f"keys and shapes say: {describe_network(config)}",
         *notes,
-        f"categories: {'unknown' if categories is None else who}, by the class count {config.num_classes}",
+        f"categories: unknown, {config.num_classes} classes are not {who}"
+        if categories is None
+        else f"categories: {who}, by the class count {config.num_classes}",
     )
     return Checkpoint(weights, config, categories, files[0].name, sha256_of(*files), {}, all_notes)
 
