@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import uuid
 from pathlib import Path
 
 from model.checkpoint import published
@@ -15,6 +14,7 @@ from model.hub.cache import ArtifactCache, default_cache
 from model.hub.finding import find_on_hub
 from model.hub.names import HubError, read_name
 from model.runtime.installing import needs
+from model.runtime.whole_file import whole_file
 
 BASE_URL = "https://dl.fbaipublicfiles.com/detr"
 
@@ -115,16 +115,7 @@ def _fetch_from_hub(args: argparse.Namespace) -> None:
     if args.out is None:
         print(f"{artifact.path} ({len(artifact.data) / 1e6:.1f} MB): serve it with detr serve --model {name}")
     else:
-        _copy(artifact.path, args.out)
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(args.out) as unfinished:
+            shutil.copyfile(artifact.path, unfinished)
         print(f"wrote {args.out} ({len(artifact.data) / 1e6:.1f} MB)")
-
-
-def _copy(source: Path, out: Path) -> None:
-    """Copy a file; it appears under its name when it is whole."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = out.with_name(f".{uuid.uuid4().hex}")
-    try:
-        shutil.copyfile(source, unfinished)
-        unfinished.replace(out)
-    finally:
-        unfinished.unlink(missing_ok=True)

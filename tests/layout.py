@@ -51,7 +51,12 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "model.runtime": (),
     "model.runtime.answers": ("model.runtime.engines",),
     "model.runtime.engines": ("model.runtime.artifact", "model.runtime.installing"),
-    "model.runtime.artifact": ("model.runtime.categories", "model.runtime.preprocess"),
+    "model.runtime.artifact": (
+        "model.runtime.categories",
+        "model.runtime.preprocess",
+        "model.runtime.whole_file",
+    ),
+    "model.runtime.whole_file": (),
     "model.runtime.allocations": (),
     "model.runtime.decode": (
         "model.runtime.allocations",

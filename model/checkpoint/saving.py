@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from model.checkpoint.strict import check_count
 from model.network.config import ModelConfig
 from model.runtime.categories import Category
 from model.runtime.resize_rule import rule_to_record
+from model.runtime.whole_file import whole_file
 
 
 def save_checkpoint(
@@ -40,9 +40,5 @@ def save_checkpoint(
     }
     # Cloned, because safetensors refuses tensors that share memory.
     tensors = {key: tensor.detach().cpu().clone().contiguous() for key, tensor in model_state.items()}
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        save_file(tensors, partial, {CHECKPOINT_METADATA_KEY: json.dumps(header)})
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as unfinished:
+        save_file(tensors, unfinished, {CHECKPOINT_METADATA_KEY: json.dumps(header)})

@@ -20,6 +20,7 @@ from urllib.parse import quote
 from model.hub.importer import importer_key
 from model.hub.names import HubError, HubName
 from model.runtime.artifact.file import Artifact, ArtifactError, read_artifact
+from model.runtime.whole_file import whole_file
 
 logger = logging.getLogger(__name__)
 
@@ -98,21 +99,14 @@ class ArtifactCache:
         return read_artifact(path)
 
     def _write(self, path: Path, make: Callable[[Path], object]) -> None:
-        # A name of its own for each writer, of which the last wins: all write the same.
-        unfinished = path.with_name(f".{uuid.uuid4().hex}.onnx")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            make(unfinished)
-            unfinished.replace(path)
+            with whole_file(path) as unfinished:
+                make(unfinished)
         except OSError as error:
             reason = error.strerror or type(error).__name__
             advice = "--model-cache, or DETR_MODEL_CACHE, names another folder"
             raise HubError(f"the cache {self._root} cannot be written ({reason}); {advice}") from error
-        finally:
-            try:
-                unfinished.unlink(missing_ok=True)
-            except OSError:
-                logger.debug("no unfinished file could be made", exc_info=True)
 
     def _usable(self, folder: Path) -> list[Path]:
         return sorted(folder.glob(f"[!.]*-{self._importer}.onnx"))

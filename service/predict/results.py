@@ -8,8 +8,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, TextIO
 
+from model.runtime.whole_file import whole_file
 from service.predict.files import STANDARD_STREAM, PictureFile, check_results, drawing_paths
 
 
@@ -70,26 +72,24 @@ class Places:
             with self.json.open("w", encoding="utf-8") as lines:
                 yield Answers(lines)
             return
-        unfinished = None if self.json is None else self.json.with_name(f"{self.json.name}.unfinished")
-        if unfinished is not None:
-            unfinished.touch()
+        if self.json is not None:
+            with TemporaryFile(dir=self.json.parent):
+                pass  # where that can be written, so can this
         answers, is_whole = Answers(None), False
         try:
             yield answers
             is_whole = True
         finally:
             if is_whole or answers.count:
-                self._write(answers.to_json(), unfinished)
-            if unfinished is not None:
-                unfinished.unlink(missing_ok=True)
+                self._write(answers.to_json())
 
     def write_drawing(self, number: int, png: bytes) -> None:
         """Write the drawing of a picture. Raises OSError if it cannot be written."""
         self.drawings[number].write_bytes(png)
 
-    def _write(self, text: str, unfinished: Path | None) -> None:
-        if unfinished is None or self.json is None:
+    def _write(self, text: str) -> None:
+        if self.json is None:
             print(text)
         else:
-            unfinished.write_text(f"{text}\n", encoding="utf-8")
-            unfinished.replace(self.json)
+            with whole_file(self.json) as unfinished:
+                unfinished.write_text(f"{text}\n", encoding="utf-8")

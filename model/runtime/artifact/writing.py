@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -19,6 +18,7 @@ from model.runtime.artifact.file import (
 from model.runtime.artifact.golden import GoldenSample
 from model.runtime.artifact.metadata import Metadata
 from model.runtime.artifact.model_proto import metadata_fields
+from model.runtime.whole_file import whole_file
 
 T = TypeVar("T")
 
@@ -36,16 +36,10 @@ def write_proved(
         raise IsADirectoryError(f"{out} is a folder; the artifact is one file")
     texts = sealed(model, {METADATA_KEY: metadata.to_json(), GOLDEN_KEY: golden.to_text()})
     out.parent.mkdir(parents=True, exist_ok=True)
-    # Another process, or another container with the same folder, may be writing the same artifact.
-    unproved = out.with_name(f"{out.name}.{secrets.token_hex(4)}.unproved")
-    try:
+    with whole_file(out, "unproved") as unproved:
         with unproved.open("wb") as file:
             file.writelines((model, texts))
-        proof = prove(read_artifact(unproved))
-        unproved.replace(out)
-    finally:
-        unproved.unlink(missing_ok=True)
-    return proof
+        return prove(read_artifact(unproved))
 
 
 def sealed(model: bytes, texts: Mapping[str, str]) -> bytes:
