@@ -14,7 +14,9 @@ _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
 _APP0, _APP1, _APP14, _APP15, _COMMENT = 0xE0, 0xE1, 0xEE, 0xEF, 0xFE
 # Markers without a segment: TEM, restarts, and the start of an image.
 _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
-_MARKER = re.compile(rb"\xff([^\x00\xff])")
+# The next marker behind whatever lies before it, which is passed once and never gone back over: to look for it again
+# from each of 16 million fill bytes would keep Python's lock for a third of a second.
+_MARKER = re.compile(rb"[^\xff]*+\xff++(?:\x00[^\xff]*+\xff++)*+([^\x00\xff])")
 _EXIF = b"Exif\0"
 
 
@@ -40,14 +42,14 @@ def split_jpeg(data: bytes | bytearray, max_segments: int) -> SplitJpeg:
     kept = [memoryview(_START_OF_IMAGE)]
     exif, seen, count = b"", set[int](), 0
     start, scans_from = len(_START_OF_IMAGE), len(data)
-    while count <= max_segments and (found := _MARKER.search(data, start)):
+    while count <= max_segments and (found := _MARKER.match(data, start)):
         marker, after = found[1][0], found.end()
         count += 1
         if marker in _ALONE:
             start = after
             continue
         if marker == _START_OF_SCAN:
-            scans_from = found.start()
+            scans_from = found.start(1) - 1
             break
         length = int.from_bytes(view[after : after + 2])
         if marker == _END_OF_IMAGE or length < 2 or after + length > len(view):
