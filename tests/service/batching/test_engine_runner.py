@@ -150,7 +150,7 @@ async def test_while_it_is_opened_again_it_says_so(engine: FakeEngine) -> None:
         harness.open = slow
         tasks = [harness.submit(red) for red in (1, 2, 3)]
         await until(lambda: harness.batcher.engine.is_reopening)
-        assert harness.batcher.engine.busy_seconds() > 0
+        await until(lambda: harness.batcher.engine.busy_seconds() > 0)  # once its thread has begun
         proceed.set()
         assert red_of(await tasks[2]) == 3
         assert not harness.batcher.engine.is_reopening

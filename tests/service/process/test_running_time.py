@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import sys
 import threading
 import time
 from concurrent.futures import Future
@@ -105,6 +107,11 @@ def test_timers_come_in_their_order_run_in_their_context_and_can_be_cancelled() 
     with asyncio.Runner(loop_factory=RunningLoop) as runner:
         runner.run(main())
     assert said == ["zeroth", "first"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no uvloop")
+def test_it_is_uvloop_s_which_takes_half_the_processor_time_a_request() -> None:
+    assert issubclass(RunningLoop, importlib.import_module("uvloop").Loop)
 
 
 def test_a_timer_that_comes_too_early_because_of_a_pause_waits_for_what_is_left() -> None:
