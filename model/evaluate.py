@@ -183,7 +183,7 @@ def evaluate(
     batches = DataLoader(
         EvaluationSet(data, metadata.resize),
         batch_sampler=batches_of(
-            [metadata.resize.size(*size) for size in data.sizes], batch_size, same_size=metadata.padding != "exact"
+            [metadata.resize.size(*size) for size in data.sizes], batch_size, same_size=metadata.padding_leaks
         ),
         collate_fn=collate_evaluation,
         num_workers=workers,

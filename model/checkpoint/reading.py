@@ -98,13 +98,14 @@ def _read(path: Path, preset: str | None, resize: ResizeRule | None, wanted: str
     of_transformers = has_transformers_names(weights) and (folder / CONFIG_FILE).is_file()
     if of_transformers or describes_a_detr(folder):
         return folder_checkpoint(files, weights, torch.cat, [*choice, *notes], resize)
-    base, base_note = _base(sha256_of(*files), preset, _settings(content))
+    sha256 = sha256_of(*files)
+    base, base_note = _base(sha256, preset, _settings(content))
     notes = [base_note, *choice, *notes]
     if not has_transformers_names(weights):
-        return _resized(_by_shapes(files, weights, base, notes), resize)
+        return _resized(_by_shapes(files[0].name, sha256, weights, base, notes), resize)
     rule, normalization, notes_on_images = read_preprocessor(folder, resize)
     base = replace(base, resize=rule, normalization=normalization)
-    return _by_shapes(files, weights, base, [*notes, *notes_on_images])
+    return _by_shapes(files[0].name, sha256, weights, base, [*notes, *notes_on_images])
 
 
 def _resized(checkpoint: Checkpoint[Tensor], rule: ResizeRule | None) -> Checkpoint[Tensor]:
@@ -117,7 +118,7 @@ def _resized(checkpoint: Checkpoint[Tensor], rule: ResizeRule | None) -> Checkpo
 
 
 def _by_shapes(
-    files: tuple[Path, ...], loaded: dict[str, Tensor], base: ModelConfig, notes: list[str]
+    source: str, sha256: str, loaded: dict[str, Tensor], base: ModelConfig, notes: list[str]
 ) -> Checkpoint[Tensor]:
     """A model of which there is nothing but its keys and shapes; `base` has what they do not say."""
     of_transformers = has_transformers_names(loaded)
@@ -138,7 +139,7 @@ def _by_shapes(
         if categories is None
         else f"categories: {who}, by the class count {config.num_classes}",
     )
-    return Checkpoint(weights, config, categories, files[0].name, sha256_of(*files), {}, all_notes)
+    return Checkpoint(weights, config, categories, source, sha256, {}, all_notes)
 
 
 def _settings(content: Mapping[Any, Any]) -> Mapping[str, Any]:

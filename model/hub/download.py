@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import re
@@ -14,6 +13,7 @@ from typing import Any
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.utils.tqdm import tqdm
 
+from model.checkpoint.digests import sha256_of
 from model.hub.names import HubError, HubName
 from model.hub.refusals import refusal
 
@@ -121,8 +121,7 @@ def _log_where_all_log() -> None:
 
 def _checked(path: Path, name: HubName) -> str:
     """The SHA-256 of a file of weights, which must be the one that the hub has told."""
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = sha256_of(path)
     # In the cache a large file is called by the digest that the hub gave for it, and the snapshot links to that.
     told = path.readlink().name if path.is_symlink() else ""
     if re.fullmatch("[0-9a-f]{64}", told) and told != found:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from model.checkpoint import published
+from model.checkpoint.digests import sha256_of
 from model.hub.cache import ArtifactCache, default_cache
 from model.hub.importer import import_to
 from model.hub.known import KNOWN
@@ -104,8 +105,8 @@ def _of_weights(path: Path, cache: ArtifactCache) -> Path:
     """The artifact of a Hugging Face folder, or of a file of weights, by what is in it."""
     folder = path if path.is_dir() else path.parent
     try:
-        content = {file.name: _sha256_of(file) for file in folder.glob("*.json")}
-        weights = {file.name: _sha256_of(file) for file in (folder.glob("*.safetensors") if path.is_dir() else [path])}
+        content = {file.name: sha256_of(file) for file in folder.glob("*.json")}
+        weights = {file.name: sha256_of(file) for file in (folder.glob("*.safetensors") if path.is_dir() else [path])}
     except OSError as error:
         raise HubError(f"{path}: cannot be read: {error.strerror}") from error
     name = path.resolve().name.removesuffix(".safetensors")
@@ -128,11 +129,6 @@ def _key_of(digests: Mapping[str, str]) -> str:
     if len(digests) == 1:
         return next(iter(digests.values()))
     return hashlib.sha256("".join(f"{name} {digests[name]}\n" for name in sorted(digests)).encode()).hexdigest()
-
-
-def _sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _exists(path: Path) -> bool:

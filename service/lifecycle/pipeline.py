@@ -62,13 +62,14 @@ class Pipeline:
             settings.max_batch_pixels,
             settings.max_queue_delay_ms / 1000,
             model.canvas_multiple,
-            same_size=model.metadata.padding != "exact",
+            same_size=model.metadata.padding_leaks,
         )
         self.batcher = Batcher(model.engine, metrics, limits, warm.line, self, settings.hang_seconds)
         self._host = host
         self._digest = model.digest
         self._is_retired = False
         self._rules = ImageRules.of(settings, model.metadata)
+        self._rules_for_now = self._rules.for_now()
         self._timeout = settings.request_timeout_ms / 1000  # seconds
         self._stall_seconds = settings.engine_stall_ms / 1000
         self._cpu = cpu
@@ -133,9 +134,8 @@ class Pipeline:
         """Decode and resize it; whether it is a large one, which waits for others of its kind."""
         # The body is named in here only, so that to release the upload is to free it.
         with suppress(LargeWorkError):
-            rules = self._rules.for_now()
             return await self._cpu.run(
-                partial(prepare, upload.body, upload.content_type, rules, trace, task.draws)
+                partial(prepare, upload.body, upload.content_type, self._rules_for_now, trace, task.draws)
             ), False
         return await self._cpu.run_large(
             partial(prepare, upload.body, upload.content_type, self._rules, trace, task.draws)

@@ -239,7 +239,7 @@ def _batches(pictures: Iterator[_Picture], model: LoadedModel, settings: Setting
 
 def _take_batch(waiting: list[_Picture], model: LoadedModel, settings: Settings) -> list[_Picture]:
     """Take the picture that waits longest, and those that may share a batch with it."""
-    step = model.canvas_multiple if model.metadata.padding == "exact" else 1
+    step = 1 if model.metadata.padding_leaks else model.canvas_multiple
 
     def size(picture: _Picture) -> list[int]:
         return [round_up(side, step) for side in picture.prepared.resized.shape[:2]]

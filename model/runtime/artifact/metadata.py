@@ -65,6 +65,11 @@ class Metadata:
             if not holds:
                 raise ValueError(f"metadata field {name!r} has a value that this version does not take")
 
+    @property
+    def padding_leaks(self) -> bool:
+        """Whether an image's answer depends on its padding, so that only images of one size may share a batch."""
+        return self.padding != "exact"
+
     def to_json(self) -> str:
         """One line of JSON that `from_json` turns into an equal object. Raises ValueError on NaN or infinity."""
         record = {field.name: getattr(self, field.name) for field in fields(self)}
