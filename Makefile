@@ -23,7 +23,7 @@ MYPY_PATHS := model service tests
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test test-rest test-all test-wire soak lint format typecheck templates pictures lock audit clean
+.PHONY: help serve test test-rest test-all test-wire soak lint format typecheck docs templates pictures lock audit clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ format: $(DEV)/installed ## Rewrite the code in the house format
 
 typecheck: $(DEV)/installed ## Check the types
 	$(DEV)/bin/mypy
+
+docs: $(DEV)/installed ## Build the documentation as a site, in build/site
+	NO_MKDOCS_2_WARNING=1 $(DEV)/bin/mkdocs build --strict --quiet
 
 templates: $(DEV)/installed ## Write the graphs without weights that are filled without torch, after a change of network or exporter
 	$(DEV)/bin/python -m model.exporting.graph_templates
