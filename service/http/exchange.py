@@ -79,7 +79,7 @@ async def receive(request: Request, upload: Upload, settings: Settings) -> None:
             trace.received_bytes += len(chunk)
             if trace.received_bytes > settings.max_body_bytes:
                 raise _too_large(settings.max_body_bytes)
-            upload.append(chunk)
+            await upload.append(chunk)
     if not upload.body:
         raise EmptyUploadError("the body is empty")
 

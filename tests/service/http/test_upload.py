@@ -81,17 +81,17 @@ async def test_uploads_share_a_bounded_memory(serving: Serving, engine: FakeEngi
         assert (await app.detect(png)).status_code == 200
 
 
-def test_memory_is_given_back_however_the_upload_ends() -> None:
+async def test_memory_is_given_back_however_the_upload_ends() -> None:
     memory = UploadMemory(10)
     with memory.upload("") as upload:
-        upload.append(b"123456")
+        await upload.append(b"123456")
         assert memory.used_bytes == 6
         upload.release()
         assert memory.used_bytes == 0
     with memory.upload("") as upload:
-        upload.append(b"123456")
+        await upload.append(b"123456")
         with pytest.raises(UploadMemoryError):
-            upload.append(b"123456")
+            await upload.append(b"123456")
         assert memory.used_bytes == 6
     assert memory.used_bytes == 0
 
