@@ -18,6 +18,7 @@ from service.http.access import Access, open_access
 from service.http.error_answers import TABLE, error_response
 from service.http.gate import Gate
 from service.http.middleware import CrossOrigin, HeadAsGet, RequestObserver
+from service.http.open_inference.routes import protocol_router
 from service.http.openapi import describe_access
 from service.http.paths import OPENAPI
 from service.http.routes import metrics_router, pages_router, router
@@ -66,6 +67,7 @@ def create_app(settings: Settings, loader: ModelLoader | None = None) -> FastAPI
     app.state.service = service
     app.state.access = access
     app.include_router(router)
+    app.include_router(protocol_router)
     if settings.docs:
         app.include_router(pages_router)
     if not settings.metrics_port:

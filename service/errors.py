@@ -68,6 +68,14 @@ class FieldError(ServiceError):
     """The multipart form does not have exactly one field `image`."""
 
 
+class InferRequestError(ServiceError):
+    """The body is not the inference request that the Open Inference Protocol describes, of one image."""
+
+
+class UnknownModelError(ServiceError):
+    """There is no model of that name, or no such version of it."""
+
+
 class NoMasksError(ServiceError):
     """Masks were asked of a model that has none."""
 

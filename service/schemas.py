@@ -187,18 +187,6 @@ class HealthResponse(Body):
     status: Literal["live", "ready"]
 
 
-class ProtocolLive(Body):
-    """Answer of /v2/health/live, in the words of the Open Inference Protocol."""
-
-    live: bool = True
-
-
-class ProtocolReady(Body):
-    """Answer of /v2/health/ready, in the words of the Open Inference Protocol."""
-
-    ready: bool = True
-
-
 class ProtocolError(Body):
     """What every failure under /v2 is answered with: clients of the Open Inference Protocol print it as it is."""
 

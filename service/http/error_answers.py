@@ -33,6 +33,7 @@ from service.errors import (
     FieldError,
     ForbiddenError,
     HeadersTooLargeError,
+    InferRequestError,
     MalformedRequestError,
     MediaTypeError,
     ModelRefusedError,
@@ -45,10 +46,12 @@ from service.errors import (
     StalledError,
     StartingError,
     UnauthorizedError,
+    UnknownModelError,
     UploadMemoryError,
     UploadTimeoutError,
     UploadTooLargeError,
 )
+from service.http.paths import is_protocol
 from service.process.trace import trace_of
 from service.schemas import Body, ErrorBody, ErrorResponse, ProtocolError
 
@@ -65,8 +68,6 @@ class ErrorRow:
     message: str | None = None
 
 
-_PROTOCOL = "/v2/"  # where everything is the Open Inference Protocol's
-
 # A class stands for its subclasses, unless they have a row of their own.
 TABLE: Mapping[type[Exception], ErrorRow] = {
     EmptyUploadError: ErrorRow(400, "empty_upload"),
@@ -74,9 +75,11 @@ TABLE: Mapping[type[Exception], ErrorRow] = {
     NotAnImageError: ErrorRow(400, "not_an_image"),
     BrokenImageError: ErrorRow(400, "broken_image"),
     MalformedRequestError: ErrorRow(400, "bad_request"),
+    InferRequestError: ErrorRow(400, "bad_infer_request"),
     UnauthorizedError: ErrorRow(401, "unauthorized"),
     ForbiddenError: ErrorRow(403, "forbidden"),
     OriginError: ErrorRow(403, "origin_not_allowed"),
+    UnknownModelError: ErrorRow(404, "unknown_model"),
     UploadTimeoutError: ErrorRow(408, "upload_timeout"),
     UploadTooLargeError: ErrorRow(413, "upload_too_large"),
     ImageTooLargeError: ErrorRow(413, "image_too_large"),
@@ -139,7 +142,7 @@ def error_response(request: Request, error: Exception, retry_after_s: int) -> Re
     trace.error_code = row.code
     message = message_of(error, row)
     body: Body = ErrorResponse(error=ErrorBody(code=row.code, message=message, request_id=trace.request_id))
-    if request.url.path.startswith(_PROTOCOL):
+    if is_protocol(request.scope["path"]):
         body = ProtocolError(error=message)
     headers = dict(error.headers or {}) if isinstance(error, HTTPException | ServiceError) else {}
     if row.status == HTTPStatus.SERVICE_UNAVAILABLE:

@@ -22,13 +22,32 @@ from service.settings import Settings
 T = TypeVar("T")
 
 
-async def exchange(request: Request, service: Service, make_task: Callable[[Metadata], Task]) -> Response:
+def check_is_image(kind: str) -> None:
+    """Raise MediaTypeError unless a content type is a multipart form's or an image's."""
+    if kind != "multipart/form-data" and not kind.startswith("image/"):
+        raise MediaTypeError(
+            "the body has to be multipart/form-data with a field `image`, or an image itself (image/*)"
+        )
+
+
+async def exchange(
+    request: Request,
+    service: Service,
+    make_task: Callable[[Metadata], Task],
+    check_kind: Callable[[str], None] = check_is_image,
+) -> Response:
     """Refuse what can be refused before the body is read, receive it, and answer it while the client is there.
+
+    Args:
+        request: whose body is the upload.
+        service: that answers it.
+        make_task: what a model is to do with it.
+        check_kind: raises MediaTypeError of content types that this route does not take.
 
     Raises:
         ServiceError, ImageError, OutputError, ClientDisconnect: see each step.
     """
-    content_type = check_headers(request, service.settings.max_body_bytes)
+    content_type = check_headers(request, service.settings.max_body_bytes, check_kind)
     service.admission.admit(make_task)
     with service.upload_memory.upload(content_type) as upload:
         await receive(request, upload, service.settings)
@@ -36,19 +55,15 @@ async def exchange(request: Request, service: Service, make_task: Callable[[Meta
     return CountedResponse(content, service.upload_memory)
 
 
-def check_headers(request: Request, max_body_bytes: int) -> str:
+def check_headers(request: Request, max_body_bytes: int, check_kind: Callable[[str], None] = check_is_image) -> str:
     """Refuse what the headers alone give away, and return the content type.
 
     Raises:
-        MediaTypeError: neither a multipart form nor an image, or compressed in transit.
+        MediaTypeError: of a kind that is not taken, or compressed in transit.
         UploadTooLargeError: the announced length is more than is accepted.
     """
     content_type = request.headers.get("content-type", "")
-    kind = content_type.partition(";")[0].strip().lower()
-    if kind != "multipart/form-data" and not kind.startswith("image/"):
-        raise MediaTypeError(
-            "the body has to be multipart/form-data with a field `image`, or an image itself (image/*)"
-        )
+    check_kind(content_type.partition(";")[0].strip().lower())
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise MediaTypeError("a compressed body is not accepted")
     length = request.headers.get("content-length", "")
@@ -112,7 +127,7 @@ class CountedResponse(Response):
     """
 
     def __init__(self, content: Content, memory: UploadMemory) -> None:
-        super().__init__(content.body, media_type=content.media_type)
+        super().__init__(content.body, headers=content.headers, media_type=content.media_type)
         self._memory = memory
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import OriginError
 from service.http.error_answers import error_response
-from service.http.paths import ENDPOINTS, cache_control
+from service.http.paths import ENDPOINTS, cache_control, route_of
 from service.lifecycle.in_flight import InFlight
 from service.process.metrics import Metrics
 from service.process.trace import Trace, new_request_id
@@ -56,13 +56,13 @@ class RequestObserver:
                 self._note(scope, trace, response, clock() - started)
 
     def _note(self, scope: Scope, trace: Trace, response: _Response, seconds: float) -> None:
-        path = scope["path"]
+        path = route_of(scope["path"])
         status = trace.status or 499  # without an answer, the client was gone or the service was stopped
-        self._metrics.request_ended(ENDPOINTS.get(path, "other"), status, seconds, trace)
+        self._metrics.request_ended("other" if path is None else ENDPOINTS[path], status, seconds, trace)
         fields = {
             "request_id": trace.request_id,
             "method": scope["method"] if scope["method"] in _METHODS else "other",
-            "route": path if path in ENDPOINTS else "other",
+            "route": path or "other",
             "status": status,
             "duration_ms": round(1000 * seconds, 2),
             "received_bytes": trace.received_bytes,

@@ -4,6 +4,8 @@ do with its answers.
 
 from __future__ import annotations
 
+import re
+
 DETECT = "/detect"
 SEGMENT = "/segment"
 MODEL = "/model"
@@ -13,6 +15,16 @@ LIVE = "/health/live"
 LIVE_V2 = "/v2/health/live"
 READY = "/health/ready"
 READY_V2 = "/v2/health/ready"
+SERVER_V2 = "/v2"
+INDEX_V2 = "/v2/repository/index"
+MODEL_V2 = "/v2/models/{name}"
+MODEL_READY_V2 = "/v2/models/{name}/ready"
+MODEL_CONFIG_V2 = "/v2/models/{name}/config"
+INFER_V2 = "/v2/models/{name}/infer"
+VERSION_V2 = "/v2/models/{name}/versions/{version}"
+VERSION_READY_V2 = "/v2/models/{name}/versions/{version}/ready"
+VERSION_CONFIG_V2 = "/v2/models/{name}/versions/{version}/config"
+VERSION_INFER_V2 = "/v2/models/{name}/versions/{version}/infer"
 PAGE = "/"
 EXAMPLE = "/example.jpg"
 DOCS = "/docs"
@@ -29,6 +41,16 @@ ENDPOINTS = {
     LIVE_V2: "live",
     READY: "ready",
     READY_V2: "ready",
+    SERVER_V2: "model",
+    INDEX_V2: "model",
+    MODEL_V2: "model",
+    MODEL_READY_V2: "model",
+    MODEL_CONFIG_V2: "model",
+    INFER_V2: "infer",
+    VERSION_V2: "model",
+    VERSION_READY_V2: "model",
+    VERSION_CONFIG_V2: "model",
+    VERSION_INFER_V2: "infer",
     PAGE: "page",
     EXAMPLE: "example",
     DOCS: "docs",
@@ -38,6 +60,23 @@ HEALTH = frozenset({LIVE, LIVE_V2, READY, READY_V2})
 PAGES = frozenset({PAGE, EXAMPLE, DOCS, OPENAPI})
 # What is answered there is everybody's and may be kept, if it is asked for anew each time (RFC 9111, section 5.2.2.4).
 _KEPT = HEALTH | PAGES | {METRICS}
+_PATTERNS = {path: re.compile(re.sub(r"{\w+}", "[^/]+", path)) for path in ENDPOINTS if "{" in path}
+
+
+def route_of(target: str) -> str | None:
+    """The path of the table that answers a request's path, with names in braces for what varies; None if there is
+    none.
+    """
+    if target in ENDPOINTS:
+        return target
+    if not is_protocol(target):
+        return None
+    return next((path for path, pattern in _PATTERNS.items() if pattern.fullmatch(target)), None)
+
+
+def is_protocol(target: str) -> bool:
+    """Whether what is answered there, errors included, has the form of the Open Inference Protocol."""
+    return target == SERVER_V2 or target.startswith(f"{SERVER_V2}/")
 
 
 def cache_control(path: str, status: int) -> str:

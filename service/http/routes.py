@@ -23,8 +23,6 @@ from service.schemas import (
     DetectResponse,
     HealthResponse,
     ModelResponse,
-    ProtocolLive,
-    ProtocolReady,
     SegmentParameters,
     SegmentResponse,
 )
@@ -122,19 +120,6 @@ async def ready(request: Request) -> HealthResponse:
     """200 once the model has proved itself on its device; 503 before, while draining, and when stalled."""
     service_of(request).admission.check_ready()
     return HealthResponse(status="ready")
-
-
-@router.get(paths.LIVE_V2, include_in_schema=False)
-async def protocol_live() -> ProtocolLive:
-    """The same for clients of the Open Inference Protocol, which read the body."""
-    return ProtocolLive()
-
-
-@router.get(paths.READY_V2, include_in_schema=False)
-async def protocol_ready(request: Request) -> ProtocolReady:
-    """The same for clients of the Open Inference Protocol, which read the body."""
-    service_of(request).admission.check_ready()
-    return ProtocolReady()
 
 
 # Not async: the text is made in a thread of the framework's own, which no decode can occupy.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import numpy as np
@@ -22,6 +22,7 @@ from model.runtime.artifact.metadata import Metadata
 from model.runtime.categories import classes_meant_by
 from model.runtime.engines.raw_outputs import NO_MASKS, ImageOutputs
 from service.errors import NoMasksError, ParameterError
+from service.images.multipart import image_bytes
 from service.process.trace import Trace
 from service.schemas import (
     Box,
@@ -55,10 +56,18 @@ class Content:
 
     body: bytes
     media_type: str
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class Task(Protocol):
     """What one request wants of its image."""
+
+    def image_in(self, body: bytes | bytearray, content_type: str) -> bytes | bytearray:
+        """The bytes of the image in a request's body, of which the task may learn what is wanted.
+
+        Raises:
+            ServiceError: there is none, or what is wanted cannot be done.
+        """
 
     @property
     def draws(self) -> bool:
@@ -66,7 +75,7 @@ class Task(Protocol):
 
     @property
     def mask_threshold(self) -> float:
-        """What the graph is told; see its input of that name."""
+        """What the graph is told, once the image is there; see its input of that name."""
 
     def answer(self, metadata: Metadata, prepared: Prepared, outputs: ImageOutputs, trace: Trace) -> Content:
         """Make the answer. Raises OutputError if the outputs are not finite."""
@@ -84,6 +93,7 @@ class DetectTask:
     form: DetectForm = "json"
     classes: frozenset[int] | None = None  # indices of those that are wanted
     mask_threshold = NO_MASKS
+    image_in = staticmethod(image_bytes)
 
     @classmethod
     def of(
@@ -123,6 +133,7 @@ class SegmentTask:
     threshold: float
     form: SegmentForm = "json"
     classes: frozenset[int] | None = None  # indices of those that are wanted
+    image_in = staticmethod(image_bytes)
 
     @classmethod
     def of(

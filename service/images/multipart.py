@@ -31,6 +31,11 @@ class _Delimiter:
     is_last: bool
 
 
+def image_bytes(body: bytes | bytearray, content_type: str) -> bytes | bytearray:
+    """The bytes of the image in a body that is one, or a form with one. Raises what `image_field` raises."""
+    return image_field(body, content_type) if content_type.lower().startswith("multipart/") else body
+
+
 def image_field(body: bytes | bytearray, content_type: str) -> bytes:
     """The bytes of the field `image`, which has to be the form's only field.
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +14,13 @@ from model.runtime.decode_budget import LARGE_WORK
 from model.runtime.preprocess import resize_to
 from model.runtime.resize_rule import ResizeRule
 from service.images.answers import Prepared
-from service.images.multipart import image_field
+from service.images.multipart import image_bytes
 from service.process.memory_budget import largest_image
 from service.process.trace import Trace
 from service.settings import Settings
+
+# From a body and its content type to the image's bytes in it.
+ImageFinder = Callable[[bytes | bytearray, str], bytes | bytearray]
 
 
 @dataclass(frozen=True)
@@ -46,16 +49,22 @@ class ImageRules:
 
 
 def prepare(
-    body: bytes | bytearray, content_type: str, rules: ImageRules, trace: Trace, draws: bool = False
+    body: bytes | bytearray,
+    content_type: str,
+    rules: ImageRules,
+    trace: Trace,
+    draws: bool = False,
+    image_in: ImageFinder = image_bytes,
 ) -> Prepared:
     """Decode and resize one image.
 
     Args:
-        body: an image, or a multipart form with one.
-        content_type: of the body; only a multipart one matters.
+        body: what holds the image.
+        content_type: of the body.
         rules: of the service and its model.
         trace: takes the times, and how the image was turned.
         draws: the answer is drawn on the image, which can then be decoded again; this keeps the body.
+        image_in: finds the image in the body, see Task.
 
     Raises:
         ServiceError, ImageError: the form, or the image, cannot be used.
@@ -63,18 +72,13 @@ def prepare(
     """
     with trace.stage("decode"):
         decoded = decode_reduced(
-            _image_bytes(body, content_type), rules.limits, rules.resize if rules.reduced_decode else None
+            image_in(body, content_type), rules.limits, rules.resize if rules.reduced_decode else None
         )
     trace.orientation = decoded.orientation
     with trace.stage("preprocess"):
         resized = resize_to(decoded.picture, rules.resize.size(*decoded.orig_size), decoded.box)
-    return Prepared(decoded.orig_size, resized, partial(_decode, body, content_type, rules.limits) if draws else None)
 
+    def decode_again() -> NDArray[np.uint8]:
+        return decode(image_in(body, content_type), rules.limits)
 
-def _decode(body: bytes | bytearray, content_type: str, limits: ImageLimits) -> NDArray[np.uint8]:
-    return decode(_image_bytes(body, content_type), limits)
-
-
-def _image_bytes(body: bytes | bytearray, content_type: str) -> bytes | bytearray:
-    is_form = content_type.lower().startswith("multipart/")
-    return image_field(body, content_type) if is_form else body
+    return Prepared(decoded.orig_size, resized, decode_again if draws else None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -132,14 +133,14 @@ class Pipeline:
 
     async def _prepare(self, upload: Upload, task: Task, trace: Trace) -> tuple[Prepared, bool]:
         """Decode and resize it; whether it is a large one, which waits for others of its kind."""
+
         # The body is named in here only, so that to release the upload is to free it.
+        def preparing(rules: ImageRules) -> Callable[[], Prepared]:
+            return partial(prepare, upload.body, upload.content_type, rules, trace, task.draws, task.image_in)
+
         with suppress(LargeWorkError):
-            return await self._cpu.run(
-                partial(prepare, upload.body, upload.content_type, self._rules_for_now, trace, task.draws)
-            ), False
-        return await self._cpu.run_large(
-            partial(prepare, upload.body, upload.content_type, self._rules, trace, task.draws)
-        ), True
+            return await self._cpu.run(preparing(self._rules_for_now)), False
+        return await self._cpu.run_large(preparing(self._rules)), True
 
 
 def _describe(model: LoadedModel) -> bytes:

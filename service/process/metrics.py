@@ -21,7 +21,7 @@ from service.process.trace import Stage, Trace
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 # Endpoints whose requests are timed: those that compute, and those that show how long the event loop keeps a request
 # waiting. A histogram is seventeen series, and the others' would say nothing that these do not.
-TIMED = ("detect", "segment", "live", "ready")
+TIMED = ("detect", "segment", "infer", "live", "ready")
 _BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 # The reasons are service/batching/former.py's DispatchReason.
 _DISPATCH = (

@@ -157,8 +157,10 @@ ROWS: dict[str, tuple[int, Scenario, dict[str, Any]]] = {
     "deadline_passed": (504, too_slow, {"request_timeout_ms": 50}),
 }  # fmt: skip
 
-# Shown elsewhere: it takes another model, or a client that goes away.
+# Shown elsewhere: it takes another model, another protocol, or a client that goes away.
 ELSEWHERE = {
+    "bad_infer_request",
+    "unknown_model",
     "model_has_no_masks",
     "client_gone",
     "memory_full",

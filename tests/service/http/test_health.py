@@ -42,7 +42,7 @@ async def test_a_loaded_service_is_live_and_ready(serving: Serving) -> None:
 async def test_a_failure_under_the_protocol_is_a_string_which_its_clients_print(serving: Serving) -> None:
     async with serving() as app:
         app.service.begin_drain()
-        refused, missing = [await app.client.get(path) for path in ("/v2/health/ready", "/v2/models/none")]
+        refused, missing = [await app.client.get(path) for path in ("/v2/health/ready", "/v2/nowhere")]
     assert (refused.status_code, refused.json()) == (503, {"error": "the service is shutting down"})
     assert refused.headers["retry-after"]
     assert (missing.status_code, missing.json()) == (404, {"error": "not found"})

@@ -43,7 +43,7 @@ async def description(serving: Serving) -> dict[str, Any]:
 
 
 # Where there are keys, where another site's page asks, and where the model is replaced.
-ELSEWHERE = {401, 403, 409}
+ELSEWHERE = {401, 403, 404, 409}
 
 
 async def test_the_description_declares_every_error_in_the_one_shape(serving: Serving) -> None:

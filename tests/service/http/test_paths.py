@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import service
 from service.app import create_app
 from service.http import paths
-from service.http.paths import ENDPOINTS, HEALTH, PAGES
+from service.http.open_inference.routes import protocol_router
+from service.http.paths import ENDPOINTS, HEALTH, PAGES, route_of
 from service.http.routes import metrics_router, pages_router, router
 from service.settings import Settings
 from tests.service.conftest import JPEG, Serving, red_png
 from tests.service.fakes import FakeEngine
+from tests.service.http.open_inference.tensors import in_json
 
 SOURCE = Path(service.__file__).parent
 
 
 def test_the_app_answers_the_paths_of_the_table_and_no_others() -> None:
-    routes = [route for part in (router, metrics_router, pages_router) for route in part.routes]
+    routes = [route for part in (router, protocol_router, metrics_router, pages_router) for route in part.routes]
     answered = {getattr(route, "path", None) for route in routes} | {create_app(Settings()).openapi_url}
     assert answered == ENDPOINTS.keys()
     assert set(ENDPOINTS) == {value for name, value in vars(paths).items() if name.isupper() and isinstance(value, str)}
@@ -38,6 +41,13 @@ def test_no_path_is_written_beside_the_table() -> None:
     assert written == {"http/paths.py"}
 
 
+def test_a_path_is_told_by_its_entry_whatever_varies_in_it() -> None:
+    assert route_of("/v2/models/some thing/versions/7/infer") == paths.VERSION_INFER_V2
+    assert route_of("/v2/models/{name}") == paths.MODEL_V2
+    for target in ("/v2/models//infer", "/v2/models/a/b/infer", "/v2/models/a/infer/", "/v3", "/detect/", ""):
+        assert route_of(target) is None
+
+
 @pytest.mark.anyio
 async def test_caches_are_told_of_every_path_what_they_may_keep(
     serving: Serving, engine: FakeEngine, tmp_path: Path
@@ -46,14 +56,19 @@ async def test_caches_are_told_of_every_path_what_they_may_keep(
     key = {"x-api-key": "a-key-of-an-admin"}
     kept = {paths.METRICS, *HEALTH, *PAGES}
     async with serving(engine, api_keys_file=tmp_path / "keys", admin_keys_file=tmp_path / "keys") as app:
-        for path in ENDPOINTS:
-            method = "POST" if path in (paths.DETECT, paths.SEGMENT, paths.RELOAD) else "GET"
-            answer = await app.client.request(method, path, content=red_png(1), headers=JPEG | key)
+        for path in (entry.format(name="segment", version="1") for entry in ENDPOINTS):
+            posted = (paths.DETECT, paths.SEGMENT, paths.RELOAD, paths.INDEX_V2)
+            is_tensors = path.endswith("/infer")
+            method = "POST" if path in posted or is_tensors else "GET"
+            sent: dict[str, Any] = {"content": red_png(1), "headers": JPEG | key}
+            if is_tensors:
+                sent = {"json": in_json(red_png(1)), "headers": key}
+            answer = await app.client.request(method, path, **sent)
             assert (path, answer.status_code) == (path, 200)
             assert answer.headers["cache-control"] == ("no-cache" if path in kept else "no-store")
             errors = {
                 405: await app.client.delete(path, headers=key),
-                422: await app.client.request(method, f"{path}?a=1&a=2", content=red_png(1), headers=JPEG | key),
+                422: await app.client.request(method, f"{path}?a=1&a=2", **sent),
                 401: await app.client.request(method, path),
             }
             for status, error in errors.items():
