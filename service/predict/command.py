@@ -7,32 +7,22 @@ import json
 import logging
 import sys
 import warnings
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
-from math import prod
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from model.hub.names import HubError
 from model.runtime.answers.detections import OutputError
 from model.runtime.artifact.file import ArtifactError
-from model.runtime.decode import ImageError
 from model.runtime.engines.device_errors import DeviceError, DeviceMemoryError
-from model.runtime.engines.raw_outputs import ImageOutputs
-from model.runtime.preprocess import make_batch, round_up
 from service.errors import NoMasksError, ParameterError
-from service.images.answers import TASKS, Prepared, Task
-from service.images.prepare import ImageRules, prepare
+from service.images.answers import TASKS, Task
 from service.lifecycle.loading import LoadedModel, load_model
-from service.lifecycle.warm_up import worthwhile_pixels
 from service.predict.files import FilesError, PictureFile, find_pictures
 from service.predict.results import Answers, Places
+from service.predict.running import RunPicture, UnusedPicture, run_pictures
 from service.process.library_warnings import LibraryFilter, log_warnings
 from service.process.trace import Trace
 from service.settings import Settings, SettingsError, add_option, given_settings, read_settings
@@ -131,16 +121,6 @@ def _complain(reason: str) -> int:
     return 1
 
 
-@dataclass(frozen=True, eq=False)
-class _Picture:
-    """A file that can be answered."""
-
-    number: int  # among the files
-    path: Path
-    prepared: Prepared
-    trace: Trace
-
-
 def _answer_all(
     args: argparse.Namespace,
     settings: Settings,
@@ -153,118 +133,48 @@ def _answer_all(
     task, overlay = (
         TASKS[args.task].of(model.metadata, args.threshold, form, args.classes) for form in ("json", "overlay")
     )
-    rules = ImageRules.of(settings, model.metadata)
+    reads = [file.read for file in files]
     try:
-        with (
-            tqdm(total=len(files), unit=" pictures", disable=None) as bar,  # on terminals only
-            ThreadPoolExecutor(settings.cpu_threads) as pool,
-        ):
-            pictures = _prepared(files, partial(_prepare, rules=rules, draws=bool(places.drawings)), pool, settings)
-            for batch in _batches(pictures, model, settings):
-                bar.update(len(batch))
-                for picture, outputs in _infer(batch, task.mask_threshold, model):
-                    try:
-                        answer = _answer(task, picture, outputs, model)
-                    except OutputError as error:
-                        _complain(f"{picture.path}: {error}")
-                        continue
-                    if places.drawings:
-                        places.write_drawing(picture.number, _answer(overlay, picture, outputs, model))
-                    answers.add(picture.number, {"file": str(picture.path), **json.loads(answer)})
-                    _tell_warnings(picture)
+        with tqdm(total=len(files), unit=" pictures", disable=None) as bar:  # on terminals only
+            for run in run_pictures(reads, model, settings, task.mask_threshold, bool(places.drawings)):
+                bar.update()
+                if isinstance(run, UnusedPicture):
+                    _complain(f"{files[run.number].path}: {_reason(run.error, model)}")
+                    continue
+                number, path = run.picture.number, files[run.picture.number].path
+                try:
+                    answer = _answer(task, run, model)
+                except OutputError as error:
+                    _complain(f"{path}: {error}")
+                    continue
+                if places.drawings:
+                    places.write_drawing(number, _answer(overlay, run, model))
+                answers.add(number, {"file": str(path), **json.loads(answer)})
+                _tell_warnings(path, run.picture.trace)
     except KeyboardInterrupt:
         return True
     return False
 
 
-def _answer(task: Task, picture: _Picture, outputs: ImageOutputs, model: LoadedModel) -> bytes:
-    return task.answer(model.metadata, picture.prepared, outputs, picture.trace).body
+def _answer(task: Task, run: RunPicture, model: LoadedModel) -> bytes:
+    return task.answer(model.metadata, run.picture.prepared, run.outputs, run.picture.trace).body
 
 
-def _tell_warnings(picture: _Picture) -> None:
+def _reason(error: Exception, model: LoadedModel) -> str:
+    """Why a picture has no answer."""
+    match error:
+        case OSError(strerror=str(reason)):
+            return reason
+        case DeviceMemoryError():
+            return f"there is no memory for it on {model.engine.device}"
+        case MemoryError():
+            return "there is no memory for it"
+        case _:
+            return str(error)
+
+
+def _tell_warnings(path: Path, trace: Trace) -> None:
     """One line of what libraries warned of, though the picture has its answer."""
-    if picture.trace.library_warning is not None:
-        more = picture.trace.library_warnings - 1
-        _complain(f"{picture.path}: {picture.trace.library_warning}{f' (and {more} more warnings)' if more else ''}")
-
-
-def _prepare(file: PictureFile, rules: ImageRules, draws: bool) -> tuple[Prepared, Trace]:
-    trace = Trace()
-    return prepare(file.read(), "", rules, trace, draws), trace
-
-
-def _prepared(
-    files: Sequence[PictureFile],
-    prepare_file: Callable[[PictureFile], tuple[Prepared, Trace]],
-    pool: ThreadPoolExecutor,
-    settings: Settings,
-) -> Iterator[_Picture]:
-    """The pictures in their order, some of them prepared ahead; a file that cannot be used is told of and left out."""
-    ahead: deque[tuple[int, Path, Future[tuple[Prepared, Trace]]]] = deque()
-    for number, file in enumerate(files):
-        ahead.append((number, file.path, pool.submit(prepare_file, file)))
-        if len(ahead) > settings.cpu_threads:
-            yield from _finished(*ahead.popleft())
-    while ahead:
-        yield from _finished(*ahead.popleft())
-
-
-def _finished(number: int, path: Path, prepared: Future[tuple[Prepared, Trace]]) -> Iterator[_Picture]:
-    try:
-        picture = _Picture(number, path, *prepared.result())
-    except ImageError as error:
-        _complain(f"{path}: {error}")
-    except OSError as error:
-        _complain(f"{path}: {error.strerror}")
-    except MemoryError:
-        _complain(f"{path}: there is no memory for it")
-    else:
-        yield picture
-
-
-def _batches(pictures: Iterator[_Picture], model: LoadedModel, settings: Settings) -> Iterator[list[_Picture]]:
-    """Pictures to run together, within the service's limits; a few wait for others of their canvas.
-
-    Without a measured line nothing says which padding would pay, so nothing is padded for another. That also keeps
-    padding that leaks, as published, out of a picture's answer.
-    """
-    waiting: list[_Picture] = []
-    for picture in pictures:
-        waiting.append(picture)
-        if len(waiting) >= 2 * settings.max_batch_size:
-            yield _take_batch(waiting, model, settings)
-    while waiting:
-        yield _take_batch(waiting, model, settings)
-
-
-def _take_batch(waiting: list[_Picture], model: LoadedModel, settings: Settings) -> list[_Picture]:
-    """Take the picture that waits longest, and those that may share a batch with it."""
-    step = 1 if model.metadata.padding_leaks else model.canvas_multiple
-
-    def size(picture: _Picture) -> list[int]:
-        return [round_up(side, step) for side in picture.prepared.resized.shape[:2]]
-
-    wanted = size(waiting[0])
-    pixels = prod(round_up(side, model.canvas_multiple) for side in wanted)
-    most = max(1, min(settings.max_batch_size, worthwhile_pixels(model.engine, settings) // pixels))
-    batch = [picture for picture in waiting if size(picture) == wanted][:most]
-    waiting[:] = [picture for picture in waiting if picture not in batch]
-    return batch
-
-
-def _infer(
-    batch: Sequence[_Picture], mask_threshold: float, model: LoadedModel
-) -> Iterator[tuple[_Picture, ImageOutputs]]:
-    """The network's outputs for each picture; where memory runs out, those of one half after the other's."""
-    canvas = make_batch([picture.prepared.resized for picture in batch], model.canvas_multiple)
-    try:
-        outputs = model.engine.infer(canvas, np.full(len(batch), mask_threshold, dtype=np.float32))
-    except DeviceMemoryError:
-        if len(batch) == 1:
-            _complain(f"{batch[0].path}: there is no memory for it on {model.engine.device}")
-            return
-        middle = len(batch) // 2
-        for half in (batch[:middle], batch[middle:]):
-            yield from _infer(half, mask_threshold, model)
-    else:
-        yield from ((picture, outputs.image(index)) for index, picture in enumerate(batch))
+    if trace.library_warning is not None:
+        more = trace.library_warnings - 1
+        _complain(f"{path}: {trace.library_warning}{f' (and {more} more warnings)' if more else ''}")

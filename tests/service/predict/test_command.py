@@ -19,6 +19,7 @@ from service import cli
 from service.images.prepare import prepare
 from service.lifecycle.loading import LoadedModel
 from service.predict import command as predict
+from service.predict import running
 from service.settings import DEMO_MODEL
 from tests.benchmarks.reduced_decode import photo
 from tests.server_process import serving
@@ -361,7 +362,7 @@ def test_no_more_pictures_are_in_memory_than_two_batches_and_those_in_the_thread
         ahead.append(len(begun) - len(engine.seen))
         return FakeEngine.infer(engine, *arguments)
 
-    monkeypatch.setattr(predict, "prepare", counted)
+    monkeypatch.setattr(running, "prepare", counted)
     monkeypatch.setattr(engine, "infer", infer)
     assert detr("predict", *red_files(tmp_path, *[(64, 64)] * 30), "--json", tmp_path / "out.json") == 0
     assert len(begun) == 30
