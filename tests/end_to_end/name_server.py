@@ -1,4 +1,4 @@
-"""A name server that gives every name the same address, and a web server that says at which address it was found."""
+"""A name server that gives every name the same addresses, and a web server that says at which address it was found."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ _NO_SUCH_NAME = 3
 class NameServer:
     """Answers DNS on a loopback port for the length of a `with` block.
 
-    `address` is what every name has, or None for names that are not there; it may be changed at any time.
+    `addresses` are what every name has, none for names that are not there; they may be changed at any time.
     """
 
-    def __init__(self) -> None:
-        self.address: str | None = "127.0.0.1"
+    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
+        self.addresses: tuple[str, ...] = ("127.0.0.1",)
+        self.host = host
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.bind(("127.0.0.1", 0))
+        self._socket.bind((host, port))
         self.port = int(self._socket.getsockname()[1])
         self._thread = threading.Thread(target=self._answer, name="name server")
 
@@ -29,7 +30,7 @@ class NameServer:
 
     def __exit__(self, *_: object) -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ending:
-            ending.sendto(b"", ("127.0.0.1", self.port))
+            ending.sendto(b"", (self.host, self.port))
         self._thread.join()
         self._socket.close()
 
@@ -38,18 +39,18 @@ class NameServer:
             query, asker = self._socket.recvfrom(512)
             if not query:
                 return
-            self._socket.sendto(answer_to(query, self.address), asker)
+            self._socket.sendto(answer_to(query, self.addresses), asker)
 
 
-def answer_to(query: bytes, address: str | None) -> bytes:
-    """The answer to a question for one name's address (RFC 1035, 4.1)."""
+def answer_to(query: bytes, addresses: tuple[str, ...]) -> bytes:
+    """The answer to a question for one name's addresses (RFC 1035, 4.1)."""
     identity, question = query[:2], query[12 : query.index(b"\0", 12) + 5]
-    if address is None:
+    if not addresses:
         return identity + bytes([0x81, 0x80 + _NO_SUCH_NAME, 0, 1, 0, 0, 0, 0, 0, 0]) + question
-    flags_and_counts = bytes([0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0])
-    # The question's name again, type A, class IN, kept for a second, four bytes.
-    record = bytes([0xC0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4]) + socket.inet_aton(address)
-    return identity + flags_and_counts + question + record
+    flags_and_counts = bytes([0x81, 0x80, 0, 1, 0, len(addresses), 0, 0, 0, 0])
+    # Each time the question's name again, type A, class IN, kept for a second, four bytes.
+    begin = bytes([0xC0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4])
+    return identity + flags_and_counts + question + b"".join(begin + socket.inet_aton(address) for address in addresses)
 
 
 class _Telling(BaseHTTPRequestHandler):

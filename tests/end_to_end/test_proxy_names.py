@@ -20,14 +20,14 @@ def test_a_service_that_comes_back_at_another_address_is_found(need: Callable[..
     """As a container does that is made anew, while the proxy stays."""
     need("nginx", root=True)
     with NameServer() as names, Named("127.0.0.2") as first, Named("127.0.0.3", first.server_port) as second:
-        names.address = first.name
+        names.addresses = (first.name,)
         with (
             nginx_asking(names, tmp_path, first.server_port, {"valid=5s": "valid=1s"}) as port,
             httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S) as client,
         ):
             assert client.get("/model?a=b").text == f"{first.name} /model?a=b"
             first.stop()
-            names.address = second.name
+            names.addresses = (second.name,)
             deadline = time.monotonic() + PATIENCE_S
             while (answer := client.get("/model")).status_code != 200:
                 check_error(answer, 502, "service_unreachable")
@@ -40,7 +40,7 @@ def test_a_name_that_nobody_knows_is_a_502_in_the_same_shape(need: Callable[...,
     """And the proxy starts all the same, so that it does not matter which container is first."""
     need("nginx", root=True)
     with NameServer() as names:
-        names.address = None
+        names.addresses = ()
         with nginx_asking(names, tmp_path, free_port(), {}) as port:
             check_error(httpx.get(f"http://127.0.0.1:{port}/model", timeout=PATIENCE_S), 502, "service_unreachable")
 
