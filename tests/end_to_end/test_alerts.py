@@ -99,6 +99,11 @@ def test_an_alert_fires_when_it_should_and_only_then(need: Callable[..., None], 
     assert not fires(tmp_path, alert, good)
 
 
+def test_the_service_is_down_where_no_replica_is_found(need: Callable[..., None], tmp_path: Path) -> None:
+    need("promtool")
+    assert fires(tmp_path, "DetrDown", {'up{job="prometheus"}': "1x30"})
+
+
 def test_every_alert_has_a_scene_and_a_paragraph_of_what_to_do() -> None:
     assert SCENES.keys() == RULES.keys()
     told = (REPOSITORY / "docs/operations.md").read_text()
