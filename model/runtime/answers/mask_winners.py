@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 _TILE = (96, 128)  # rows, columns; small enough that few masks meet in one, large enough to be worth a step
 # How far rounding may move an upsampled value, relative to the largest; a few operations on float32 stay below a tenth.
@@ -76,15 +75,41 @@ def winners_at(
     return winner
 
 
-def nearest_index(length: int, new_length: int) -> NDArray[np.intp]:
-    """The source pixel of each pixel along an axis in Pillow's nearest-neighbour resize, intp [new_length].
+def above_zero(
+    mask: NDArray[np.float32], size: tuple[int, int], rows: NDArray[np.intp], columns: NDArray[np.intp]
+) -> tuple[slice, slice, NDArray[np.bool_]]:
+    """Where one mask, upsampled as in `winners`, is above zero.
 
-    Pillow itself is asked, because it steps through the axis by repeated addition: a formula would differ
-    where the position falls on the border of two pixels.
+    Only what may be is computed: a pixel is above zero where one of its four cells is.
+
+    Args:
+        mask: float32 [m, n], finite.
+        size: (height, width) in pixels, of the upsampled mask.
+        rows: those of its rows that are wanted, ascending.
+        columns: those of its columns that are wanted, ascending.
+
+    Returns:
+        A slice of `rows` and one of `columns`, outside of which nothing is above zero, and what is inside: bool.
     """
-    axis = Image.fromarray(np.arange(length, dtype=np.int32)[None])
-    index: NDArray[np.intp] = np.asarray(axis.resize((new_length, 1), Image.Resampling.NEAREST))[0].astype(np.intp)
-    return index
+    positive = mask > 0
+    vertical, ys = _taps_near(positive, size[0], rows)
+    horizontal, xs = _taps_near(positive.T, size[1], columns)
+    wide = mask[:, horizontal.low] * horizontal.low_weight + mask[:, horizontal.high] * horizontal.high_weight
+    value = wide[vertical.low] * vertical.low_weight[:, None] + wide[vertical.high] * vertical.high_weight[:, None]
+    return ys, xs, value > 0
+
+
+def _taps_near(cells: NDArray[np.bool_], new_length: int, at: NDArray[np.intp]) -> tuple[_Taps, slice]:
+    """The taps, along the rows of these cells, of those positions that come from marked rows or from between them, and
+    which positions these are.
+    """
+    marked = np.flatnonzero(cells.any(axis=1))
+    if not len(marked):
+        return _taps(len(cells), new_length, at[:0]), slice(0, 0)
+    taps = _taps(len(cells), new_length, at)
+    near = np.flatnonzero((taps.high >= marked[0]) & (taps.low <= marked[-1]))
+    here = slice(int(near[0]), int(near[-1]) + 1) if len(near) else slice(0, 0)
+    return _taps(len(cells), new_length, at[here]), here
 
 
 def _fill_tile(cells: NDArray[np.float32], rows: _Taps, columns: _Taps, winner: NDArray[np.uint16]) -> None:

@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.runtime.answers.detections import OutputError, softmax
-from model.runtime.answers.id_map import IdMap, starts
-from model.runtime.answers.mask_winners import nearest_index, winners, winners_at
+from model.runtime.answers.id_map import IdMap, areas_and_boxes
+from model.runtime.answers.mask_winners import winners, winners_at
+from model.runtime.answers.sampling import Sampling, pillow_nearest
 from model.runtime.categories import Category
 from model.runtime.engines.raw_outputs import ImageOutputs
 
@@ -89,14 +90,16 @@ def panoptic(
         OutputError: a logit is NaN or infinite.
     """
     candidates = _candidates(outputs, size, categories, threshold, mask_stride)
-    sampling = _Sampling.of(size, orig_size)
+    if classes is not None and not set(candidates.labels) & set(classes):
+        return PanopticResult(IdMap.uniform(orig_size), ())
+    sampling = Sampling.of(size, orig_size, pillow_nearest)
     segment_map, alive = _assign(candidates, sampling)
     if classes is not None:
         segment_map, alive = _only(segment_map, alive, [candidates.labels[index] in classes for index in alive])
     if not alive:
         return PanopticResult(IdMap.uniform(orig_size), ())
     ids = sampling.enlarged(segment_map)
-    areas, boxes = _measure(ids, len(alive) + 1)
+    areas, boxes = areas_and_boxes(ids, len(alive) + 1)
     segments = []
     for number, index in enumerate(alive, start=1):
         label = candidates.labels[index]
@@ -104,30 +107,6 @@ def panoptic(
         area, score = int(areas[number]), candidates.scores[index]
         segments.append(Segment(number, label, categories[label].isthing, score, area, (x1, y1, x2, y2)))
     return PanopticResult(ids, tuple(segments))
-
-
-@dataclass(frozen=True)
-class _Sampling:
-    """The nearest-neighbour resize from the network's size to the original one: the rows and columns it takes, and
-    how often it takes each. The others need not be computed.
-    """
-
-    size: tuple[int, int]  # the network's
-    rows: NDArray[np.intp]  # [r]
-    columns: NDArray[np.intp]  # [c]
-    row_copies: NDArray[np.intp]  # [r]
-    column_copies: NDArray[np.intp]  # [c]
-
-    @classmethod
-    def of(cls, size: tuple[int, int], orig_size: tuple[int, int]) -> _Sampling:
-        """The resize from one (height, width) to another."""
-        rows, row_copies = np.unique(nearest_index(size[0], orig_size[0]), return_counts=True)
-        columns, column_copies = np.unique(nearest_index(size[1], orig_size[1]), return_counts=True)
-        return cls(size, rows, columns, row_copies, column_copies)
-
-    def enlarged(self, ids: NDArray[np.integer]) -> IdMap:
-        """Ids [r, c] at the original size."""
-        return IdMap(ids, self.row_copies, self.column_copies)
 
 
 def _candidates(
@@ -162,7 +141,7 @@ def _candidates(
     return _Candidates(masks, np.array(segment, dtype=np.uint16), labels, scores)
 
 
-def _assign(candidates: _Candidates, sampling: _Sampling) -> tuple[NDArray[np.uint16], list[int]]:
+def _assign(candidates: _Candidates, sampling: Sampling) -> tuple[NDArray[np.uint16], list[int]]:
     """Ids from 1, uint16 [r, c], and the candidates' segments behind them, in order; none if none is large enough.
 
     One round of dropping small segments is enough: their pixels go to others, so the others only grow.
@@ -171,7 +150,7 @@ def _assign(candidates: _Candidates, sampling: _Sampling) -> tuple[NDArray[np.ui
         return np.zeros((0, 0), dtype=np.uint16), []
     size, rows, columns = sampling.size, sampling.rows, sampling.columns
     segment_map = candidates.segment[winners(candidates.masks, size, rows, columns)]
-    areas, _ = _measure(sampling.enlarged(segment_map), len(candidates.labels))
+    areas, _ = areas_and_boxes(sampling.enlarged(segment_map), len(candidates.labels))
     small = areas <= LARGEST_DROPPED_AREA
     alive: list[int] = np.flatnonzero(~small).tolist()
     if alive and small.any():
@@ -188,26 +167,3 @@ def _only(
     """Leave out segments, whose pixels become void: every pixel has gone to whoever sees it best by then."""
     new_ids = np.cumsum([False, *wanted], dtype=np.uint16) * np.array([False, *wanted])
     return new_ids[segment_map], [index for index, is_wanted in zip(alive, wanted, strict=True) if is_wanted]
-
-
-def _measure(ids: IdMap, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Area [count] and tight box [count, 4] (x1, y1, x2, y2) of each id below `count`, in pixels.
-
-    The map is taken apart into horizontal runs of one id, which are few; each is a rectangle of the image. An id
-    without a pixel has area 0 and a meaningless box.
-    """
-    height, width = ids.ids.shape
-    begins = np.ones((height, width), dtype=np.bool_)
-    np.not_equal(ids.ids[:, 1:], ids.ids[:, :-1], out=begins[:, 1:])
-    start = np.flatnonzero(begins)
-    owner = ids.ids.ravel()[start]
-    y, x = start // width, start % width
-    x_end = np.append(start[1:], begins.size) - y * width
-    left, top = starts(ids.column_copies), starts(ids.row_copies)
-    rectangles = np.stack([left[x], top[y], left[x_end], top[y + 1]], axis=1)
-    area = (rectangles[:, 2] - rectangles[:, 0]) * (rectangles[:, 3] - rectangles[:, 1])
-    areas = np.bincount(owner, weights=area, minlength=count).astype(np.int64)
-    boxes = np.repeat(np.array([[left[-1], top[-1], 0, 0]]), count, axis=0)
-    np.minimum.at(boxes[:, :2], owner, rectangles[:, :2])
-    np.maximum.at(boxes[:, 2:], owner, rectangles[:, 2:])
-    return areas, boxes

@@ -34,3 +34,10 @@ def test_a_map_of_an_array_is_that_array() -> None:
 def test_a_uniform_map_has_one_id_everywhere() -> None:
     np.testing.assert_array_equal(IdMap.uniform((3, 5)).array(), np.zeros((3, 5)))
     np.testing.assert_array_equal(IdMap.uniform((2, 1), 7).array(), np.full((2, 1), 7))
+
+
+@given(ID_MAPS, st.data())
+def test_a_region_is_a_part_of_the_array(ids: IdMap, data: st.DataObject) -> None:
+    height, width = ids.shape
+    (y1, y2), (x1, x2) = (sorted(data.draw(st.tuples(*[st.integers(0, side)] * 2))) for side in (height, width))
+    np.testing.assert_array_equal(ids.region((x1, y1, x2, y2)), ids.array()[y1:y2, x1:x2])

@@ -6,9 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image
 
-from model.runtime.answers.mask_winners import nearest_index, winners, winners_at
+from model.runtime.answers.mask_winners import above_zero, winners, winners_at
 
 Floats = NDArray[np.float32]
 SIZES = st.tuples(st.integers(1, 90), st.integers(1, 90))
@@ -140,22 +139,23 @@ def test_memory_does_not_grow_with_the_number_of_masks() -> None:
     assert peak(40) < 4 * size[0] * size[1] * 4  # four full planes of floats, where forty masks are upsampled
 
 
-@given(st.integers(1, 400), st.integers(1, 900))
-def test_the_index_is_pillows_nearest_neighbour(length: int, new_length: int) -> None:
-    index = nearest_index(length, new_length)
-    assert index.shape == (new_length,)
-    for axis in (0, 1):
-        line = np.arange(length, dtype=np.int32).reshape((-1, 1) if axis == 0 else (1, -1))
-        size = (1, new_length) if axis == 0 else (new_length, 1)  # (width, height)
-        expected = np.asarray(Image.fromarray(line).resize(size, Image.Resampling.NEAREST)).ravel()
-        np.testing.assert_array_equal(index, expected)
-
-
-@given(SIZES, SIZES, st.integers(0, 100))
-def test_rows_and_columns_together_are_pillows_resize(
-    size: tuple[int, int], new_size: tuple[int, int], seed: int
+@given(CELLS, SIZES, st.integers(0, 1000), st.floats(-12, 2))
+def test_what_is_above_zero_is_so_in_torchs_bilinear_upsampling(
+    cells: tuple[int, int], size: tuple[int, int], seed: int, shift: float
 ) -> None:
-    id_map = np.random.default_rng(seed).integers(0, 50, size, dtype=np.int32)
-    expected = Image.fromarray(id_map).resize(new_size[::-1], Image.Resampling.NEAREST)
-    rows, columns = nearest_index(size[0], new_size[0]), nearest_index(size[1], new_size[1])
-    np.testing.assert_array_equal(id_map[rows][:, columns], np.asarray(expected))
+    mask = masks_of(1, cells, seed)[0] + np.float32(shift)
+    rows, columns = (np.arange(step % 3, side, 1 + step % 2) for step, side in zip((seed, seed + 1), size, strict=True))
+    ys, xs, above = above_zero(mask, size, rows, columns)
+    found = np.zeros((len(rows), len(columns)), dtype=bool)
+    found[ys, xs] = above
+    expected = upsampled(mask[None], size)[0][rows][:, columns]
+    unsure = np.abs(expected) < 1e-5 * np.abs(mask).max()
+    np.testing.assert_array_equal(found[~unsure], (expected > 0)[~unsure])
+
+
+def test_only_the_part_of_a_mask_that_may_be_above_zero_is_computed() -> None:
+    mask = np.full((40, 60), -1, dtype=np.float32)
+    mask[10:12, 20:30] = 1
+    ys, xs, above = above_zero(mask, (160, 240), np.arange(160), np.arange(240))
+    assert above.shape == (ys.stop - ys.start, xs.stop - xs.start)
+    assert above.size < 16 * 48

@@ -346,3 +346,11 @@ def test_memory_is_that_of_the_networks_size_whatever_the_images(orig_size: Size
         tracemalloc.stop()
     # All masks at the network's size would be 205 MB, and one byte for each of the photo's pixels 12 MB.
     assert peak < masks.nbytes + 12e6
+
+
+def test_where_no_query_is_of_the_wanted_classes_no_mask_is_resized(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, masks = crowd(5)
+    monkeypatch.setattr("model.runtime.answers.panoptic.winners", None)
+    result = panoptic(seen(logits, masks), (800, 1066), (60, 80), CATEGORIES, 0.5, STRIDE, {6})
+    assert result.segments == ()
+    assert result.ids.shape == (60, 80)
