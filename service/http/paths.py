@@ -29,6 +29,22 @@ PAGE = "/"
 EXAMPLE = "/example.jpg"
 DOCS = "/docs"
 OPENAPI = "/openapi.json"
+# The page's style sheet and scripts, which lie in the folder static/ by the same names.
+STATIC = tuple(
+    f"/static/{name}"
+    for name in (
+        "page.css",
+        "main.js",
+        "answers.js",
+        "camera.js",
+        "commands.js",
+        "lists.js",
+        "painting.js",
+        "picture.js",
+        "saving.js",
+        "server.js",
+    )
+)
 
 # The values are labels of metrics, which are bounded: any other path is "other", whatever it says.
 ENDPOINTS = {
@@ -55,9 +71,10 @@ ENDPOINTS = {
     EXAMPLE: "example",
     DOCS: "docs",
     OPENAPI: "openapi",
+    **dict.fromkeys(STATIC, "static"),
 }
 HEALTH = frozenset({LIVE, LIVE_V2, READY, READY_V2})
-PAGES = frozenset({PAGE, EXAMPLE, DOCS, OPENAPI})
+PAGES = frozenset({PAGE, EXAMPLE, DOCS, OPENAPI, *STATIC})
 # What is answered there is everybody's and may be kept, if it is asked for anew each time (RFC 9111, section 5.2.2.4).
 _KEPT = HEALTH | PAGES | {METRICS}
 _PATTERNS = {path: re.compile(re.sub(r"{\w+}", "[^/]+", path)) for path in ENDPOINTS if "{" in path}

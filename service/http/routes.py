@@ -27,13 +27,17 @@ from service.schemas import (
     SegmentResponse,
 )
 
-# The pages load nothing from anywhere else, and the browser is told to hold them to that.
-_PAGE_HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-}
+
+def _page_headers(code: str) -> dict[str, str]:
+    """The pages load nothing from anywhere else, and the browser is told to hold them to that; their scripts and styles
+    come from `code`.
+    """
+    return {
+        "Content-Security-Policy": (
+            f"default-src 'none'; script-src {code}; style-src {code}; img-src data: blob:; "
+            "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        ),
+    }
 
 
 async def refuse_repeated_parameters(request: Request) -> None:
@@ -132,7 +136,17 @@ def metrics(request: Request) -> Response:
 @pages_router.get(paths.PAGE, include_in_schema=False)
 async def page() -> Response:
     """The web page."""
-    return HTMLResponse(_PAGE, headers=_PAGE_HEADERS)
+    return HTMLResponse(_PAGE, headers=_page_headers("'self'"))
+
+
+async def static(request: Request) -> Response:
+    """A script or the style sheet of the web page."""
+    content, media_type = _FILES[request.scope["path"]]
+    return Response(content, media_type=media_type)
+
+
+for _path in paths.STATIC:
+    pages_router.add_api_route(_path, static, methods=["GET"], include_in_schema=False)
 
 
 @pages_router.get(paths.EXAMPLE, include_in_schema=False)
@@ -144,10 +158,15 @@ async def example() -> Response:
 @pages_router.get(paths.DOCS, include_in_schema=False)
 async def docs() -> Response:
     """The OpenAPI description for people."""
-    return HTMLResponse(_DOCS, headers=_PAGE_HEADERS)
+    return HTMLResponse(_DOCS, headers=_page_headers("'unsafe-inline'"))
 
 
 _STATIC = files("service.http").joinpath("static")
 _PAGE = _STATIC.joinpath("index.html").read_text(encoding="utf-8")
 _EXAMPLE = _STATIC.joinpath("example.jpg").read_bytes()
 _DOCS = _STATIC.joinpath("docs.html").read_text(encoding="utf-8")
+_MEDIA_TYPES = {"css": "text/css", "js": "text/javascript"}
+_FILES = {
+    path: (_STATIC.joinpath(path.rpartition("/")[2]).read_bytes(), _MEDIA_TYPES[path.rpartition(".")[2]])
+    for path in paths.STATIC
+}

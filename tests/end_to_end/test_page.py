@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from playwright.sync_api import ConsoleMessage, Page, Route, expect, sync_playwright
+from playwright.sync_api import Page, Route, expect
 
-from tests.end_to_end.conftest import REPOSITORY
+from tests.end_to_end.browser import EXAMPLE, canvas, chromium, names, opened
 from tests.model.exif_blocks import LONG, ORIENTATIONS, Entry, as_stored, chunk, exif, jpeg_with, png_with, segment
 from tests.server_process import serving
 
 pytestmark = pytest.mark.slow
 
-CHROMIUM = "/usr/bin/chromium"  # Debian's; Playwright's own browsers are never downloaded
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
-EXAMPLE = REPOSITORY / "docs/example.jpg"
 THINGS = {"ring", "heart", "cross"}
 STUFF = {"sky", "grass", "water"}
-
-expect.set_options(timeout=60_000)  # a loaded machine is not a failure
 
 
 @pytest.fixture(scope="module")
@@ -51,31 +39,8 @@ def errors() -> list[str]:
 @pytest.fixture
 def page(url: str, errors: list[str]) -> Iterator[Page]:
     """The page, open, with the model described; at the end it must have asked its own service only."""
-    asked: list[str] = []
-
-    def note(message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning"):
-            errors.append(message.text)
-
-    with (
-        sync_playwright() as playwright,
-        playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS, timeout=120_000) as browser,
-    ):
-        opened = browser.new_page()
-        opened.on("console", note)
-        opened.on("pageerror", lambda error: errors.append(str(error)))
-        opened.on("request", lambda request: asked.append(request.url))
-        opened.goto(url)
-        expect(opened.locator("#model")).to_contain_text("classes")
-        yield opened
-    assert f"{url}/model" in asked
-    assert [address for address in asked if not address.startswith((f"{url}/", "data:"))] == []
-
-
-def canvas(page: Page) -> NDArray[np.int16]:
-    address: str = page.evaluate("document.querySelector('#canvas').toDataURL()")
-    with Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))) as picture:
-        return np.asarray(picture.convert("RGB"), dtype=np.int16)
+    with chromium() as browser, opened(browser.new_context(), url, errors) as page:
+        yield page
 
 
 def changed(picture: NDArray[np.int16], plain: NDArray[np.int16]) -> float:
@@ -86,10 +51,6 @@ def changed(picture: NDArray[np.int16], plain: NDArray[np.int16]) -> float:
 def clearly_changed(picture: NDArray[np.int16], plain: NDArray[np.int16]) -> float:
     """Share of the pixels that differ by more than resizing and compressing change them."""
     return float((np.abs(picture - plain).max(axis=-1) > 48).mean())
-
-
-def names(page: Page) -> set[str]:
-    return set(page.locator("#list .name").all_inner_texts())
 
 
 def saved(picture: Image.Image, image_format: str, **options: Any) -> bytes:
@@ -136,7 +97,7 @@ def test_objects_and_then_segments_of_the_example_are_listed_and_drawn(page: Pag
 
     page.route("**/detect?*", look_before_the_answer)
     page.set_input_files("#file", EXAMPLE)
-    expect(page.locator("#heading")).to_contain_text("OBJECTS")
+    expect(page.locator("#heading")).to_contain_text("objects")
     for name in THINGS:
         expect(page.locator("#list")).to_contain_text(name)
     (plain,) = before
@@ -145,7 +106,7 @@ def test_objects_and_then_segments_of_the_example_are_listed_and_drawn(page: Pag
     assert 0.02 < changed(canvas(page), plain) < 0.5
 
     page.get_by_label("Segment").check(force=True)  # the radio button itself is transparent
-    expect(page.locator("#heading")).to_contain_text("SEGMENTS")
+    expect(page.locator("#heading")).to_contain_text("segments")
     assert names(page) == THINGS | STUFF
     # Masks, which cover nearly every pixel.
     assert changed(canvas(page), plain) > 0.9
@@ -160,7 +121,7 @@ def test_the_demo_model_is_said_to_know_drawn_shapes_and_its_example_is_one_clic
     expect(page.locator("#knows")).to_contain_text("heart")
     expect(page.locator("#demo code").first).to_have_text("detr serve --model facebook/detr-resnet-50")
     page.get_by_role("button", name="Try the example picture").click()
-    expect(page.locator("#heading")).to_contain_text("OBJECTS")
+    expect(page.locator("#heading")).to_contain_text("objects")
     assert names(page) >= THINGS
     assert errors == []
 
@@ -179,8 +140,8 @@ def test_no_other_model_is_said_to_be_the_demo(page: Page, errors: list[str]) ->
 
 def test_a_broken_file_shows_what_the_service_says_of_it(page: Page, errors: list[str]) -> None:
     page.set_input_files("#file", {"name": "broken.png", "mimeType": "image/png", "buffer": png_of_a_wrong_checksum()})
-    expect(page.locator("#list .error")).to_have_text("the PNG image is broken or incomplete")
-    expect(page.locator("#heading")).to_have_text("NO ANSWER")
+    expect(page.locator("#alert")).to_have_text("the PNG image is broken or incomplete")
+    expect(page.locator("#heading")).to_have_text("No answer")
     # The browser itself reports every answer of 400 and above; nothing else may be reported.
     (report,) = errors
     assert "status of 400" in report
@@ -191,7 +152,7 @@ def drawn(page: Page, name: str, file: bytes) -> NDArray[np.int16]:
     with page.expect_response("**/detect?*"):
         page.set_input_files("#file", {"name": name, "mimeType": f"image/{name[:4].lower()}", "buffer": file})
     expect(page.locator("#stage")).not_to_contain_class("busy")
-    expect(page.locator("#heading")).to_contain_text("OBJECTS")
+    expect(page.locator("#heading")).to_contain_text("objects")
     return canvas(page)
 
 
@@ -212,11 +173,50 @@ def test_boxes_are_drawn_over_the_picture_as_the_server_sees_it(page: Page, erro
     assert errors == []
 
 
-def test_a_file_that_the_browser_cannot_show_is_not_sent(page: Page, errors: list[str]) -> None:
-    sent: list[str] = []
-    page.on("request", lambda request: sent.append(request.url))
+def test_what_cannot_be_read_is_said_by_name_and_old_times_are_cleared(page: Page, errors: list[str]) -> None:
+    page.set_input_files("#file", EXAMPLE)
+    expect(page.locator("#times")).to_contain_text("infer")
     cut = EXAMPLE.read_bytes()[:-20_000]
-    page.set_input_files("#file", {"name": "cut.jpg", "mimeType": "image/jpeg", "buffer": cut})
-    expect(page.locator("#list .error")).to_have_text("the browser cannot show this file")
-    assert sent == []
+    for name, content, message in (
+        ("cut.jpg", cut, "the JPEG image is broken or incomplete"),
+        ("words.txt", b"Not a picture at all.", "not an image"),
+        ("empty.jpg", b"", "this is an empty file, or a folder"),
+    ):
+        page.set_input_files("#file", {"name": name, "mimeType": "image/jpeg", "buffer": content})
+        expect(page.locator("#alert")).to_contain_text(message)
+        expect(page.locator("#times")).to_have_text("no answer")
+        expect(page.locator("#bar > *")).to_have_count(0)
+        expect(page.locator("#saving")).to_be_hidden()
+    assert ["status of 4" in report for report in errors] == [True] * 2
+
+
+def test_a_server_that_is_gone_is_said_to_be(page: Page, errors: list[str]) -> None:
+    page.route("**/detect?*", lambda route: route.abort())
+    page.set_input_files("#file", EXAMPLE)
+    expect(page.locator("#alert")).to_contain_text("the server does not answer")
+    assert ["ERR_FAILED" in report for report in errors] == [True]
+
+
+def test_a_drop_and_a_paste_without_a_file_say_so(page: Page, errors: list[str]) -> None:
+    transfer = "{cancelable: true, bubbles: true, dataTransfer: new DataTransfer(), clipboardData: new DataTransfer()}"
+    page.evaluate(f"document.body.dispatchEvent(new DragEvent('drop', {transfer}))")
+    expect(page.locator("#alert")).to_contain_text("no file was dropped")
+    page.evaluate(f"document.body.dispatchEvent(new ClipboardEvent('paste', {transfer}))")
+    expect(page.locator("#alert")).to_have_text("the clipboard holds no picture")
+    assert errors == []
+
+
+def test_a_picture_that_only_the_server_can_read_has_its_answer_drawn_on_a_plain_ground(
+    page: Page, url: str, errors: list[str]
+) -> None:
+    answer = httpx.post(f"{url}/detect?threshold=0", files={"image": EXAMPLE.read_bytes()})
+    page.route("**/detect?*", lambda route: route.fulfill(json=answer.json(), headers={"image-orientation": "6"}))
+    with Image.open(EXAMPLE) as example:
+        page.set_input_files(
+            "#file", {"name": "scan.tiff", "mimeType": "image/tiff", "buffer": saved(example.copy(), "TIFF")}
+        )
+    expect(page.locator("#heading")).to_contain_text("objects")
+    expect(page.locator("#status")).to_contain_text("this browser cannot show the picture itself")
+    assert names(page) >= THINGS
+    assert 0.02 < changed(canvas(page), np.full_like(canvas(page), (0x7D, 0x81, 0x8A))) < 0.5
     assert errors == []

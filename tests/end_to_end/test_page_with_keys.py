@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, expect
 
-from tests.end_to_end.test_page import ARGUMENTS, CHROMIUM, EXAMPLE
+from tests.end_to_end.browser import EXAMPLE, chromium
 from tests.server_process import serving
 
 pytestmark = pytest.mark.slow
@@ -27,10 +27,7 @@ def url(tmp_path: Path, need: Callable[..., None]) -> Iterator[str]:
 
 @pytest.fixture
 def browser() -> Iterator[Browser]:
-    with (
-        sync_playwright() as playwright,
-        playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS, timeout=120_000) as browser,
-    ):
+    with chromium() as browser:
         yield browser
 
 
@@ -39,7 +36,9 @@ def test_a_browser_that_has_the_key_can_use_the_pages_and_another_sees_nothing(u
     page.goto(url)
     expect(page.locator("#model")).to_contain_text("classes")
     page.locator("#file").set_input_files(EXAMPLE)
-    expect(page.locator("#heading")).to_contain_text("OBJECTS")
+    expect(page.locator("#heading")).to_contain_text("objects")
+    expect(page.locator("#curl")).to_contain_text('-H "X-API-Key: $DETR_API_KEY"')
+    expect(page.locator("#python")).to_contain_text('api_key=os.environ["DETR_API_KEY"]')
     page.goto(f"{url}/docs")
     expect(page.locator("#operations")).to_contain_text("/detect")
 

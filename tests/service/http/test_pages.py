@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from service.http.error_answers import TABLE
+from service.http.paths import STATIC
 from tests.service.conftest import Serving
 
 REPOSITORY = Path(__file__).parents[3]
@@ -28,10 +29,25 @@ async def test_a_page_loads_nothing_from_elsewhere(serving: Serving, path: str) 
     assert "https://" not in response.text
 
 
+async def test_the_pages_files_are_those_of_its_folder_and_none_leads_elsewhere(serving: Serving) -> None:
+    folder = REPOSITORY / "service/http/static"
+    assert {f"/static/{file.name}" for ending in ("css", "js") for file in folder.glob(f"*.{ending}")} == set(STATIC)
+    async with serving() as app:
+        page = await app.client.get("/")
+        assert "unsafe" not in page.headers["content-security-policy"]
+        for path in STATIC:
+            response = await app.client.get(path)
+            kind = "text/css" if path.endswith(".css") else "text/javascript"
+            assert (response.status_code, response.headers["content-type"].partition(";")[0]) == (200, kind)
+            assert not re.search(r"https?://", response.text)
+
+
 async def test_the_page_brings_the_picture_that_it_offers_and_the_docs_show(serving: Serving) -> None:
     async with serving() as app:
         page, picture = await app.client.get("/"), await app.client.get("/example.jpg")
-    assert 'fetch("example.jpg")' in page.text
+        script = await app.client.get("/static/main.js")
+    assert 'id="example"' in page.text
+    assert 'fetch("example.jpg")' in script.text
     assert picture.headers["content-type"] == "image/jpeg"
     assert picture.content == (REPOSITORY / "docs" / "example.jpg").read_bytes()
 
