@@ -3,52 +3,45 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from model.cli import CommandParser, add_commands
+from model.cli import add_commands
+from model.command_parser import CommandParser
 from service.bench import command as bench
 from service.lifecycle.service import StartupError
 from service.predict import command as predict
+from service.process.options import add_option, given_settings
+from service.process.streams import INTERRUPTED, ends_with_its_readers, open_standard_streams
 from service.server import BAD_SETTING, STARTUP_FAILED, run
 from service.settings import (
     ENV_PREFIX,
     SECRETS,
     Settings,
     SettingsError,
-    add_option,
-    given_settings,
     read_settings,
 )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 0 if it did what it should, 1 if not, 2 for bad arguments."""
-    open_standard_streams()
-    args = make_parser().parse_args(argv)
-    return int(args.run(args) or 0)
+    """Run a command and return its exit code.
 
-
-def open_standard_streams() -> None:
-    """Open standard input, output and error on the null device where the process was started without them.
-
-    Their numbers, 0 to 2, would else go to the first files and sockets that are opened, and whatever a library writes
-    on standard error into one of these.
+    It is 0 if the command did what it should, 1 if not, 2 for bad arguments, 130 where somebody pressed Ctrl-C, and 141
+    where nobody reads its output any more; that ends it without a word, as in every shell pipe.
     """
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
-        os.set_inheritable(descriptor, True)
-    os.close(descriptor)
-    # Python has none for a descriptor that was closed when it began, and prints to another where it is told to use it.
-    sys.stdin = sys.stdin or open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
-    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    open_standard_streams()
+    with ends_with_its_readers():
+        args = make_parser().parse_args(argv)
+        try:
+            return int(args.run(args) or 0)
+        except KeyboardInterrupt:
+            return INTERRUPTED
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of `detr`, with one for each command below it."""
-    parser = argparse.ArgumentParser(prog="detr", description="Train, export and serve DETR.")
+    parser = CommandParser(prog="detr", description="Train, export and serve DETR.")
     parser.add_argument("--version", action="version", version=f"detr {version('detr-serve')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=CommandParser)
     add_serve(commands.add_parser("serve", help=_SERVE, description=f"{_SERVE} {_SERVE_MORE}"))

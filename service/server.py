@@ -22,6 +22,7 @@ from service.lifecycle.loading import ModelLoader
 from service.lifecycle.service import Service, StartupError
 from service.process.logs import configure_logging
 from service.process.memory import configure_malloc
+from service.process.options import unknown_variables
 from service.settings import Settings, SettingsError, name_of
 from service.wire import serving
 
@@ -58,6 +59,8 @@ def run(settings: Settings, loader: ModelLoader | None = None) -> int:
     if (missing := serving.what_is_missing()) is not None:
         raise StartupError(missing)
     log, libraries = configure_logging(settings.log_level)
+    for unknown in unknown_variables():
+        logger.warning("%s", unknown)
     if hasattr(signal, "SIGHUP"):
         # To reload is for a server that runs; one that has ended is not to die of it in its last moment.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)

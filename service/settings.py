@@ -6,17 +6,16 @@ name with dashes). Flags win over the environment. Units are in the names.
 
 from __future__ import annotations
 
-import argparse
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args, get_origin, get_type_hints
+from typing import Annotated, Literal, Self, get_args, get_type_hints
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from model.runtime.engines.cores import available_cores
+from model.runtime.nearest import did_you_mean
 
 ENV_PREFIX = "DETR_"
 DEMO_MODEL = Path(__file__).resolve().parent.parent / "model" / "demo" / "detr-demo.onnx"
@@ -254,46 +253,24 @@ def read_settings(given: dict[str, str]) -> Settings:
 def _first_problem(error: ValidationError) -> str:
     problem = error.errors(include_url=False)[0]
     name = str(problem["loc"][0]) if problem["loc"] else ""
-    reason = problem["msg"].removeprefix("Value error, ")
+    reason = problem["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
+    if problem["type"] == "literal_error":
+        choices = get_args(get_type_hints(Settings)[name])
+        reason = f"there is no {problem['input']!r}; use {', '.join(choices)}{did_you_mean(problem['input'], choices)}"
     return f"{name_of(name)}: {reason}" if name else reason
 
 
 def name_of(field: str) -> str:
     """What a setting is called outside: its environment variable, and its flag where it has one."""
-    variable = f"{ENV_PREFIX}{field.upper()}"
-    return variable if field in SECRETS else f"{variable} ({_flag(field)})"
+    variable = variable_of(field)
+    return variable if field in SECRETS else f"{variable} ({flag_of(field)})"
 
 
-def add_option(options: argparse._ActionsContainer, field: str) -> None:
-    """Add the flag of a setting to a parser or to a group of one; `given_settings` finds what was given by it."""
-    hint, info = get_type_hints(Settings, include_extras=True)[field], Settings.model_fields[field]
-    is_default_told = info.default not in (None, ()) and info.default_factory is None
-    default = f" The default is {_text(info.default)}." if is_default_told else ""
-    options.add_argument(
-        _flag(field),
-        default=argparse.SUPPRESS,
-        choices=get_args(hint) if get_origin(hint) is Literal else None,
-        metavar=next(_metavars(hint), None),
-        help=" ".join(f"{info.description}{default}".split()),
-    )
+def variable_of(field: str) -> str:
+    """The environment variable of a setting."""
+    return f"{ENV_PREFIX}{field.upper()}"
 
 
-def given_settings(args: argparse.Namespace) -> dict[str, str]:
-    """The settings among parsed arguments, as `read_settings` takes them."""
-    return {name: value for name, value in vars(args).items() if name in Settings.model_fields}
-
-
-def _flag(field: str) -> str:
+def flag_of(field: str) -> str:
+    """The option of a setting."""
     return f"--{field.replace('_', '-')}"
-
-
-def _text(default: object) -> str:
-    return str(default).lower() if isinstance(default, bool) else str(default)
-
-
-def _metavars(hint: Any) -> Iterator[str]:
-    for part in get_args(hint):
-        if isinstance(part, Metavar):
-            yield part.name
-        else:
-            yield from _metavars(part)

@@ -16,7 +16,7 @@ PACKAGES = ("service", "model")
 # Every room, which is a folder or a file of its own, and what it may import: what its arrows lead to, and what the
 # arrows there lead to. All arrows lead down.
 ARROWS: dict[str, tuple[str, ...]] = {
-    "service.cli": ("service.server", "service.predict", "service.bench", "model.cli"),
+    "service.cli": ("service.server", "service.predict", "service.bench", "model.cli", "model.command_parser"),
     "service.server": ("service.app", "service.wire"),
     "service.app": ("service.http",),
     "service.predict": ("service.lifecycle",),
@@ -30,6 +30,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "service.schemas": ("model.runtime",),
     "service.settings": ("model.runtime",),
     "service.errors": (),
+    "model.command_parser": ("model.runtime",),
     "model.cli": ("model.train", "model.fetch", "model.models", "model.quantize"),
     "model.train": ("model.training",),
     "model.fetch": ("model.export", "model.hub"),
@@ -70,6 +71,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "model.runtime.orientation": ("model.runtime.preprocess",),
     "model.runtime.png_chunks": (),
     "model.runtime.installing": (),
+    "model.runtime.nearest": (),
     "model.runtime.preprocess": ("model.runtime.resize_rule",),
     "model.runtime.resize_rule": (),
     "model.runtime.categories": (),

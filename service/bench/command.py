@@ -27,7 +27,8 @@ from service.errors import NoMasksError
 from service.http.paths import DETECT, SEGMENT
 from service.images.answers import TASKS, TaskName
 from service.lifecycle.loading import find_artifact
-from service.settings import SettingsError, add_option, given_settings, read_settings
+from service.process.options import add_option, given_settings
+from service.settings import SettingsError, read_settings
 
 # Settings of the service that can be given for a model file, and their options.
 _PASSED_ON = ("revision", "model_cache", "device", "precision", "engine_threads", "max_batch_size")

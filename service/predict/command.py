@@ -24,8 +24,9 @@ from service.predict.files import FilesError, PictureFile, find_pictures
 from service.predict.results import Answers, Places
 from service.predict.running import RunPicture, UnusedPicture, run_pictures
 from service.process.library_warnings import LibraryFilter, log_warnings
+from service.process.options import add_option, given_settings
 from service.process.trace import Trace
-from service.settings import Settings, SettingsError, add_option, given_settings, read_settings
+from service.settings import Settings, SettingsError, read_settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from model.cli import COMMANDS, import_command
+from model.cli import COMMANDS
+from model.command_parser import import_command
 from model.data.shapes.command import write_shapes
 from model.runtime.installing import install_command
 from service.cli import main
@@ -69,12 +70,31 @@ def test_no_command_is_left_out_of_these_tests() -> None:
     assert COMMANDS.keys() == {"train", "evaluate", "export", "quantize", "fetch", "models", "shapes"}
 
 
-@pytest.mark.parametrize("words", [[], ["paint"], ["train", "--no-such-option"], ["train", "--steps", "many"]])
-def test_bad_words_end_with_the_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "detr: the following arguments are required: COMMAND"),
+        (["trian"], "detr: COMMAND: there is no 'trian'; use serve, "),
+        (["trian"], "; did you mean train?"),
+        (["train", "--steps", "many"], "detr train: --steps: 'many' is not a whole number"),
+        (["quantize", "--max-ap-drop", "much"], "detr quantize: --max-ap-drop: 'much' is not a number"),
+        (["export", "a.pth", "--out", "b", "--padding", "exakt"], "there is no 'exakt'; use exact, published; did you"),
+        (["export", "a.pth", "--out", "b", "--resize", "wide"], "detr export: --resize: "),
+        (["export", "a.pth", "--out", "b", "--weights"], "detr export: --weights: expected one argument"),
+        (["shapes", "x", "--trains", "3"], "detr shapes: there is no option --trains; did you mean --train?"),
+        (["shapes", "x", "y"], "detr shapes: there is no place for the argument 'y'"),
+    ],
+)
+def test_a_mistake_is_one_line_that_says_what_to_do(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as raised:
         main(words)
     assert raised.value.code == 2
-    assert "usage: detr" in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+    command = words[0] if words and words[0] in COMMANDS else ""
+    assert line.endswith(f"(see {f'detr {command}'.strip()} --help)")
 
 
 def test_help_needs_no_torch() -> None:

@@ -86,7 +86,7 @@ def test_the_value_of_an_option_has_a_name_that_says_what_it_is(options: Options
     for name, action in options.items():
         if action.nargs == 0:
             continue
-        if action.metavar is None:  # then the usage shows the choices
+        if action.metavar is None:  # then the usage shows the choices, if they are few
             assert action.choices, name
         else:
             assert action.metavar != "VALUE", name
@@ -97,3 +97,19 @@ def test_every_setting_is_described_and_has_an_option_unless_it_is_a_secret(opti
     assert {name for name in Settings.model_fields if f"serve --{name.replace('_', '-')}" not in options} == SECRETS
     for name, field in Settings.model_fields.items():
         assert SENTENCE.fullmatch(field.description or ""), name
+
+
+def test_few_choices_stand_in_the_usage_and_many_in_the_description(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+) -> None:
+    for name, parser in commands.choices.items():
+        usage = parser.format_usage()
+        assert "{" not in usage, name
+        words = " ".join(parser.format_help().replace("-\n", "-").split()).replace("- ", "-")
+        for action in parser._actions:
+            for choice in map(str, action.choices or ()):
+                assert choice in words, f"{name} {action.dest}"
+    serve = commands.choices["serve"].format_help()
+    assert "--device DEVICE" in serve
+    assert "--log-level LEVEL" in serve
+    assert "--task detect|segment" in commands.choices["predict"].format_help()

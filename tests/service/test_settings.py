@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from service import settings as module
+from service.process.options import unknown_variables
 from service.settings import Settings, SettingsError, read_settings
 
 
@@ -95,3 +96,29 @@ def test_without_a_model_the_demo_is_served(tmp_path: Path, monkeypatch: pytest.
     assert Settings(model="other.onnx").named_model() == "other.onnx"
     monkeypatch.setenv("DETR_MODEL", "")  # as a compose file has it where nobody names one
     assert read_settings({}).named_model() == str(demo)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("DEVICE", "cdua", "there is no 'cdua'; use auto, cpu, cuda, tensorrt, openvino; did you mean cuda?"),
+        ("LOG_LEVEL", "loud", "there is no 'loud'; use debug, info, warning, error"),
+        ("PORT", "99999", "should be less than or equal to 65535"),
+    ],
+)
+def test_a_bad_choice_in_the_environment_is_told_in_one_line_with_what_there_is(
+    name: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"DETR_{name}", value)
+    with pytest.raises(SettingsError) as raised:
+        read_settings({})
+    assert str(raised.value) == f"DETR_{name} (--{name.lower().replace('_', '-')}): {said}"
+
+
+def test_a_variable_that_is_nearly_a_setting_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DETR_MAX_BATCHSIZE", "8")
+    monkeypatch.setenv("DETR_MAX_BATCH_SIZE", "8")
+    monkeypatch.setenv("DETR_QUITE_ANOTHER_MATTER", "8")
+    assert unknown_variables() == [
+        "DETR_MAX_BATCHSIZE is no setting and changes nothing; did you mean DETR_MAX_BATCH_SIZE?"
+    ]
