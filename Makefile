@@ -5,7 +5,17 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 DEVICE ?= auto
 # The model to serve: a file, or a name on the Hugging Face hub (OWNER/NAME); empty means the demo model in model/demo.
+# For make image a name on the hub, whose model the image then brings along.
 MODEL ?=
+# What the image runs on: openvino, cpu or cuda.
+ACCELERATOR ?= openvino
+# The image's tag.
+TAG ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)$(patsubst %,-%,$(filter-out openvino,$(ACCELERATOR)))
+# Where the image is published, without a tag, e.g. registry.example.org/team/detr-serve; empty means nowhere.
+PUSH ?=
+# What builds it: docker where its engine answers, else buildah. More options to its build: BUILD_OPTIONS.
+BUILDER ?= $(shell docker info >/dev/null 2>&1 && echo docker || echo buildah)
+BUILD_OPTIONS ?=
 # For more options to uv, e.g. make lock LOCK=--upgrade, or LOCK='--upgrade-package pillow'
 LOCK ?=
 # For more options to pytest, e.g. make test TESTS="tests/service -k queue -x"
@@ -23,13 +33,20 @@ MYPY_PATHS := model service tests
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test test-rest test-all test-wire soak lint format typecheck docs templates pictures lock audit clean
+# What buildah makes by default has no place for a health check.
+BUILD_FORMAT = $(if $(findstring buildah,$(BUILDER)),--format docker)
+.PHONY: help serve image test test-rest test-all test-wire soak lint format typecheck docs templates pictures lock audit clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 serve: $(SERVE)/installed ## Install what serving needs (no torch) and serve the demo model: HOST, PORT, DEVICE, MODEL
 	$(SERVE)/bin/detr serve --host $(HOST) --port $(PORT) --device $(DEVICE) $(if $(MODEL),--model $(MODEL))
+
+image: ## Build the container image, and publish it with PUSH=registry/name: ACCELERATOR, MODEL, TAG, PUSH
+	$(BUILDER) build $(BUILD_FORMAT) $(BUILD_OPTIONS) --file docker/Dockerfile --tag detr-serve:$(TAG) \
+	    --build-arg ACCELERATOR=$(ACCELERATOR) --build-arg MODEL=$(MODEL) .
+	@$(if $(PUSH),$(BUILDER) tag detr-serve:$(TAG) $(PUSH):$(TAG) && $(BUILDER) push $(PUSH):$(TAG))
 
 test: $(DEV)/installed ## Install everything, torch included, and run the tests that are not slow: TESTS, WORKERS
 	$(DEV)/bin/python -m pytest -m 'not slow and not soak' --numprocesses $(WORKERS) $(TESTS)

@@ -56,7 +56,7 @@ def _open() -> Event:
 
 @dataclass
 class FakeHub:
-    """A hub that listens on a loopback port."""
+    """A hub that listens on a port of this machine."""
 
     url: str = ""
     cdn: str = ""  # the same server by another name, as another host has the large files
@@ -80,17 +80,22 @@ class FakeHub:
 
 
 @contextmanager
-def fake_hub() -> Iterator[FakeHub]:
-    """A hub for the length of a block."""
+def fake_hub(host: str = "127.0.0.1", cdn_host: str = "localhost") -> Iterator[FakeHub]:
+    """A hub for the length of a block.
+
+    Args:
+        host: where it listens.
+        cdn_host: another name for the same host, at which it has the large files.
+    """
     hub = FakeHub()
 
     class Handler(_Handler):
         pass
 
     Handler.hub = hub
-    with _QuietServer(("127.0.0.1", 0), Handler) as server:
-        hub.url = f"http://127.0.0.1:{server.server_port}"
-        hub.cdn = f"http://localhost:{server.server_port}/cdn"
+    with _QuietServer((host, 0), Handler) as server:
+        hub.url = f"http://{host}:{server.server_port}"
+        hub.cdn = f"http://{cdn_host}:{server.server_port}/cdn"
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         try:

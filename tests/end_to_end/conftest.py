@@ -3,12 +3,14 @@
 import io
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from tests.end_to_end.images import Buildah, build_by_make, make_base_image
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -48,3 +50,25 @@ def demo() -> Path:
     path = REPOSITORY / "model/demo/detr-demo.onnx"
     assert path.is_file(), "the demo model belongs to the repository"
     return path
+
+
+@pytest.fixture(scope="session")
+def buildah(need: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Buildah]:
+    need("buildah", "debootstrap", "chroot", "unshare", "make", root=True)
+    run = Buildah(tmp_path_factory.mktemp("buildah"))
+    yield run
+    run("rm", "--all")
+    run("rmi", "--all", "--force")
+
+
+@pytest.fixture(scope="session")
+def base_image(buildah: Buildah, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A Debian with Python, made into an image."""
+    return make_base_image(buildah, tmp_path_factory.mktemp("debian") / "root")
+
+
+@pytest.fixture(scope="session")
+def image(buildah: Buildah, base_image: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The image of docker/Dockerfile, as `make image` builds it; it takes a minute or two."""
+    build_by_make(buildah, tmp_path_factory.mktemp("pip"), ["image"])
+    return "localhost/detr-serve:0.1.0"

@@ -69,8 +69,8 @@ def test_the_model_comes_from_outside_into_a_volume_and_the_service_still_reache
     model, detr = services["model"], services["detr"]
     assert set(model["networks"]) == {"outside"}
     assert model["image"] == detr["image"]
-    assert model["volumes"] == detr["volumes"]
-    assert "/var/cache/detr" in str(detr["volumes"])
+    assert model["volumes"][0] == detr["volumes"][0]
+    assert "/var/cache/detr" in str(detr["volumes"][0])
     assert detr["depends_on"]["model"]["condition"] == "service_completed_successfully"
     assert [services[name]["environment"]["DETR_MODEL"] for name in ("model", "detr")] == 2 * [
         "facebook/detr-resnet-50"
@@ -85,6 +85,7 @@ def test_the_model_comes_from_outside_into_a_volume_and_the_service_still_reache
         ({}, None),
         ({"DETR_MODEL": ""}, None),
         ({"DETR_MODEL": "/opt/model/model.onnx"}, None),
+        ({"DETR_MODEL": "/models/folder-of-transformers"}, None),
         ({"DETR_MODEL": "facebook/detr-resnet-50"}, ["fetch", "facebook/detr-resnet-50"]),
         ({"DETR_MODEL": "a/b", "DETR_REVISION": "v1"}, ["fetch", "a/b", "--revision", "v1"]),
     ],
@@ -118,6 +119,17 @@ def test_what_is_temporary_stays_in_memory(resolve: Resolve, name: str) -> None:
     assert place.partition(":")[0] == "/tmp"  # noqa: S108  # a path inside the container
 
 
+def changed(plain: dict[str, Any], laid_over: dict[str, Any]) -> set[str]:
+    """What another file changes of a service. Where two files are read, compose writes lists in another way."""
+
+    def normal(service: dict[str, Any]) -> dict[str, Any]:
+        volumes = sorted(str(volume).removesuffix(":rw") for volume in service["volumes"])
+        return service | {"networks": set(service["networks"]), "volumes": volumes}
+
+    plain, laid_over = normal(plain), normal(laid_over)
+    return {key for key in plain | laid_over if plain.get(key) != laid_over.get(key)}
+
+
 def test_the_cuda_file_adds_one_gpu_to_the_same_service(resolve: Resolve) -> None:
     plain = resolve("docker-compose.yml")["detr"]
     cuda = resolve("docker-compose.yml", "docker-compose.cuda.yml")["detr"]
@@ -125,8 +137,28 @@ def test_the_cuda_file_adds_one_gpu_to_the_same_service(resolve: Resolve) -> Non
     assert resolve("docker-compose.yml", "docker-compose.cuda.yml")["model"]["image"] == cuda["image"]
     (device,) = cuda["deploy"]["resources"]["reservations"]["devices"]
     assert device["capabilities"] == ["gpu"]
-    assert set(cuda.pop("networks")) == set(plain["networks"])  # a list in one and a mapping in the other
-    assert {key for key in cuda if plain.get(key) != cuda[key]} == {"build", "image", "deploy"}
+    assert changed(plain, cuda) == {"build", "image", "deploy"}
+
+
+def test_the_keys_file_adds_a_secret_to_the_same_service(resolve: Resolve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DETR_KEYS", "/etc/keys-of-detr")
+    plain = resolve("docker-compose.yml")["detr"]
+    closed = resolve("docker-compose.yml", "docker-compose.keys.yml")["detr"]
+    assert "DETR_API_KEYS_FILE" not in plain["environment"]
+    assert closed["environment"].pop("DETR_API_KEYS_FILE") == "/run/secrets/api_keys"
+    (secret,) = closed["secrets"]
+    assert secret["source"] == "api_keys"
+    assert changed(plain, closed) == {"secrets"}
+    whole = yaml.safe_load((REPOSITORY / "docker-compose.keys.yml").read_text())
+    assert whole["secrets"] == {"api_keys": {"file": "${DETR_KEYS:-./keys}"}}
+
+
+def test_models_of_ones_own_are_a_folder_that_the_service_can_only_read(
+    resolve: Resolve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert f"{REPOSITORY}/models:/models:ro" in str(resolve("docker-compose.yml")["detr"]["volumes"])
+    monkeypatch.setenv("DETR_MODELS", "/srv/models")
+    assert "/srv/models:/models:ro" in str(resolve("docker-compose.yml")["detr"]["volumes"])
 
 
 def test_the_check_notices_a_broken_file(resolve: Resolve, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ buildah builds in a chroot, and the image runs in one, locked down the way docke
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import distributions
 from pathlib import Path
@@ -16,8 +16,7 @@ import httpx
 import pytest
 from packaging.utils import canonicalize_name
 
-from tests.end_to_end.conftest import REPOSITORY
-from tests.end_to_end.pip_settings import pip_settings_of_this_machine
+from tests.end_to_end.images import Buildah, build_by_make, config_of
 from tests.end_to_end.test_hub import repository_files
 from tests.end_to_end.test_image_requirements import pins_of
 from tests.fake_hub import FakeHub, fake_hub
@@ -25,85 +24,10 @@ from tests.processes import free_port, running
 
 pytestmark = [pytest.mark.slow, pytest.mark.root, pytest.mark.timeout(1800)]
 
-SUITE = "bookworm"
-PYTHON_PACKAGES = "python3,python3-venv,ca-certificates"
-
-
-class Buildah:
-    """buildah with a storage of its own, in a folder of the test's."""
-
-    def __init__(self, folder: Path) -> None:
-        """Keep images, containers and run state below `folder`."""
-        storage = (
-            "--storage-driver",
-            "vfs",
-            "--root",
-            str(folder / "root"),
-            "--runroot",
-            str(folder / "run"),
-        )
-        self._program = ("buildah", *storage)
-
-    def __call__(self, *arguments: str | Path) -> str:
-        """Standard output of one buildah command; a failure shows what it printed."""
-        result = subprocess.run([*self._program, *arguments], capture_output=True, text=True, check=False)
-        assert result.returncode == 0, f"{result.stdout[-2000:]}\n{result.stderr[-4000:]}"
-        return result.stdout.strip()
-
-
-@pytest.fixture(scope="module")
-def buildah(need: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Buildah]:
-    need("buildah", "debootstrap", "chroot", "unshare", root=True)
-    folder = tmp_path_factory.mktemp("buildah")
-    run = Buildah(folder)
-    yield run
-    run("rm", "--all")
-    run("rmi", "--all", "--force")
-
-
-@pytest.fixture(scope="module")
-def base_image(buildah: Buildah, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A Debian with Python, made into an image."""
-    root = tmp_path_factory.mktemp("debian") / "root"
-    subprocess.run(
-        ["debootstrap", "--variant=minbase", f"--include={PYTHON_PACKAGES}", SUITE, root],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    container = buildah("from", "scratch")
-    buildah("add", container, root, "/")
-    buildah("commit", "--rm", container, "debian-python")
-    subprocess.run(["rm", "-rf", root], check=True)
-    return "localhost/debian-python"
-
-
-@pytest.fixture(scope="module")
-def image(buildah: Buildah, base_image: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The image of docker/Dockerfile, as the Dockerfile stands."""
-    return built(buildah, "detr-serve", tmp_path_factory.mktemp("pip"), BASE_IMAGE=base_image)
-
-
-def built(buildah: Buildah, tag: str, folder: Path, **arguments: str) -> str:
-    """The name of the image that docker/Dockerfile makes of these build arguments."""
-    # Not the image's business: how pip gets from this machine to a package index.
-    volumes = pip_settings_of_this_machine(folder)
-    buildah(
-        "bud", "--isolation", "chroot", "--format", "docker", "--pull-never",
-        *(f"--volume={outside}:{inside}:ro" for outside, inside in volumes.items()),
-        *(f"--build-arg={name}={value}" for name, value in arguments.items()),
-        "--file", REPOSITORY / "docker/Dockerfile", "--tag", tag, REPOSITORY,
-    )  # fmt: skip
-    return f"localhost/{tag}"
-
 
 @pytest.fixture(scope="module")
 def config(buildah: Buildah, image: str) -> dict[str, Any]:
     return config_of(buildah, image)
-
-
-def config_of(buildah: Buildah, image: str) -> dict[str, Any]:
-    """What the image tells a container engine: user, environment, entry point, health check."""
-    settings: dict[str, Any] = json.loads(buildah("inspect", "--type", "image", image))["Docker"]["config"]
-    return settings
 
 
 @pytest.fixture(scope="module")
@@ -192,15 +116,16 @@ def test_the_image_answers_detect_as_its_unprivileged_user(
 
 def test_an_image_that_brings_its_model_serves_it_without_a_hub(
     buildah: Buildah,
-    base_image: str,
+    image: str,  # whose layers buildah has then
     three_classes: Path,
     tmp_path: Path,
     tmp_path_factory: pytest.TempPathFactory,
     jpeg: bytes,
 ) -> None:
     with hub_of(three_classes) as hub:
-        named = {"MODEL": THREE_CLASSES, "HF_ENDPOINT": hub.url}
-        image = built(buildah, "detr-serve-three", tmp_path_factory.mktemp("pip"), BASE_IMAGE=base_image, **named)
+        words = ["image", f"MODEL={THREE_CLASSES}", "TAG=three"]
+        build_by_make(buildah, tmp_path_factory.mktemp("pip"), words, HF_ENDPOINT=hub.url)
+    image = "localhost/detr-serve:three"
     root = Path(buildah("mount", buildah("from", "--pull-never", image)))
     config = config_of(buildah, image)
     assert "DETR_MODEL=/opt/model/model.onnx" in config["Env"]

@@ -52,3 +52,35 @@ def test_make_serve_answers_from_a_bare_clone_without_torch(tmp_path: Path, env:
     planned = subprocess.run(dry_run, cwd=clone, env=env, capture_output=True, text=True, check=True).stdout
     assert "detr serve" in planned
     assert "pip" not in planned
+
+
+@pytest.mark.parametrize(
+    ("words", "options", "name"),
+    [
+        ([], ["ACCELERATOR=openvino", "MODEL="], None),
+        (["ACCELERATOR=cuda"], ["ACCELERATOR=cuda", "MODEL="], None),
+        (["PUSH=example.org/a/detr"], ["ACCELERATOR=openvino", "MODEL="], "example.org/a/detr:0.1.0"),
+        (
+            ["ACCELERATOR=cuda", "MODEL=a/b", "PUSH=example.org/detr"],
+            ["ACCELERATOR=cuda", "MODEL=a/b"],
+            "example.org/detr:0.1.0-cuda",
+        ),
+        (
+            ["TAG=coco", "MODEL=a/b", "PUSH=example.org/detr"],
+            ["ACCELERATOR=openvino", "MODEL=a/b"],
+            "example.org/detr:coco",
+        ),
+    ],
+)
+def test_make_image_builds_under_one_tag_and_publishes_it_where_it_is_told_to(
+    words: list[str], options: list[str], name: str | None, env: dict[str, str], tmp_path: Path
+) -> None:
+    tag = name.rpartition(":")[2] if name else "0.1.0-cuda" if "ACCELERATOR=cuda" in words else "0.1.0"
+    (builder := tmp_path / "docker").write_text('#!/bin/sh\necho "$@"\n')
+    builder.chmod(0o755)
+    command = ["make", "--silent", "image", *words, f"BUILDER={builder}"]
+    done = subprocess.run(command, cwd=REPOSITORY, env=env, capture_output=True, text=True, check=True)
+    build, *published = done.stdout.splitlines()
+    words_of_options = " ".join(f"--build-arg {option}" for option in options)
+    assert build.split() == f"build --file docker/Dockerfile --tag detr-serve:{tag} {words_of_options} .".split()
+    assert published == ([f"tag detr-serve:{tag} {name}", f"push {name}"] if name else [])
