@@ -73,6 +73,7 @@ class InferBody(_Part):
     """The JSON of a request."""
 
     id: str | None = None
+    model_name: str | None = None  # kserve's client names the model here as well as in the path
     parameters: InferParameters = InferParameters()
     inputs: Annotated[list[InferInput], Field(max_length=_MAX_TENSORS)]
     outputs: Annotated[list[RequestedOutput], Field(max_length=_MAX_TENSORS)] | None = None
@@ -110,6 +111,8 @@ def read_infer_request(
     text = read_json_text(view[:json_bytes])
     binary = b"" if json_bytes is None else view[json_bytes:]
     request = _validated(text.value)
+    if request.model_name not in (None, model.name):
+        raise InferRequestError(f"model_name is not the model of the path, {model.name}")
     parameters = request.parameters
     outputs = _wanted_outputs(request.outputs, parameters.binary_data_output, model)
     image = _image(request.inputs, text, binary)

@@ -19,7 +19,8 @@ from service.http.routes import refuse_repeated_parameters, service_of
 from service.images.answers import Task
 
 _NAME = "detr-serve"
-_MEDIA_TYPES = ("application/json", "application/octet-stream")
+# Triton's client names none.
+_MEDIA_TYPES = ("application/json", "application/octet-stream", "")
 
 
 async def refuse_parameters(request: Request) -> None:
@@ -111,7 +112,7 @@ async def infer(request: Request) -> Response:
 def check_is_tensors(kind: str) -> None:
     """Raise MediaTypeError unless a content type is the protocol's."""
     if kind not in _MEDIA_TYPES:
-        raise MediaTypeError(f"the content type has to be {' or '.join(_MEDIA_TYPES)}")
+        raise MediaTypeError("the content type has to be application/json or application/octet-stream")
 
 
 def announced_json_bytes(request: Request) -> int | None:

@@ -153,6 +153,7 @@ BAD: dict[str, tuple[Any, int, str]] = {
     "an output twice": (in_json(PICTURE, outputs=[{"name": "boxes"}] * 2), 400, "asked for twice"),
     "classification": (in_json(PICTURE, outputs=[{"name": "boxes", "parameters": {"classification": 2}}]), 400,
                        "unknown field: outputs.0.parameters.classification"),
+    "another model": (in_json(PICTURE, model_name="segment"), 400, "model_name is not the model of the path, detect"),
     "an unknown field": (in_json(PICTURE, model="x"), 400, "unknown field: model"),
     "a field that is no word": (in_json(PICTURE, **{"<b>\x1b": 1}), 400, "unknown field: ?"),
     "a number for an id": (in_json(PICTURE, id=5), 400, "id: "),
@@ -209,7 +210,7 @@ async def test_refusals_and_failures_have_the_protocols_form(serving: Serving, e
         check_protocol_error(await app.client.post(DETECT, content=b"x" * 5_001, headers=JSON), 413)
         check_protocol_error(await app.client.post(DETECT, json=in_json(red_png(1, (101, 100)))), 413)
         check_protocol_error(await app.client.post(DETECT, content=red_png(1), headers=JPEG), 415)
-        check_protocol_error(await app.client.post(DETECT, content=b"{}"), 415)
+        check_protocol_error(await app.client.post(DETECT, data={"image": "x"}), 415)
         check_protocol_error(await app.client.post(DETECT, json={}, headers={"content-encoding": "gzip"}), 415)
         check_protocol_error(await app.client.post(DETECT, content=b"", headers=JSON), 400)
         engine.faults.append(RuntimeError("at 0x7f0c12345678 in /usr/lib"))
@@ -247,7 +248,7 @@ async def test_a_request_is_timed_logged_and_counted_like_any_other(
     assert fields["route"] == "/v2/models/{name}/infer"
 
 
-KEYS = st.sampled_from(["id", "inputs", "outputs", "parameters", "name", "shape", "datatype", "data", "threshold",
+KEYS = st.sampled_from(["id", "inputs", "outputs", "parameters", "model_name", "name", "shape", "datatype", "data", "threshold",
                         "binary_data", "binary_data_size", "binary_data_output", "classes", "x"])  # fmt: skip
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.sampled_from(
     ["image", "BYTES", "boxes", TEXT, "", "\x00"]
