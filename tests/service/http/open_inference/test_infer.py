@@ -248,8 +248,10 @@ async def test_a_request_is_timed_logged_and_counted_like_any_other(
     assert fields["route"] == "/v2/models/{name}/infer"
 
 
-KEYS = st.sampled_from(["id", "inputs", "outputs", "parameters", "model_name", "name", "shape", "datatype", "data", "threshold",
-                        "binary_data", "binary_data_size", "binary_data_output", "classes", "x"])  # fmt: skip
+KEYS = st.sampled_from(
+    ["id", "inputs", "outputs", "parameters", "model_name", "name", "shape", "datatype", "data", "threshold", "classes",
+     "binary_data", "binary_data_size", "binary_data_output", "x"]
+)  # fmt: skip
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.sampled_from(
     ["image", "BYTES", "boxes", TEXT, "", "\x00"]
 ) | st.text(string.printable, max_size=8)  # fmt: skip
