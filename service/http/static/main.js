@@ -32,8 +32,9 @@ const found = count => things(count, task() === "detect" ? "object" : "segment")
 // segments there are, and each costs work; so they are asked for at the model's own threshold.
 const askedAbove = () => task() === "detect" ? 0 : floor ?? model.segment_threshold;
 
+// Scores are rounded, so that one that reads as the threshold may well lie above it.
 const listed = picture => isAnswer(answerOf(picture))
-  ? answerOf(picture).items.filter(item => item.score > threshold() && wanted.has(item.given.category_id)) : [];
+  ? answerOf(picture).items.filter(item => item.score >= threshold() && wanted.has(item.given.category_id)) : [];
 const drawn = picture => listed(picture).filter(item => !off.has(item));
 
 async function describe() {
