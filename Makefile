@@ -82,8 +82,9 @@ docs: $(DEV)/installed ## Build the documentation as a site, in build/site
 templates: $(DEV)/installed ## Write the graphs without weights that are filled without torch, after a change of network or exporter
 	$(DEV)/bin/python -m model.exporting.graph_templates
 
-pictures: $(DEV)/installed ## Draw the pictures of docs/architecture.md from the code
+pictures: $(DEV)/installed ## Draw the pictures of docs/architecture.md from the code, and photograph the page in Debian's chromium
 	$(DEV)/bin/python -m tests.architecture_pictures
+	$(DEV)/bin/python -m tests.page_picture
 
 lock: $(SUPPLY)/installed ## Pin what the images install, with hashes, in docker/requirements-*.txt: LOCK
 	@for image in $(IMAGES) build; do \
