@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from model.data.coco_dataset import CocoDataset, make_target
-from model.data.coco_files import ImageRecord, Target, class_index, class_indices, field_of, read_annotations
+from model.data.coco_files import ImageRecord, Target, class_index, class_indices, read_annotations
 from model.data.instance_masks import MaskAnnotation, decode_mask, read_segmentation
+from model.data.instances import read_instances
 from model.data.mask_layers import MaskLayers, layers_of
-from model.data.objects import BoxXywh, Objects, boxes_xywh_to_xyxy, read_box
+from model.data.objects import BoxXywh, Objects, boxes_xywh_to_xyxy
 
 
-class _Instance(NamedTuple):
+class _Kept(NamedTuple):
     """What is kept of an annotation."""
 
     label: int
@@ -49,29 +50,28 @@ class CocoDetection(CocoDataset):
         """
         content = read_annotations(annotations)
         super().__init__(content, annotations, images, masks)
-        found, crowds = self._read_instances(content["annotations"])
+        found, crowds = self._kept(content)
         self.objects = Objects.gather([[instance[:2] for instance in instances] for instances in found], crowds)
         self._segmentations = [instance.segmentation for instances in found for instance in instances]
 
-    def _read_instances(self, entries: list[dict[str, Any]]) -> tuple[list[list[_Instance]], int]:
+    def _kept(self, content: dict[str, Any]) -> tuple[list[list[_Kept]], int]:
         """The annotations of every picture that are not crowds, in the order of `records`, and the number of crowds."""
         indices = class_indices(self.categories)
         positions = {record.id: position for position, record in enumerate(self.records)}
-        found: list[list[_Instance]] = [[] for _ in self.records]
+        found: list[list[_Kept]] = [[] for _ in self.records]
         crowds = 0
-        for entry in entries:
-            where = f"{self.annotations}: annotation {field_of(entry, 'id', f'{self.annotations}: an annotation')}"
-            label = class_index(indices, field_of(entry, "category_id", where), where)
-            image_id = field_of(entry, "image_id", where)
-            if image_id not in positions:
-                raise ValueError(f"{where} belongs to image {image_id}, which is not in the file")
-            box = read_box(entry, where)
-            if entry.get("iscrowd", 0):
+        for instance in read_instances(content, self.annotations):
+            label = class_index(indices, instance.category_id, instance.where)
+            position = positions.get(instance.image_id)
+            if position is None:
+                raise ValueError(f"{instance.where} belongs to image {instance.image_id}, which is not in the file")
+            if instance.iscrowd:
                 crowds += 1
                 continue
-            position = positions[image_id]
-            segmentation = read_segmentation(entry, self.records[position], where) if self.masks else None
-            found[position].append(_Instance(label, box, segmentation))
+            segmentation = None
+            if self.masks:
+                segmentation = read_segmentation(instance.entry, self.records[position], instance.where)
+            found[position].append(_Kept(label, instance.box_xywh, segmentation))
         return found, crowds
 
     def target(self, index: int) -> Target:

@@ -61,6 +61,11 @@ class CocoDataset(Dataset[tuple[Tensor, Target]], ABC):
         """What is in one picture."""
 
 
+def _as_int64(image_id: int) -> int:
+    """An id as a tensor takes it: one beyond its largest, as hashes of 64 bits are, is the number of the same bits."""
+    return image_id - 2**64 if image_id >= 2**63 else max(image_id, -(2**63))
+
+
 def make_target(
     record: ImageRecord, labels: NDArray[np.int64], boxes_xyxy: Tensor, layers: MaskLayers | None
 ) -> Target:
@@ -75,7 +80,7 @@ def make_target(
     size = torch.tensor([record.height, record.width])
     boxes, kept = clipped_xyxy(boxes_xyxy.to(torch.float32).reshape(-1, 4), size)
     target: Target = {
-        "image_id": torch.tensor(record.id),
+        "image_id": torch.tensor(_as_int64(record.id)),
         "orig_size": size,
         "size": size.clone(),
         "labels": torch.tensor(labels, dtype=torch.int64)[kept],

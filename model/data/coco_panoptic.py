@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,10 +11,11 @@ from torch import Tensor
 from model.data.coco_dataset import CocoDataset, make_target
 from model.data.coco_files import (
     ImageRecord,
+    PanopticEntry,
     Target,
     class_index,
     class_indices,
-    field_of,
+    panoptic_entries,
     read_annotations,
 )
 from model.data.id_png import read_ids
@@ -53,34 +53,29 @@ class CocoPanoptic(CocoDataset):
         super().__init__(content, annotations, images, masks)
         self.segments = annotations.with_suffix("")
         self._isthing = torch.tensor([category.isthing for category in self.categories])
-        entries = self._entries(content["annotations"])
-        self._png_names = [str(field_of(entry, "file_name", self._where(entry))) for entry in entries]
+        entries = self._entries(panoptic_entries(content, annotations))
+        self._png_names = [entry.file_name for entry in entries]
         indices = class_indices(self.categories)
         found = [self._read_segments(entry, indices) for entry in entries]
-        crowds = sum(len(entry["segments_info"]) for entry in entries) - sum(len(segments) for segments in found)
+        crowds = sum(len(entry.segments) for entry in entries) - sum(len(segments) for segments in found)
         self.objects = Objects.gather([[segment[1:] for segment in segments] for segments in found], crowds)
         self._segment_ids = np.array([segment[0] for segments in found for segment in segments], dtype=np.int64)
 
-    def _entries(self, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _entries(self, by_image: dict[int, PanopticEntry]) -> list[PanopticEntry]:
         """The entry of every picture, in the order of `records`."""
-        by_image = {field_of(entry, "image_id", f"{self.annotations}: an annotation"): entry for entry in entries}
         for record in self.records:
             if record.id not in by_image:
                 raise ValueError(f"{self.annotations}: image {record.id} has no annotation")
         return [by_image[record.id] for record in self.records]
 
-    def _where(self, entry: dict[str, Any]) -> str:
-        return f"{self.annotations}: image {entry['image_id']}"
-
-    def _read_segments(self, entry: dict[str, Any], indices: dict[int, int]) -> list[tuple[int, int, BoxXywh]]:
+    def _read_segments(self, entry: PanopticEntry, indices: dict[int, int]) -> list[tuple[int, int, BoxXywh]]:
         """Id, class index and box of the segments of a picture that are not crowds."""
         segments = []
-        for info in field_of(entry, "segments_info", self._where(entry)):
-            where = f"{self._where(entry)}, segment {field_of(info, 'id', f'{self._where(entry)}, a segment')}"
-            label = class_index(indices, field_of(info, "category_id", where), where)
-            box = read_box(info, where)
-            if not info.get("iscrowd", 0):
-                segments.append((int(info["id"]), label, box))
+        for segment in entry.segments:
+            label = class_index(indices, segment.category_id, segment.where)
+            box = read_box(segment.info, segment.where)
+            if not segment.iscrowd:
+                segments.append((segment.id, label, box))
         return segments
 
     def png(self, index: int) -> ImageRecord:

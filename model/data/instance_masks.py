@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from model.data.coco_files import ImageRecord, field_of
+from model.data.coco_files import ImageRecord
+from model.data.json_fields import field_of, number_from, wrong
 
 # Polygons of at least three corners, each float64 [2 * corners] as x, y, x, y, ...; or COCO's run lengths.
 MaskAnnotation = tuple[NDArray[np.float64], ...] | dict[str, Any]
@@ -27,15 +28,15 @@ def read_segmentation(entry: dict[str, Any], record: ImageRecord, where: str) ->
         return _checked_run_lengths(segmentation, record, where)
     if not isinstance(segmentation, list) or not segmentation:
         raise ValueError(f"{where} has no segmentation: masks are learnt from polygons or run lengths")
+    if not any(isinstance(part, list) for part in segmentation):
+        segmentation = [segmentation]  # some tools write the one polygon without the list around it
     polygons = tuple(_polygon(points, where) for points in segmentation)
     return tuple(points for points in polygons if len(points) >= 6)
 
 
 def _polygon(points: Any, where: str) -> NDArray[np.float64]:
-    try:
-        corners = np.asarray(points, dtype=np.float64)
-    except (TypeError, ValueError):
-        corners = np.full(2, np.nan)
+    numbers = [number_from(value) for value in points] if isinstance(points, list) else [None]
+    corners = np.array([np.nan if number is None else number for number in numbers], dtype=np.float64)
     # A comparison with NaN is false.
     if corners.ndim != 1 or len(corners) % 2 or not bool((np.abs(corners) < _FARTHEST_PIXEL).all()):
         raise ValueError(f"{where} has a polygon that is not a list of pixel coordinates x, y, x, y, ...")
@@ -43,17 +44,19 @@ def _polygon(points: Any, where: str) -> NDArray[np.float64]:
 
 
 def _checked_run_lengths(rle: dict[str, Any], record: ImageRecord, where: str) -> dict[str, Any]:
-    size, counts = list(field_of(rle, "size", where)), field_of(rle, "counts", where)
-    if size != [record.height, record.width]:
-        wanted = [record.height, record.width]
-        raise ValueError(f"{where} has run lengths for size {size}, but its picture is {wanted} (height, width)")
+    size, counts = field_of(rle, "size", where), field_of(rle, "counts", where)
+    wanted = [record.height, record.width]
+    if not isinstance(size, list) or [number_from(side) for side in size] != wanted:
+        raise ValueError(f"{where} has run lengths for size {size!r}, but its picture is {wanted} (height, width)")
     if isinstance(counts, list):
         pixels = record.height * record.width
-        if not all(type(count) is int and count >= 0 for count in counts) or sum(counts) != pixels:
+        runs = [number_from(count) for count in counts]
+        if any(run is None or run < 0 or run % 1 for run in runs) or sum(map(int, filter(None, runs))) != pixels:
             raise ValueError(f"{where} has run lengths that do not add up to the {pixels} pixels of its picture")
-    elif not isinstance(counts, str):
-        raise ValueError(f"{where} has run lengths that are neither a list nor a string")
-    return rle
+        return {"size": wanted, "counts": [int(run or 0) for run in runs]}
+    if not isinstance(counts, str):
+        raise wrong(where, "counts", counts, "a list or a string of run lengths")
+    return {"size": wanted, "counts": counts}
 
 
 def decode_mask(segmentation: MaskAnnotation, record: ImageRecord) -> NDArray[np.uint8]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.data.coco_files import field_of
+from model.data.json_fields import field_of, number_from, wrong
 
 BoxXywh = tuple[float, float, float, float]
 
@@ -54,18 +54,38 @@ class Objects:
 
 
 def read_box(entry: dict[str, Any], where: str) -> BoxXywh:
-    """An annotation's box; ValueError, which begins with `where`, unless it is four pixel numbers of size 0 or more."""
-    box = field_of(entry, "bbox", where)
-    if not isinstance(box, list) or len(box) != 4 or not all(_is_coordinate(value) for value in box):
-        raise ValueError(f"{where} has bbox {box}: it must be four numbers of pixels, left, top, width and height")
-    left, top, width, height = box
+    """An annotation's box; where a tool wrote none beside the polygons of an object, the box around them.
+
+    Raises ValueError, which begins with `where`, unless it is four pixel numbers of size 0 or more.
+    """
+    box = entry.get("bbox")
+    if box is None or box == []:
+        box = _around(entry.get("segmentation"))
+    if box is None:
+        box = field_of(entry, "bbox", where)
+    numbers = [number_from(value) for value in box] if isinstance(box, list) and len(box) == 4 else [None]
+    left, top, width, height = (numbers * 4)[:4]
+    if not (_is_coordinate(left) and _is_coordinate(top) and _is_coordinate(width) and _is_coordinate(height)):
+        raise wrong(where, "bbox", box, "four numbers of pixels, left, top, width and height")
     if width < 0 or height < 0:
         raise ValueError(f"{where} has bbox {box}: its width and height must not be negative")
     return left, top, width, height
 
 
-def _is_coordinate(value: Any) -> bool:
-    return type(value) in (int, float) and -_FARTHEST_PIXEL < value < _FARTHEST_PIXEL
+def _around(segmentation: Any) -> list[float] | None:
+    """The box around polygons; None where there are none."""
+    if not isinstance(segmentation, list):
+        return None
+    flat = [value for part in segmentation for value in (part if isinstance(part, list) else [part])]
+    numbers = [number for number in map(number_from, flat) if number is not None]
+    if len(numbers) < 6 or len(numbers) != len(flat):
+        return None
+    xs, ys = numbers[::2], numbers[1::2]
+    return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
+
+
+def _is_coordinate(value: float | None) -> TypeGuard[float]:
+    return value is not None and -_FARTHEST_PIXEL < value < _FARTHEST_PIXEL
 
 
 def boxes_xywh_to_xyxy(boxes: NDArray[np.float64]) -> Tensor:

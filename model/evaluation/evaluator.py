@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from model.data.coco_dataset import CocoDataset
 from model.data.folders import instances_file, panoptic_file
-from model.evaluation.average_precision import average_precision, read_boxes
+from model.evaluation.average_precision import BoxTruth, average_precision
 from model.evaluation.panoptic_quality import (
     MatchCounts,
     PanopticMap,
@@ -91,8 +91,8 @@ class Evaluator:
         if not {c.id for c in categories} & {c.id for c in data.categories}:
             raise ValueError("the model and the data have no category id in common: are they of the same classes?")
         file = instances_file(root, split)
-        self.boxes = read_boxes(file)
-        if missing := {record.id for record in data.records} - set(self.boxes.getImgIds()):
+        self.boxes = BoxTruth(file)
+        if missing := {record.id for record in data.records} - set(self.boxes.images):
             raise ValueError(f"{file.name} lacks image {min(missing)}")
         self.segments = SegmentAnnotations(panoptic_file(root, split), data.categories) if self.with_masks else None
 
@@ -187,7 +187,7 @@ class Evaluator:
         """Number of annotated boxes of these pictures, by category id."""
         counts: dict[int, int] = {}
         for image in images:
-            for entry in self.boxes.imgToAnns.get(image, []):
+            for entry in self.boxes.of(image):
                 if not entry["iscrowd"]:
                     counts[entry["category_id"]] = counts.get(entry["category_id"], 0) + 1
         return counts

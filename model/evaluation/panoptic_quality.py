@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from model.data.coco_files import ImageRecord, class_index, class_indices, read_annotations
+from model.data.coco_files import ImageRecord, class_index, class_indices, panoptic_entries, read_annotations
 from model.data.id_png import read_ids
 from model.evaluation.average_precision import NOTHING
 from model.runtime.categories import Category
@@ -39,19 +39,18 @@ class SegmentAnnotations:
         """
         indices = class_indices(categories)
         self._folder = path.with_suffix("")
-        self._entries = {entry["image_id"]: entry for entry in read_annotations(path)["annotations"]}
+        self._entries = panoptic_entries(read_annotations(path), path)
         for entry in self._entries.values():
-            for info in entry["segments_info"]:
-                class_index(indices, info["category_id"], f"{path.name}: segment {info['id']}")
+            for segment in entry.segments:
+                class_index(indices, segment.category_id, segment.where)
 
     def of(self, record: ImageRecord) -> PanopticMap:
         """The segments of one picture. Raises what `read_ids` does."""
         entry = self._entries[record.id]
-        png = ImageRecord(record.id, entry["file_name"], record.height, record.width)
+        png = ImageRecord(record.id, entry.file_name, record.height, record.width)
         id_map = read_ids(self._folder, png)
-        infos = entry["segments_info"]
-        crowds = frozenset(info["id"] for info in infos if info.get("iscrowd", 0))
-        return PanopticMap(id_map, {info["id"]: info["category_id"] for info in infos}, crowds)
+        crowds = frozenset(segment.id for segment in entry.segments if segment.iscrowd)
+        return PanopticMap(id_map, {segment.id: segment.category_id for segment in entry.segments}, crowds)
 
 
 @dataclass(frozen=True)

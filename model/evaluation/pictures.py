@@ -69,7 +69,7 @@ def _draw_boxes(
     picture: NDArray[np.uint8], index: int, engine: Engine, metadata: Metadata, evaluator: Evaluator
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     known = {category.id for category in evaluator.data.categories}
-    entries = evaluator.boxes.imgToAnns.get(evaluator.data.records[index].id, [])
+    entries = evaluator.boxes.of(evaluator.data.records[index].id)
     entries = [entry for entry in entries if not entry["iscrowd"] and entry["category_id"] in known]
     truth = np.array([[*entry["bbox"], 1.0, entry["category_id"]] for entry in entries], np.float64).reshape(-1, 6)
     found = evaluator.answers[index].boxes

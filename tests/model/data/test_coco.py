@@ -148,11 +148,11 @@ def test_a_malformed_box_is_named_with_its_annotation(tmp_path: Path, box: list[
 
 def test_an_annotation_without_a_field_is_named(tmp_path: Path) -> None:
     for missing in ("category_id", "image_id", "bbox"):
-        entry = {name: value for name, value in FORK.items() if name != missing}
+        entry = {name: value for name, value in FORK.items() if name not in (missing, "segmentation")}
         with pytest.raises(ValueError, match=rf"instances\.json: annotation 1 has no {missing}"):
             CocoDetection(tmp_path, write(tmp_path, [entry]))
-    with pytest.raises(ValueError, match=r"instances\.json: an annotation has no id"):
-        CocoDetection(tmp_path, write(tmp_path, [{"bbox": [1, 1, 3, 2]}]))
+    with pytest.raises(ValueError, match=r"instances\.json: annotation number 2 has no image_id"):
+        CocoDetection(tmp_path, write(tmp_path, [FORK, {"bbox": [1, 1, 3, 2]}]))
 
 
 def test_a_missing_segmentation_matters_where_masks_are_asked_for(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_a_polygon_of_two_corners_encloses_nothing() -> None:
         ({"size": [8, 6], "counts": [48]}, r"for size \[8, 6\], but its picture is \[6, 8\]"),
         ({"size": [6, 8], "counts": [12, 6]}, "do not add up to the 48 pixels"),
         ({"size": [6, 8], "counts": [-1, 49]}, "do not add up to the 48 pixels"),
-        ({"size": [6, 8], "counts": None}, "neither a list nor a string"),
+        ({"size": [6, 8], "counts": None}, "has counts None: it must be a list or a string"),
     ],
 )
 def test_what_is_no_mask_is_named_with_its_annotation(segmentation: Any, said: str) -> None:

@@ -30,14 +30,13 @@ def test_every_picture_gets_its_own_objects_back(found: list[list[tuple[int, Box
 @pytest.mark.parametrize(
     "box",
     [
-        None,
         {},
         [1, 2, 3],
         [1, 2, 3, 4, 5],
         [1, 2, 3, float("nan")],
         [1, float("inf"), 3, 4],
         [1, 2, 10**400, 4],
-        [1, 2, "3", 4],
+        [1, 2, "three", 4],
         [1, 2, True, 4],
     ],
 )
@@ -55,6 +54,16 @@ def test_a_box_of_negative_size_is_named(box: list[float]) -> None:
 def test_an_annotation_without_a_box_is_named() -> None:
     with pytest.raises(ValueError, match=r"^f\.json: annotation 9 has no bbox"):
         read_box({}, "f.json: annotation 9")
+
+
+def test_a_box_may_be_written_as_text_or_left_to_the_polygons() -> None:
+    assert read_box({"bbox": ["1", "2.5", " 3", 4]}, "") == (1, 2.5, 3, 4)
+    polygons = [[1, 2, 9, 2, 9, 7], ["3", 0, 4, 1, 5, 3]]
+    boxes: list[dict[str, Any]] = [{}, {"bbox": None}, {"bbox": []}]
+    for box in boxes:
+        assert read_box({**box, "segmentation": polygons}, "") == (1, 0, 8, 7)
+    with pytest.raises(ValueError, match="has no bbox"):
+        read_box({"segmentation": [[1, 2, 3, 4]]}, "an annotation")
 
 
 def test_clipping_says_which_boxes_keep_an_area() -> None:

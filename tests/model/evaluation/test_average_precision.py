@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from model.evaluation.average_precision import NAMES, average_precision, read_boxes
+from model.evaluation.average_precision import NAMES, BoxTruth, average_precision
 
 CATEGORIES = (7, 3, 12)
 IMAGES = (40, 5, 9, 23)
@@ -95,7 +95,7 @@ def test_figures_are_those_of_cocos_own_evaluator(tmp_path: Path, data: st.DataO
         image: np.array([[*xywh, score, category] for i, (xywh, score, category) in found if i == image], np.float64)
         for image in {image for image, _ in found}
     }
-    ours = average_precision(read_boxes(annotations), rows.items(), images)
+    ours = average_precision(BoxTruth(annotations), rows.items(), images)
     assert list(ours.total) == list(NAMES)
     assert list(ours.total.values()) == pytest.approx(theirs.stats.tolist(), abs=1e-6)
     for k, category in enumerate(sorted(CATEGORIES)):
@@ -110,7 +110,7 @@ def test_the_figures_of_all_are_the_means_of_the_classes(tmp_path: Path) -> None
     path = tmp_path / "annotations.json"
     path.write_text(json.dumps(annotations_of(drawn)))
     rows = {5: np.array([[10, 10, 20, 20, 0.9, 7.0]]), 9: np.array([[0, 0, 50, 40, 0.8, 3.0]])}
-    figures = average_precision(read_boxes(path), rows.items(), [5, 9])
+    figures = average_precision(BoxTruth(path), rows.items(), [5, 9])
     seen = [row for row in figures.per_category.values() if row["AP"] >= 0]
     assert len(seen) == 2, "nothing of the third class is annotated"
     assert figures.per_category[12] == dict.fromkeys(("AP", "AP50", "AP75", "AR100"), -1)
@@ -127,7 +127,7 @@ def test_nothing_found_has_ap_0_and_says_nothing_on_standard_output(
 ) -> None:
     path = tmp_path / "annotations.json"
     path.write_text(json.dumps(annotations_of([(5, 7, (10, 10, 20, 20), 0)])))
-    figures = average_precision(read_boxes(path), [], IMAGES)
+    figures = average_precision(BoxTruth(path), [], IMAGES)
     assert set(figures.total.values()) == {0.0, -1.0}
     assert figures.total["AP"] == 0
     assert capsys.readouterr().out == ""
@@ -136,7 +136,7 @@ def test_nothing_found_has_ap_0_and_says_nothing_on_standard_output(
 def test_nothing_annotated_has_no_figures(tmp_path: Path) -> None:
     path = tmp_path / "annotations.json"
     path.write_text(json.dumps(annotations_of([])))
-    figures = average_precision(read_boxes(path), [(5, np.array([[0, 0, 9, 9, 0.5, 7.0]]))], IMAGES)
+    figures = average_precision(BoxTruth(path), [(5, np.array([[0, 0, 9, 9, 0.5, 7.0]]))], IMAGES)
     assert set(figures.total.values()) == {-1.0}
     assert (figures.precision == -1).all()
 
@@ -148,7 +148,7 @@ def test_area_and_iscrowd_may_be_left_out(tmp_path: Path) -> None:
         del entry["area"], entry["iscrowd"]
     (tmp_path / "short.json").write_text(json.dumps(whole))
     rows = [(5, np.array([[10, 10, 40, 36, 0.5, 7.0]]))]
-    figures = [average_precision(read_boxes(tmp_path / name), rows, IMAGES) for name in ("whole.json", "short.json")]
+    figures = [average_precision(BoxTruth(tmp_path / name), rows, IMAGES) for name in ("whole.json", "short.json")]
     assert figures[0].total == figures[1].total
     assert figures[0].total["APm"] > 0, "32 x 32 pixels and more is medium"
 
@@ -158,4 +158,34 @@ def test_an_annotation_without_a_box_is_named(tmp_path: Path) -> None:
     del content["annotations"][0]["bbox"]
     (tmp_path / "none.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"none\.json: annotation 1 has no bbox"):
-        read_boxes(tmp_path / "none.json")
+        BoxTruth(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("ids", [[0, 1, 2], [0, 0, 0], [5, 5, 5], ["a", "b", "c"], [None, None, None], [-1, 0, 2**70]])
+def test_the_ids_of_annotations_change_no_figure(tmp_path: Path, ids: list[Any]) -> None:
+    content = annotations_of([(5, 7, (10, 10, 20, 20), 0), (5, 7, (60, 60, 30, 30), 0), (9, 3, (0, 0, 50, 50), 0)])
+    rows = {
+        5: np.array([[10, 10, 20, 20, 0.9, 7.0], [60, 60, 30, 30, 0.8, 7.0]]),
+        9: np.array([[0, 0, 50, 40, 0.8, 3.0]]),
+    }
+    figures = []
+    for name, numbers in (("usual", [1, 2, 3]), ("theirs", ids)):
+        for entry, number in zip(content["annotations"], numbers, strict=True):
+            entry["id"] = number
+        (tmp_path / name).write_text(json.dumps(content))
+        figures.append(average_precision(BoxTruth(tmp_path / name), rows.items(), [5, 9]).total)
+    assert figures[0] == figures[1]
+    assert figures[0]["AP"] == pytest.approx((1 + 0.7) / 2)
+
+
+def test_ids_of_images_may_be_larger_than_numpys(tmp_path: Path) -> None:
+    content = annotations_of([(5, 7, (10, 10, 20, 20), 0), (9, 7, (0, 0, 50, 50), 0)])
+    large = {5: 2**64 - 1, 9: 2**64 - 2}
+    for entry in content["images"]:
+        entry["id"] = large.get(entry["id"], entry["id"])
+    for entry in content["annotations"]:
+        entry["image_id"] = str(large[entry["image_id"]])
+    path = tmp_path / "annotations.json"
+    path.write_text(json.dumps(content))
+    rows = {large[5]: np.array([[10, 10, 20, 20, 0.9, 7.0]]), large[9]: np.array([[0, 0, 50, 50, 0.8, 7.0]])}
+    assert average_precision(BoxTruth(path), rows.items(), list(rows)).total["AP"] == pytest.approx(1)

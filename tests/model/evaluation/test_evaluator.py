@@ -270,7 +270,7 @@ def test_annotations_that_do_not_fit_are_named(
 
 def test_a_segment_of_an_unknown_category_is_named(root: Path, tmp_path: Path) -> None:
     copied(root, tmp_path, "unknown category")
-    with pytest.raises(ValueError, match=r"panoptic_val2017\.json: segment \d+ has category 77"):
+    with pytest.raises(ValueError, match=r"panoptic_val2017\.json: image \d+, segment \d+ has category 77"):
         evaluator(tmp_path, data_root=root)
 
 
