@@ -58,7 +58,7 @@ def run(settings: Settings, loader: ModelLoader | None = None) -> int:
     configure_malloc()
     if (missing := serving.what_is_missing()) is not None:
         raise StartupError(missing)
-    log, libraries = configure_logging(settings.log_level)
+    log, libraries = configure_logging(settings.log_level, settings.log_format)
     for unknown in unknown_variables():
         logger.warning("%s", unknown)
     if hasattr(signal, "SIGHUP"):

@@ -27,6 +27,7 @@ SECRETS = frozenset({"api_keys"})
 
 Device = Literal["auto", "cpu", "cuda", "tensorrt", "openvino"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+LogFormat = Literal["auto", "text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
@@ -111,6 +112,8 @@ class Settings(BaseSettings):
     """Serve the web page, /docs and /openapi.json."""
     log_level: LogLevel = "info"
     """Write log lines of this severity and above, and of libraries no less than warnings."""
+    log_format: LogFormat = "auto"
+    """Write log lines as text for people, or as JSON; auto is text on a terminal and JSON everywhere else."""
 
     max_batch_size: Count = 8
     """Run at most this many images in one batch."""

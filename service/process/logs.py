@@ -1,4 +1,4 @@
-"""Logging as one JSON object a line on standard output, which never holds up or fails whoever logs.
+"""Logging to standard output, one JSON object a line or text for people, which never holds up or fails whoever logs.
 
 A line is put into a queue and written by a thread. Where standard output takes no more, because nobody reads the pipe
 or the disk is full, lines are dropped and counted.
@@ -10,16 +10,19 @@ import json
 import logging
 import os
 import queue
+import re
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 from service.process.library_warnings import OURS, LibraryFilter, log_warnings
 
 MAX_LINE = 2048  # characters, which are ASCII
 _MAX_TEXT = 1200  # characters of a message or a traceback
 _MAX_WAITING = 1000  # lines
+_UNPRINTABLE = re.compile(r"[^ -~]")
 _AT_EXIT = 1.0  # seconds that the last lines have to be written
 
 
@@ -42,6 +45,27 @@ class JsonFormatter(logging.Formatter):
         while len(text := json.dumps(line, default=str)) > MAX_LINE:
             _halve_longest(line)
         return text
+
+
+class TextFormatter(logging.Formatter):
+    """For people at a terminal. Escapes all but printable ASCII, too; only a traceback has lines of its own, indented.
+
+    Where a record has `fields`, it is a request, or tells what to type or open.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The time of day here, the severity, and what was said."""
+        fields = getattr(record, "fields", {})
+        said = (
+            _request_line(fields) if "status" in fields else " ".join([record.getMessage(), *map(str, fields.values())])
+        )
+        time = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
+        lines = [f"{time} {record.levelname.lower():<8} {said[:_MAX_TEXT]}"]
+        if record.exc_info:
+            lines += [f"    {line}" for line in self.formatException(record.exc_info)[-_MAX_TEXT:].splitlines()]
+        return "\n".join(
+            _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), line) for line in lines
+        )
 
 
 class LogWriter(logging.Handler):
@@ -93,14 +117,21 @@ class LogWriter(logging.Handler):
             line = line[os.write(self._descriptor, line) :]
 
 
-def configure_logging(level: str) -> tuple[LogWriter, LibraryFilter]:
-    """Send every logger's records to standard output as JSON: of the service from this level on, and of libraries what
-    the filter lets pass.
+def configure_logging(level: str, log_format: str = "auto") -> tuple[LogWriter, LibraryFilter]:
+    """Send every logger's records to standard output: of the service from this level on, and of libraries what the
+    filter lets pass.
 
     Standard error stays free for the one line that says why the service did not start.
+
+    Args:
+        level: a severity, in small letters.
+        log_format: "json", "text", or "auto" for text on terminals only.
     """
-    handler, libraries = LogWriter(_standard_output()), LibraryFilter(logging.getLevelNamesMapping()[level.upper()])
-    handler.setFormatter(JsonFormatter())
+    descriptor = _standard_output()
+    handler, libraries = LogWriter(descriptor), LibraryFilter(logging.getLevelNamesMapping()[level.upper()])
+    if log_format == "auto":
+        log_format = "text" if descriptor is not None and os.isatty(descriptor) else "json"
+    handler.setFormatter(TextFormatter() if log_format == "text" else JsonFormatter())
     handler.addFilter(libraries)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     for name in OURS:
@@ -118,6 +149,19 @@ def _standard_output() -> int | None:
         return None if sys.stdout is None else sys.stdout.fileno()
     except (OSError, ValueError):  # somebody put an object there that is no file
         return None
+
+
+def _escape(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()
+
+
+def _request_line(fields: Mapping[str, Any]) -> str:
+    """Such as `POST /detect 200 in 12.3 ms`; what an error was called stands behind it."""
+    words = [fields.get("method"), fields.get("route"), fields["status"]]
+    if (spent := fields.get("duration_ms")) is not None:
+        words.append(f"in {spent:.1f} ms")
+    words.append(fields.get("error"))
+    return " ".join(str(word) for word in words if word is not None)
 
 
 def _halve_longest(line: dict[str, object]) -> None:

@@ -40,7 +40,8 @@ class Server(uvicorn.Server):
         """Begin to load the model, and answer what can be answered without it."""
         await super().startup(sockets)
         for listener in sockets or []:
-            logger.info("listening on %s port %d", *listener.getsockname()[:2])
+            host, port = listener.getsockname()[:2]
+            logger.info("listening on %s port %d", host, port, extra={"fields": {"url": url_of(host, port)}})
         if self._metrics_port is not None:
             await self._listen_for_metrics(self._metrics_port)
 
@@ -119,3 +120,9 @@ def _config(port: Port, protocol: type[GuardedProtocol], settings: Settings) -> 
         proxy_headers=False,
         timeout_keep_alive=settings.keep_alive_timeout_s,
     )
+
+
+def url_of(host: str, port: int) -> str:
+    """Where a browser on this machine finds what listens on an address."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # which are all addresses
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"

@@ -29,8 +29,17 @@ def test_the_defaults_are_the_documented_ones() -> None:
 
 
 def test_every_setting_is_documented_and_says_its_unit() -> None:
-    unitless = {"model", "device", "precision", "log_level", "max_batch_size", "max_queue_size", "cors_origins"}
-    unitless |= {"canvas_multiple", "revision", "model_cache", "tensorrt_cache"}
+    unitless = {
+        "model",
+        "device",
+        "precision",
+        "log_level",
+        "log_format",
+        "max_batch_size",
+        "max_queue_size",
+        "cors_origins",
+    }
+    unitless |= {"log_format", "canvas_multiple", "revision", "model_cache", "tensorrt_cache"}
     units = (
         "_ms",
         "_s",

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.process.logs import MAX_LINE, JsonFormatter, LogWriter
+from service.process.logs import MAX_LINE, JsonFormatter, LogWriter, TextFormatter, configure_logging
 
 
 def record(message: str, *args: object, error: BaseException | None = None, **fields: object) -> logging.LogRecord:
@@ -48,6 +48,44 @@ def test_of_what_is_too_long_the_start_is_kept_and_of_a_traceback_the_end() -> N
     line = json.loads(JsonFormatter().format(record("begin" + "\U0001f600" * 1000, error=raised("é" * 900 + "end"))))
     assert line["message"].startswith("begin")
     assert line["exception"].endswith("end")
+
+
+@given(texts, texts)
+def test_what_a_terminal_gets_is_one_plain_line_whatever_is_in_it(message: str, field: str) -> None:
+    line = TextFormatter().format(record(message.replace("%", ""), url=field))
+    assert line.isascii()
+    assert line.isprintable()
+
+
+def test_a_request_and_an_address_read_well_at_a_terminal() -> None:
+    request = record("request")
+    request.__dict__["fields"] = {"method": "POST", "route": "/detect", "status": 413, "duration_ms": 12.345}
+    request.__dict__["fields"] |= {"error": "too_large"}
+    assert TextFormatter().format(request)[9:] == "info     POST /detect 413 in 12.3 ms too_large"
+    said = TextFormatter().format(record("listening", url="http://127.0.0.1:8000/"))
+    assert said[9:] == "info     listening http://127.0.0.1:8000/"
+    lines = TextFormatter().format(record("failed", error=raised("a\nforged line"))).splitlines()
+    assert all(line.startswith("    ") for line in lines[1:])
+    assert lines[-1] == "    forged line"
+
+
+@pytest.mark.usefixtures("logging_as_before")
+@pytest.mark.parametrize(("log_format", "is_json"), [("auto", False), ("json", True), ("text", False)])
+def test_a_terminal_gets_text_unless_it_is_told_otherwise(
+    log_format: str, is_json: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal, shown = os.openpty()
+    with open(shown, "w", closefd=False) as stdout:
+        monkeypatch.setattr("sys.stdout", stdout)
+        writer, _ = configure_logging("info", log_format)
+        logging.getLogger("service.anything").info("hello")
+        writer.close()
+    line = os.read(terminal, 4096).decode().strip()
+    os.close(shown)
+    os.close(terminal)
+    assert line.startswith("{") == is_json
+    assert "hello" in line
+    assert ("\n" in line) is False
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from service.wire import bounded_connection, protocol, uvicorn_server
 from service.wire.serving import _LEANED_ON, _names_of, what_is_missing
+from service.wire.uvicorn_server import url_of
 from tests.server_process import start_in_vain
 
 ALL = [(place, name) for place, names in _LEANED_ON.items() for name in names]
@@ -96,3 +97,16 @@ def is_of_self(node: ast.expr) -> bool:
         case ast.Attribute(value=value):
             return is_of_self(value)
     return False
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:80/"),
+        ("0.0.0.0", "http://127.0.0.1:80/"),
+        ("::", "http://[::1]:80/"),
+        ("fe80::1", "http://[fe80::1]:80/"),
+    ],
+)
+def test_the_address_that_is_told_can_be_opened(host: str, url: str) -> None:
+    assert url_of(host, 80) == url
