@@ -9,6 +9,7 @@ from importlib.metadata import version
 
 from model.cli import add_commands
 from model.command_parser import CommandParser
+from service import doctor
 from service.bench import command as bench
 from service.lifecycle.service import StartupError
 from service.predict import command as predict
@@ -47,6 +48,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_serve(commands.add_parser("serve", help=_SERVE, description=f"{_SERVE} {_SERVE_MORE}"))
     predict.add_arguments(commands.add_parser("predict", help=_PREDICT, description=f"{_PREDICT} {_PREDICT_MORE}"))
     bench.add_arguments(commands.add_parser("bench", help=_BENCH, description=_BENCH))
+    doctor.add_arguments(commands.add_parser("doctor", help=_DOCTOR, description=f"{_DOCTOR} {_DOCTOR_MORE}"))
     add_commands(commands)
     return parser
 
@@ -89,6 +91,11 @@ _PREDICT = "Find objects or segments in image files, without a server."
 _PREDICT_MORE = (
     "Answers are those of a service with the same settings. Those without an option here are taken from the "
     f"environment, where every option of `detr serve` is {_VARIABLES}"
+)
+_DOCTOR = "Say what works on this machine, what does not and why, and the command that would change it."
+_DOCTOR_MORE = (
+    "The demo model is opened on each device, and has to answer its golden sample. The exit code is 0 if serving "
+    "works, and 1 if not."
 )
 _BENCH = "Measure how fast a service answers, or a model file behind a service of its own."
 

@@ -16,7 +16,15 @@ PACKAGES = ("service", "model")
 # Every room, which is a folder or a file of its own, and what it may import: what its arrows lead to, and what the
 # arrows there lead to. All arrows lead down.
 ARROWS: dict[str, tuple[str, ...]] = {
-    "service.cli": ("service.server", "service.predict", "service.bench", "model.cli", "model.command_parser"),
+    "service.cli": (
+        "service.server",
+        "service.predict",
+        "service.bench",
+        "service.doctor",
+        "model.cli",
+        "model.command_parser",
+    ),
+    "service.doctor": ("service.lifecycle",),
     "service.server": ("service.app", "service.wire"),
     "service.app": ("service.http",),
     "service.predict": ("service.lifecycle",),
