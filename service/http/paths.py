@@ -26,10 +26,9 @@ VERSION_READY_V2 = "/v2/models/{name}/versions/{version}/ready"
 VERSION_CONFIG_V2 = "/v2/models/{name}/versions/{version}/config"
 VERSION_INFER_V2 = "/v2/models/{name}/versions/{version}/infer"
 PAGE = "/"
-EXAMPLE = "/example.jpg"
 DOCS = "/docs"
 OPENAPI = "/openapi.json"
-# The page's style sheet and scripts, which lie in the folder static/ by the same names.
+# The page's style sheet, scripts and example pictures, which lie in the folder static/ by the same names.
 STATIC = tuple(
     f"/static/{name}"
     for name in (
@@ -43,6 +42,8 @@ STATIC = tuple(
         "picture.js",
         "saving.js",
         "server.js",
+        "example.jpg",
+        "photograph.jpg",
     )
 )
 
@@ -68,13 +69,12 @@ ENDPOINTS = {
     VERSION_CONFIG_V2: "model",
     VERSION_INFER_V2: "infer",
     PAGE: "page",
-    EXAMPLE: "example",
     DOCS: "docs",
     OPENAPI: "openapi",
     **dict.fromkeys(STATIC, "static"),
 }
 HEALTH = frozenset({LIVE, LIVE_V2, READY, READY_V2})
-PAGES = frozenset({PAGE, EXAMPLE, DOCS, OPENAPI, *STATIC})
+PAGES = frozenset({PAGE, DOCS, OPENAPI, *STATIC})
 # What is answered there is everybody's and may be kept, if it is asked for anew each time (RFC 9111, section 5.2.2.4).
 _KEPT = HEALTH | PAGES | {METRICS}
 _PATTERNS = {path: re.compile(re.sub(r"{\w+}", "[^/]+", path)) for path in ENDPOINTS if "{" in path}

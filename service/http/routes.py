@@ -140,19 +140,13 @@ async def page() -> Response:
 
 
 async def static(request: Request) -> Response:
-    """A script or the style sheet of the web page."""
+    """What belongs to the web page: its style sheet, a script, or a picture to try the model on."""
     content, media_type = _FILES[request.scope["path"]]
     return Response(content, media_type=media_type)
 
 
 for _path in paths.STATIC:
     pages_router.add_api_route(_path, static, methods=["GET"], include_in_schema=False)
-
-
-@pages_router.get(paths.EXAMPLE, include_in_schema=False)
-async def example() -> Response:
-    """The picture that the page offers to try the demo model on."""
-    return Response(_EXAMPLE, media_type="image/jpeg")
 
 
 @pages_router.get(paths.DOCS, include_in_schema=False)
@@ -163,9 +157,8 @@ async def docs() -> Response:
 
 _STATIC = files("service.http").joinpath("static")
 _PAGE = _STATIC.joinpath("index.html").read_text(encoding="utf-8")
-_EXAMPLE = _STATIC.joinpath("example.jpg").read_bytes()
 _DOCS = _STATIC.joinpath("docs.html").read_text(encoding="utf-8")
-_MEDIA_TYPES = {"css": "text/css", "js": "text/javascript"}
+_MEDIA_TYPES = {"css": "text/css", "js": "text/javascript", "jpg": "image/jpeg"}
 _FILES = {
     path: (_STATIC.joinpath(path.rpartition("/")[2]).read_bytes(), _MEDIA_TYPES[path.rpartition(".")[2]])
     for path in paths.STATIC

@@ -138,6 +138,28 @@ def test_no_other_model_is_said_to_be_the_demo(page: Page, errors: list[str]) ->
     assert errors == []
 
 
+@pytest.mark.parametrize(("known", "file"), [("Cat", "photograph.jpg"), ("invoice", None)])
+def test_the_example_is_one_that_the_model_knows_something_of(
+    page: Page, errors: list[str], known: str, file: str | None
+) -> None:
+    def another(route: Route) -> None:
+        response = route.fetch()
+        described = response.json()
+        route.fulfill(
+            response=response, json=described | {"categories": [described["categories"][0] | {"name": known}]}
+        )
+
+    page.route("**/model", another)
+    page.reload()
+    expect(page.locator("#model")).to_contain_text("1 class ")
+    if file is None:
+        expect(page.locator("#example")).to_be_hidden()
+    else:
+        page.locator("#example").click()
+        expect(page.locator("#status")).to_contain_text(f"{file}: ")
+    assert errors == []
+
+
 def test_a_broken_file_shows_what_the_service_says_of_it(page: Page, errors: list[str]) -> None:
     page.set_input_files("#file", {"name": "broken.png", "mimeType": "image/png", "buffer": png_of_a_wrong_checksum()})
     expect(page.locator("#alert")).to_have_text("the PNG image is broken or incomplete")

@@ -30,3 +30,10 @@ function formField(name) {
   const quoted = name.replace(/["\\]/g, "\\$&").replaceAll("'", "'\\''");
   return `'image=@"${quoted}"'`;
 }
+
+/** Select an element's text and put it into the clipboard; says whether that was possible. */
+export async function copy(element) {
+  getSelection().selectAllChildren(element);
+  return await navigator.clipboard?.writeText(element.textContent).then(() => true, () => false)
+    ?? document.execCommand("copy");  // where a page over plain HTTP has no clipboard
+}

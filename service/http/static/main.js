@@ -1,7 +1,7 @@
 // The page: pictures come in, each is asked about once a task, and what is shown of the answers is decided here.
 import {isAnswer, things, understand} from "./answers.js";
 import {openCamera} from "./camera.js";
-import {asCurl, asPython} from "./commands.js";
+import {asCurl, asPython, copy} from "./commands.js";
 import {listClasses, listItems, showTimes, thumbnail} from "./lists.js";
 import {paint, readIds, resize} from "./painting.js";
 import {asBrowsersShow, asServed} from "./picture.js";
@@ -11,6 +11,8 @@ import {Refusal, ask, get, leads} from "./server.js";
 const $ = id => document.getElementById(id);
 const AT_ONCE = 3;    // requests on their way together
 const MOST = 200;     // pictures in the strip
+// Which picture there is to try by what it shows. The photograph is Stefan van der Walt's, of his cat Chelsea, under CC0.
+const EXAMPLES = [{name: "example.jpg", shows: "heart"}, {name: "photograph.jpg", shows: "cat"}];
 const canvas = $("canvas");
 
 let model = null;        // what GET /model says
@@ -23,6 +25,7 @@ let asked = null;        // the AbortController of what is being asked
 let floor = null;        // a threshold for /segment below the model's own, once it is wanted
 const off = new Set();   // items that are switched off
 
+const example = () => EXAMPLES.find(({shows}) => model.categories.some(({name}) => name.toLowerCase() === shows));
 const task = () => document.querySelector("[name=task]:checked").value;
 const threshold = () => Number($("threshold").value);
 const answerOf = picture => picture?.answers[task()];
@@ -41,13 +44,14 @@ async function describe() {
   model = await get("model");
   if (!model) return setTimeout(describe, 1000);
   const names = model.categories.map(category => category.name);
-  $("model").textContent = `${model.name} · ${names.length} classes · ${model.device}`;
+  $("model").textContent = `${model.name} · ${things(names.length, "class", "classes")} · ${model.device}`;
   document.querySelector("[value=segment]").disabled = model.task !== "panoptic";
   // Whoever tries the demo model on a photograph is told why nothing is found in it.
   $("demo").hidden = model.name !== "detr-demo";
   $("knows").textContent = `This is the demo model. It knows ${names.length} drawn shapes and surfaces ` +
     `(${names.join(", ")}), and nothing of what is in photographs.`;
   document.querySelector("#classes summary").textContent = `What the model knows: ${things(names.length, "class", "classes")}`;
+  $("example").hidden = !example();
   want(model.categories.map(category => category.id));
   defaultThreshold();
   run();
@@ -211,14 +215,6 @@ function showCommands() {
   $("python").textContent = asPython(request);
 }
 
-async function copy(button) {
-  const source = $(button.dataset.copies);
-  getSelection().selectAllChildren(source);
-  const copied = await navigator.clipboard?.writeText(source.textContent).then(() => true, () => false)
-    ?? document.execCommand("copy");  // where a page over plain HTTP has no clipboard
-  tell("status", copied ? "copied" : "it is selected, to be copied by hand");
-}
-
 async function savePicture() {
   const large = document.createElement("canvas"), {body} = answerOf(chosen);
   resize(large, view.size, true);
@@ -250,8 +246,8 @@ function find() {
 }
 
 async function showExample() {
-  const response = await fetch("example.jpg").catch(() => null);
-  if (response?.ok) take([new File([await response.blob()], "example.jpg", {type: "image/jpeg"})]);
+  const {name} = example(), response = await fetch(`static/${name}`).catch(() => null);
+  if (response?.ok) take([new File([await response.blob()], name, {type: "image/jpeg"})]);
   else alert("the server does not answer");
 }
 
@@ -291,7 +287,8 @@ $("save-picture").addEventListener("click", savePicture);
 $("save-json").addEventListener("click", saveAnswers);
 $("save-coco").addEventListener("click", () =>
   saveJson(answered().flatMap(picture => asCoco(picture.file.name, drawn(picture))), nameOfFile("coco.json")));
-for (const button of document.querySelectorAll("[data-copies]")) button.addEventListener("click", () => copy(button));
+for (const button of document.querySelectorAll("[data-copies]")) button.addEventListener("click", async () =>
+  tell("status", await copy($(button.dataset.copies)) ? "copied" : "it is selected, to be copied by hand"));
 addEventListener("paste", pasted);
 for (const name of ["dragover", "dragleave", "drop"]) addEventListener(name, event => {
   event.preventDefault();
