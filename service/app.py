@@ -26,15 +26,17 @@ from service.lifecycle.in_flight import InFlight
 from service.lifecycle.loading import ArtifactLoader, ModelLoader
 from service.lifecycle.service import Service
 from service.process.metrics import Metrics
+from service.process.spans import Spans
 from service.settings import Settings
 
 
-def create_app(settings: Settings, loader: ModelLoader | None = None) -> FastAPI:
+def create_app(settings: Settings, loader: ModelLoader | None = None, spans: Spans | None = None) -> FastAPI:
     """Wire the service together. The model loads in the background once the app starts.
 
     Args:
         settings: everything that can be set.
         loader: where models come from; by default the artifact that the settings name.
+        spans: sends a span for each request, if that is wanted.
 
     Raises:
         SettingsError: API keys cannot be read or used.
@@ -61,7 +63,7 @@ def create_app(settings: Settings, loader: ModelLoader | None = None) -> FastAPI
         redoc_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
-        middleware=_middleware(settings, service, access),
+        middleware=_middleware(settings, service, access, spans),
         exception_handlers=_exception_handlers(settings.retry_after_s),
     )
     app.state.service = service
@@ -92,11 +94,11 @@ def create_metrics_app(app: FastAPI) -> FastAPI:
     return metrics_app
 
 
-def _middleware(settings: Settings, service: Service, access: Access) -> list[Middleware]:
+def _middleware(settings: Settings, service: Service, access: Access, spans: Spans | None = None) -> list[Middleware]:
     """From outside in. Cross-origin headers come outside of whatever can refuse, so that refusals have them."""
     retry_after_s = settings.retry_after_s
     requests: InFlight[object] = InFlight(within=service.requests)  # of this port
-    layers = [Middleware(RequestObserver, metrics=service.metrics, requests=requests)]
+    layers = [Middleware(RequestObserver, metrics=service.metrics, requests=requests, spans=spans)]
     if settings.cors_origins:
         layers.append(Middleware(CrossOrigin, origins=settings.cors_origins, retry_after_s=retry_after_s))
     gate = Middleware(

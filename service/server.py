@@ -23,6 +23,7 @@ from service.lifecycle.service import Service, StartupError
 from service.process.logs import configure_logging
 from service.process.memory import configure_malloc
 from service.process.options import unknown_variables
+from service.process.spans import open_spans
 from service.settings import Settings, SettingsError, name_of
 from service.wire import serving
 
@@ -65,13 +66,16 @@ def run(settings: Settings, loader: ModelLoader | None = None) -> int:
         # To reload is for a server that runs; one that has ended is not to die of it in its last moment.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     settings = fit_connections(settings)
-    app = create_app(settings, loader)
+    spans = open_spans()
+    app = create_app(settings, loader, spans)
     service: Service = app.state.service
     log.on_drop = service.metrics.log_lines_dropped.inc
     libraries.on_warning = service.metrics.library_warnings.inc
     with listen(settings.host, settings.port) as listener, _metrics_port(app, settings) as metrics_port:
         main = serving.Port(listener, app, settings.max_connections)
         drained = serving.serve(main, metrics_port, service, lambda: _reload(app))
+    if spans is not None:
+        spans.close()
     if service.failure is not None:
         raise service.failure
     code = CLEAN if drained else ABANDONED

@@ -9,6 +9,7 @@ import logging
 import re
 from collections.abc import Collection
 from http import HTTPMethod
+from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
@@ -17,9 +18,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import OriginError
 from service.http.error_answers import error_response
-from service.http.paths import ENDPOINTS, cache_control, route_of
+from service.http.paths import ENDPOINTS, HEALTH, METRICS, cache_control, route_of
 from service.lifecycle.in_flight import InFlight
 from service.process.metrics import Metrics
+from service.process.spans import EndedRequest, Spans
 from service.process.trace import Trace, new_request_id
 
 logger = logging.getLogger("service.request")
@@ -27,16 +29,18 @@ logger = logging.getLogger("service.request")
 # Short and harmless in any log or header; what a client sends beyond that is replaced, not cleaned.
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _METHODS = frozenset(HTTPMethod)
+_NO_SPANS = HEALTH | {METRICS}  # asked for every few seconds, by machines
 
 
 class RequestObserver:
     """Notes what becomes of each request, and decides nothing."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, requests: InFlight[object]) -> None:
-        """Watch an app, whose `requests` are kept count of."""
+    def __init__(self, app: ASGIApp, metrics: Metrics, requests: InFlight[object], spans: Spans | None = None) -> None:
+        """Watch an app, whose `requests` are kept count of and, where that is wanted, told as `spans`."""
         self._app = app
         self._metrics = metrics
         self._requests = requests
+        self._spans = spans
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, and note how it ends."""
@@ -53,13 +57,13 @@ class RequestObserver:
                 with trace.current():
                     await self._app(scope, receive, response.send)
             finally:
-                self._note(scope, trace, response, clock() - started)
+                self._note(scope, trace, response, started, clock())
 
-    def _note(self, scope: Scope, trace: Trace, response: _Response, seconds: float) -> None:
-        path = route_of(scope["path"])
+    def _note(self, scope: Scope, trace: Trace, response: _Response, began: float, ended: float) -> None:
+        path, seconds = route_of(scope["path"]), ended - began
         status = trace.status or 499  # without an answer, the client was gone or the service was stopped
         self._metrics.request_ended("other" if path is None else ENDPOINTS[path], status, seconds, trace)
-        fields = {
+        fields: dict[str, Any] = {
             "request_id": trace.request_id,
             "method": scope["method"] if scope["method"] in _METHODS else "other",
             "route": path or "other",
@@ -71,6 +75,9 @@ class RequestObserver:
             "batch_size": trace.batch_size,
             "error": trace.error_code,
         }
+        if self._spans is not None and path not in _NO_SPANS:
+            request = EndedRequest(fields["method"], fields["route"], status, Headers(scope=scope), began, ended)
+            fields["trace_id"] = self._spans.note(trace, request)
         if trace.library_warnings:
             fields |= {"library_warnings": trace.library_warnings, "library_warning": trace.library_warning}
         logger.info("request", extra={"fields": fields})

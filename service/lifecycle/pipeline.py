@@ -125,7 +125,7 @@ class Pipeline:
             upload.release()
         inference = await self.batcher.submit(EngineInput(prepared.resized, task.mask_threshold), deadline)
         trace.batch_size = inference.batch_size
-        trace.add("queue", inference.queue_seconds)
+        trace.add("queue", inference.queue_seconds, before=inference.infer_seconds)
         trace.add("infer", inference.infer_seconds)
         answering = partial(task.answer, self.metadata, prepared, inference.outputs, trace)
         # Whoever draws decodes it again.

@@ -22,6 +22,7 @@ class Trace:
     request_id: str = ""
     clock: TimeSource = time.perf_counter  # that its times are measured by
     stages: dict[Stage, float] = field(default_factory=dict)  # seconds
+    timeline: list[tuple[Stage, float, float]] = field(default_factory=list)  # when each began and ended, by the clock
     received_bytes: int = 0  # of the request's body
     orientation: int | None = None  # of the image in the file, as EXIF numbers it, 1 to 8
     batch_size: int | None = None  # images that shared the inference
@@ -50,9 +51,11 @@ class Trace:
         finally:
             self.add(name, self.clock() - started)
 
-    def add(self, name: Stage, seconds: float) -> None:
-        """Add to a stage's time."""
+    def add(self, name: Stage, seconds: float, before: float = 0.0) -> None:
+        """Add to the time of a stage that has ended just now, or so many seconds before."""
         self.stages[name] = self.stages.get(name, 0.0) + seconds
+        ended = self.clock() - before
+        self.timeline.append((name, ended - seconds, ended))
 
     def server_timing(self) -> str:
         """The stages as a Server-Timing header (W3C Server Timing, section 3), in milliseconds."""
