@@ -33,6 +33,7 @@ class DatasetReport:
     crowds: int  # left out
     # File names of pictures that EXIF turns, in their order:
     either_way: tuple[str, ...]  # learnt as displayed, though their annotated size would fit them as stored as well
+    renamed: tuple[tuple[str, str], ...]  # names that are written differently in the annotations: there, and the file
     as_stored: tuple[str, ...]  # learnt as stored, because their annotated size only fits that; served as displayed
 
     def __str__(self) -> str:
@@ -52,6 +53,9 @@ class DatasetReport:
         ):
             if names:
                 lines.append(f"  pictures {what}: {len(names):,}, {_first(list(names))}")
+        if self.renamed:
+            annotated, file = self.renamed[0]
+            lines.append(f"  file names written differently: {len(self.renamed):,}, such as {annotated!a} for {file!a}")
         return "\n".join(lines)
 
 
@@ -123,5 +127,6 @@ def _report(data: CocoDataset) -> DatasetReport:
         outside=int(outside.sum()),
         crowds=objects.crowds,
         either_way=(),
+        renamed=data.renamed,
         as_stored=(),
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
 from model.data.coco_files import ImageRecord, Target, read_categories, read_records
+from model.data.file_names import FileNames
 from model.data.mask_layers import MaskLayers
 from model.data.objects import Objects, clipped_xyxy
 from model.data.picture_files import read_pixels
@@ -33,12 +36,12 @@ class CocoDataset(Dataset[tuple[Tensor, Target]], ABC):
     ) -> None:
         """Take over what was read of an annotation file: its categories, ordered by id, are the classes by index.
 
-        Raises ValueError if one of its pictures is malformed.
+        Raises ValueError if one of its pictures is malformed, or its name could be several files.
         """
         self.annotations = annotations
         self.images = images
         self.categories = read_categories(content)
-        self.records = read_records(content, annotations)
+        self.records, self.renamed = _with_files(read_records(content, annotations), images, annotations)
         self.masks = masks
 
     @property
@@ -59,6 +62,19 @@ class CocoDataset(Dataset[tuple[Tensor, Target]], ABC):
     @abstractmethod
     def target(self, index: int) -> Target:
         """What is in one picture."""
+
+
+def _with_files(
+    records: Sequence[ImageRecord], folder: Path, annotations: Path
+) -> tuple[tuple[ImageRecord, ...], tuple[tuple[str, str], ...]]:
+    """The records with the names that their files have in a folder, and those that differ: annotated and found."""
+    try:
+        files = FileNames(folder).find([record.file_name for record in records])
+    except ValueError as error:
+        raise ValueError(f"{annotations}: {error}") from error
+    pairs = [(record.file_name, file) for record, file in zip(records, files, strict=True) if record.file_name != file]
+    found = (replace(record, file_name=file) for record, file in zip(records, files, strict=True))
+    return tuple(found), tuple(pairs)
 
 
 def _as_int64(image_id: int) -> int:

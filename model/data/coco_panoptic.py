@@ -18,6 +18,7 @@ from model.data.coco_files import (
     panoptic_entries,
     read_annotations,
 )
+from model.data.file_names import FileNames
 from model.data.id_png import read_ids
 from model.data.mask_layers import MaskLayers, layer_of_segments, tight_boxes_xyxy
 from model.data.objects import BoxXywh, Objects, boxes_xywh_to_xyxy, read_box
@@ -54,12 +55,18 @@ class CocoPanoptic(CocoDataset):
         self.segments = annotations.with_suffix("")
         self._isthing = torch.tensor([category.isthing for category in self.categories])
         entries = self._entries(panoptic_entries(content, annotations))
-        self._png_names = [entry.file_name for entry in entries]
+        self._png_names = self._found([entry.file_name for entry in entries])
         indices = class_indices(self.categories)
         found = [self._read_segments(entry, indices) for entry in entries]
         crowds = sum(len(entry.segments) for entry in entries) - sum(len(segments) for segments in found)
         self.objects = Objects.gather([[segment[1:] for segment in segments] for segments in found], crowds)
         self._segment_ids = np.array([segment[0] for segments in found for segment in segments], dtype=np.int64)
+
+    def _found(self, names: list[str]) -> list[str]:
+        try:
+            return FileNames(self.segments).find(names)
+        except ValueError as error:
+            raise ValueError(f"{self.annotations}: {error}") from error
 
     def _entries(self, by_image: dict[int, PanopticEntry]) -> list[PanopticEntry]:
         """The entry of every picture, in the order of `records`."""

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.data.coco_files import ImageRecord
+from model.data.file_names import FileNames
 from model.runtime.decode import LARGEST, ImageError, ImageFormatError, NotAnImageError, OpenedImage, open_image
 from model.runtime.orientation import AS_STORED, Turn
 
@@ -76,7 +77,9 @@ def _open_annotated(folder: Path, record: ImageRecord) -> Iterator[OpenedImage]:
         with open_picture(path, _name(folder, record)) as image:
             yield image
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"image {record.id} has no file {path}") from error
+        closest = FileNames(folder).closest(record.file_name)
+        like = f": {record.file_name!a} is not there, {closest} is" if closest is not None else ""
+        raise FileNotFoundError(f"image {record.id} has no file {path}{like}") from error
 
 
 def _turn_of_annotations(image: OpenedImage, record: ImageRecord) -> Turn | None:
