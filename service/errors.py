@@ -65,7 +65,15 @@ class ParameterError(ServiceError):
 
 
 class FieldError(ServiceError):
-    """The multipart form does not have exactly one field `image`."""
+    """The multipart form has no field `image`, or others."""
+
+
+class BrokenJsonError(ServiceError):
+    """The body is not JSON, or not JSON of a shape that is accepted."""
+
+
+class TooManyImagesError(ServiceError):
+    """One request has more images than are accepted."""
 
 
 class InferRequestError(ServiceError):

@@ -205,3 +205,15 @@ class ErrorResponse(Body):
     """The one shape of every answer that is not a success."""
 
     error: ErrorBody
+
+
+class DetectResults(Body):
+    """Answer of POST /detect to several images, in their order."""
+
+    results: list[DetectResponse | ErrorResponse]
+
+
+class SegmentResults(Body):
+    """Answer of POST /segment to several images, in their order."""
+
+    results: list[SegmentResponse | ErrorResponse]

@@ -168,6 +168,8 @@ class Settings(BaseSettings):
     keep_alive_timeout_s: Seconds = 5
     """Close a connection on which no request has come for this many seconds."""
 
+    max_images_per_request: Annotated[int, Field(ge=1, le=1_000), Metavar("COUNT")] = 16
+    """Answer 413 to a request of more images than this. They share max_body_bytes; each has a place in the queue."""
     max_header_bytes: Bytes = 32 * 2**10
     """Answer 431 to a request whose headers have more bytes than this."""
     max_body_bytes: Bytes = 16 * 2**20

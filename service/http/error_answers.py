@@ -21,6 +21,7 @@ from model.runtime.decode import (
     NotAnImageError,
 )
 from service.errors import (
+    BrokenJsonError,
     BrokenMultipartError,
     CrowdedError,
     DeadlineError,
@@ -45,6 +46,7 @@ from service.errors import (
     ServiceError,
     StalledError,
     StartingError,
+    TooManyImagesError,
     UnauthorizedError,
     UnknownModelError,
     UploadMemoryError,
@@ -72,6 +74,7 @@ class ErrorRow:
 TABLE: Mapping[type[Exception], ErrorRow] = {
     EmptyUploadError: ErrorRow(400, "empty_upload"),
     BrokenMultipartError: ErrorRow(400, "broken_multipart"),
+    BrokenJsonError: ErrorRow(400, "broken_json"),
     NotAnImageError: ErrorRow(400, "not_an_image"),
     BrokenImageError: ErrorRow(400, "broken_image"),
     MalformedRequestError: ErrorRow(400, "bad_request"),
@@ -82,6 +85,7 @@ TABLE: Mapping[type[Exception], ErrorRow] = {
     UnknownModelError: ErrorRow(404, "unknown_model"),
     UploadTimeoutError: ErrorRow(408, "upload_timeout"),
     UploadTooLargeError: ErrorRow(413, "upload_too_large"),
+    TooManyImagesError: ErrorRow(413, "too_many_images"),
     ImageTooLargeError: ErrorRow(413, "image_too_large"),
     ImageTooComplexError: ErrorRow(413, "image_too_complex"),
     MediaTypeError: ErrorRow(415, "media_type_not_accepted"),
@@ -133,6 +137,12 @@ def message_of(error: Exception, row: ErrorRow) -> str:
     return row.message or str(error)
 
 
+def error_body(error: Exception, request_id: str) -> ErrorResponse:
+    """The one shape of an error."""
+    row = row_of(error)
+    return ErrorResponse(error=ErrorBody(code=row.code, message=message_of(error, row), request_id=request_id))
+
+
 def error_response(request: Request, error: Exception, retry_after_s: int) -> Response:
     """The one shape every failure is answered in, or under /v2 the Open Inference Protocol's, noted in the request's
     trace.
@@ -140,10 +150,9 @@ def error_response(request: Request, error: Exception, retry_after_s: int) -> Re
     row = row_of(error)
     trace = trace_of(request.scope)
     trace.error_code = row.code
-    message = message_of(error, row)
-    body: Body = ErrorResponse(error=ErrorBody(code=row.code, message=message, request_id=trace.request_id))
+    body: Body = error_body(error, trace.request_id)
     if is_protocol(request.scope["path"]):
-        body = ProtocolError(error=message)
+        body = ProtocolError(error=message_of(error, row))
     headers = dict(error.headers or {}) if isinstance(error, HTTPException | ServiceError) else {}
     if row.status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers["Retry-After"] = str(retry_after_s)

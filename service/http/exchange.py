@@ -13,7 +13,9 @@ from starlette.types import Receive, Scope, Send
 
 from model.runtime.artifact.metadata import Metadata
 from service.errors import EmptyUploadError, MediaTypeError, UploadTooLargeError
+from service.http.results import content_of_each
 from service.images.answers import Content, Task
+from service.images.bodies import can_hold_image, media_type_of
 from service.lifecycle.service import Service
 from service.lifecycle.uploads import Upload, UploadMemory
 from service.process.trace import trace_of
@@ -23,10 +25,11 @@ T = TypeVar("T")
 
 
 def check_is_image(kind: str) -> None:
-    """Raise MediaTypeError unless a content type is a multipart form's or an image's."""
-    if kind != "multipart/form-data" and not kind.startswith("image/"):
+    """Raise MediaTypeError unless a content type is that of a body which can hold an image."""
+    if not can_hold_image(kind):
         raise MediaTypeError(
-            "the body has to be multipart/form-data with a field `image`, or an image itself (image/*)"
+            "the body has to be multipart/form-data with a field `image`, application/json with the image in base64, "
+            "or the image itself (image/*, application/octet-stream)"
         )
 
 
@@ -52,6 +55,8 @@ async def exchange(
     with service.upload_memory.upload(content_type) as upload:
         await receive(request, upload, service.settings)
         content = await while_connected(request, service.answer(upload, make_task, trace_of(request.scope)))
+    if isinstance(content, list):
+        content = content_of_each(content, trace_of(request.scope).request_id)
     return CountedResponse(content, service.upload_memory)
 
 
@@ -63,7 +68,7 @@ def check_headers(request: Request, max_body_bytes: int, check_kind: Callable[[s
         UploadTooLargeError: the announced length is more than is accepted.
     """
     content_type = request.headers.get("content-type", "")
-    check_kind(content_type.partition(";")[0].strip().lower())
+    check_kind(media_type_of(content_type))
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise MediaTypeError("a compressed body is not accepted")
     length = request.headers.get("content-length", "")

@@ -10,21 +10,38 @@ from service.schemas import ErrorResponse
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 
+_BASE64 = {"type": "string", "contentEncoding": "base64", "description": "a picture's file, or a data: URL of it"}
+
+
+def _object_of(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "required": [name], "additionalProperties": False, "properties": {name: schema}}
+
+
 # The handlers read the body themselves, within limits, so it has to be described by hand.
 IMAGE_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "description": "a JPEG, PNG or WebP, as the field `image` of a form or as the body itself",
+        "description": "a JPEG, PNG or WebP, as the field `image` of a form, in base64 in JSON, or as the body itself, "
+        "which is read by its first bytes. A form with several fields `image`, or JSON with `images`, gets a list",
         "content": {
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
                     "required": ["image"],
                     "additionalProperties": False,
-                    "properties": {"image": {"type": "string", "format": "binary"}},
+                    "properties": {"image": {"type": "array", "minItems": 1, "items": _BINARY["schema"]}},
                 },
                 "encoding": {"image": {"contentType": "image/jpeg, image/png, image/webp"}},
             },
+            "application/json": {
+                "schema": {
+                    "oneOf": [
+                        _object_of("image", _BASE64),
+                        _object_of("images", {"type": "array", "minItems": 1, "items": _BASE64}),
+                    ]
+                }
+            },
+            "application/octet-stream": _BINARY,
             "image/jpeg": _BINARY,
             "image/png": _BINARY,
             "image/webp": _BINARY,
@@ -44,7 +61,7 @@ _ERRORS: dict[int, str] = {
     403: "the key does not open this",
     408: "the upload took too long",
     409: "the model is being reloaded already",
-    413: "too many bytes or pixels, or too much work to decode",
+    413: "too many bytes, images or pixels, or too much work to decode",
     415: "a content type or image format that is not accepted",
     422: "a parameter or form field that cannot be used, masks asked of a model without, or a model file refused",
     431: "headers or a query that are too long",

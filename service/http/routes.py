@@ -21,10 +21,12 @@ from service.lifecycle.service import Service
 from service.schemas import (
     DetectParameters,
     DetectResponse,
+    DetectResults,
     HealthResponse,
     ModelResponse,
     SegmentParameters,
     SegmentResponse,
+    SegmentResults,
 )
 
 
@@ -59,12 +61,12 @@ def service_of(request: Request) -> Service:
 @router.post(
     paths.DETECT,
     summary="Find objects",
-    response_model=DetectResponse,
+    response_model=DetectResponse | DetectResults,
     responses=errors(408, 413, 415, 503, 504),
     openapi_extra=IMAGE_BODY,
 )
 async def detect(request: Request, parameters: Annotated[DetectParameters, Query()]) -> Response:
-    """Boxes of the objects in one image, in pixels of the image as displayed."""
+    """Boxes of the objects in an image, or in each of several, in pixels of the image as displayed."""
 
     def task(metadata: Metadata) -> Task:
         return DetectTask.of(metadata, parameters.threshold, classes=parameters.classes)
@@ -75,7 +77,7 @@ async def detect(request: Request, parameters: Annotated[DetectParameters, Query
 @router.post(
     paths.SEGMENT,
     summary="Segment the whole picture",
-    response_model=SegmentResponse,
+    response_model=SegmentResponse | SegmentResults,
     responses=PNG_ANSWER | errors(408, 413, 415, 503, 504),
     openapi_extra=IMAGE_BODY,
 )

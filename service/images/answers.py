@@ -22,7 +22,7 @@ from model.runtime.artifact.metadata import Metadata
 from model.runtime.categories import classes_meant_by
 from model.runtime.engines.raw_outputs import NO_MASKS, ImageOutputs
 from service.errors import NoMasksError, ParameterError
-from service.images.multipart import image_bytes
+from service.images.bodies import image_bytes
 from service.process.trace import Trace
 from service.schemas import (
     Box,
@@ -74,6 +74,10 @@ class Task(Protocol):
         """Whether the answer is drawn on the image, which is then decoded again."""
 
     @property
+    def is_json(self) -> bool:
+        """Whether the answer is JSON, so that several can stand in one answer."""
+
+    @property
     def mask_threshold(self) -> float:
         """What the graph is told, once the image is there; see its input of that name."""
 
@@ -85,8 +89,22 @@ DetectForm = Literal["json", "overlay"]
 SegmentForm = Literal["json", "png", "overlay"]
 
 
+class _Formed:
+    """What the form of an answer says of it, see Task."""
+
+    form: str
+
+    @property
+    def draws(self) -> bool:
+        return self.form == "overlay"
+
+    @property
+    def is_json(self) -> bool:
+        return self.form not in ("overlay", "png")
+
+
 @dataclass(frozen=True)
-class DetectTask:
+class DetectTask(_Formed):
     """Boxes as JSON, or drawn on the picture."""
 
     threshold: float
@@ -110,11 +128,6 @@ class DetectTask:
         """
         return cls(metadata.detect_threshold if threshold is None else threshold, form, _wanted(metadata, classes))
 
-    @property
-    def draws(self) -> bool:
-        """See Task."""
-        return self.form == "overlay"
-
     def answer(self, metadata: Metadata, prepared: Prepared, outputs: ImageOutputs, trace: Trace) -> Content:
         """See Task."""
         with trace.stage("postprocess"):
@@ -127,7 +140,7 @@ class DetectTask:
 
 
 @dataclass(frozen=True)
-class SegmentTask:
+class SegmentTask(_Formed):
     """Segments as JSON, as the COCO panoptic PNG, or painted over the picture."""
 
     threshold: float
@@ -152,11 +165,6 @@ class SegmentTask:
         if metadata.mask_stride is None:
             raise _no_masks(metadata)
         return cls(metadata.segment_threshold if threshold is None else threshold, form, _wanted(metadata, classes))
-
-    @property
-    def draws(self) -> bool:
-        """See Task."""
-        return self.form == "overlay"
 
     @property
     def mask_threshold(self) -> float:

@@ -1,17 +1,19 @@
-"""Finding the one field `image` in a multipart form that is already in memory (RFC 2046, section 5.1.1; RFC 7578).
+"""Finding the fields `image` of a multipart form that is already in memory (RFC 2046, section 5.1.1; RFC 7578).
 
 It is read here, because python-multipart takes no preamble, no padding after the first boundary and no folded headers,
-and copies the whole body. A form of one field is simple: a boundary, headers, an empty line, the field, a boundary.
+and copies the whole body. A form is simple: a boundary, headers, an empty line, a field, a boundary, and so on.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
 
 from python_multipart.multipart import parse_options_header
 
 from service.errors import BrokenMultipartError, EmptyUploadError, FieldError
+from service.images.several_images import ImagePart, check_image_count, only_image
 
 FIELD = b"image"
 
@@ -31,41 +33,48 @@ class _Delimiter:
     is_last: bool
 
 
-def image_bytes(body: bytes | bytearray, content_type: str) -> bytes | bytearray:
-    """The bytes of the image in a body that is one, or a form with one. Raises what `image_field` raises."""
-    return image_field(body, content_type) if content_type.lower().startswith("multipart/") else body
-
-
 def image_field(body: bytes | bytearray, content_type: str) -> bytes:
-    """The bytes of the field `image`, which has to be the form's only field.
+    """The bytes of the field `image` of a form.
 
     Other fields are refused rather than ignored, because a threshold sent as a field would silently do
     nothing.
 
     Raises:
         BrokenMultipartError: the body is not a complete form, or the content type names no boundary.
-        FieldError: the field is missing, repeated, or not alone.
+        FieldError: the field is missing, or there are others.
         EmptyUploadError: the field has no bytes.
+        SeveralImagesError: there are several of it.
+        TooManyImagesError: there are more than anybody accepts.
     """
     boundary = b"--" + _boundary(content_type)
-    first = _delimiter(body, boundary, 0)
-    if first.is_last:
+    parts: list[ImagePart] = []
+    delimiter = _delimiter(body, boundary, 0)
+    while not delimiter.is_last:
+        check_image_count(len(parts) + 1)
+        name, begin = _head(body, delimiter.end)
+        delimiter = _delimiter(body, boundary, begin)
+        if name != FIELD:
+            raise FieldError("the form may have fields `image` only; parameters go into the query")
+        parts.append(partial(_field, body, begin, delimiter.begin - 2))
+    if not parts:
         raise FieldError("the form has no field `image`")
+    return only_image(parts)
+
+
+def _head(body: bytes | bytearray, start: int) -> tuple[bytes | None, int]:
+    """The name of a field whose headers start there, and where the field begins."""
     # Where there are no headers, their empty line follows the boundary at once.
-    head_end = body.find(b"\r\n\r\n", first.end - 2, first.end + _MAX_HEAD)
-    if head_end < 0:
+    end = body.find(b"\r\n\r\n", start - 2, start + _MAX_HEAD)
+    if end < 0:
         raise BrokenMultipartError("a field of the multipart form has no end of headers, or too long ones")
-    name = _name(bytes(body[first.end : head_end]))
-    begin = head_end + 4
-    last = _delimiter(body, boundary, begin)
-    if not last.is_last:
-        raise FieldError("the form has to have exactly one field, `image`; parameters go into the query")
-    if name != FIELD:
-        raise FieldError("the form has no field `image`")
+    return _name(bytes(body[start:end])), end + 4
+
+
+def _field(body: bytes | bytearray, begin: int, end: int) -> bytes:
     # The newline before a boundary belongs to it; a field without bytes may share it with the headers.
-    if last.begin - 2 <= begin:
+    if end <= begin:
         raise EmptyUploadError("the field `image` is empty")
-    return bytes(memoryview(body)[begin : last.begin - 2])
+    return bytes(memoryview(body)[begin:end])
 
 
 def _boundary(content_type: str) -> bytes:

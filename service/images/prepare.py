@@ -14,7 +14,7 @@ from model.runtime.decode_budget import LARGE_WORK
 from model.runtime.preprocess import resize_to
 from model.runtime.resize_rule import ResizeRule
 from service.images.answers import Prepared
-from service.images.multipart import image_bytes
+from service.images.bodies import image_bytes
 from service.process.memory_budget import largest_image
 from service.process.trace import Trace
 from service.settings import Settings

@@ -10,16 +10,16 @@ from service.images.answers import Task
 from service.lifecycle.cpu_pool import CpuPool
 from service.lifecycle.in_flight import InFlight
 from service.lifecycle.pipeline import Pipeline
-from service.lifecycle.uploads import Upload
 
 
 class Admission:
-    """Knows the model that serves, and how many uploads are in flight. Used on the event loop.
+    """Knows the model that serves, and how many images are in flight. Used on the event loop.
 
     An upload is checked twice: before its body is read, so that one that would be refused costs nothing, and when it
     has been received. Only then it counts, until its answer is made; so decoding, waiting images and encoding are
     bounded by the same number. With room for one batch and the queue behind it, of `capacity + k` uploads that are
-    received at once exactly k are refused, in whatever order they arrive.
+    received at once exactly k are refused, in whatever order they arrive. An upload of several images counts as one
+    until it is known how many there are, and is then refused as a whole if there is no room for all of them.
     """
 
     def __init__(self, capacity: int, cpu: CpuPool) -> None:
@@ -27,7 +27,7 @@ class Admission:
         there is a thread of `cpu` for them.
         """
         self.capacity = capacity
-        self.in_flight: InFlight[Upload] = InFlight()
+        self.in_flight: InFlight[object] = InFlight()
         self.current: Pipeline | None = None  # of the model that was loaded last
         self.is_closed = False
         self._cpu = cpu
@@ -67,9 +67,13 @@ class Admission:
         pipeline = self.pipeline()
         task = make_task(pipeline.metadata)
         self._check_threads(pipeline)
-        if self.in_flight.count >= self.capacity:
-            raise QueueFullError("the queue is full, please try again later")
+        self.check_room(1)
         return pipeline, task
+
+    def check_room(self, images: int) -> None:
+        """Raise QueueFullError unless there is room for so many images more."""
+        if self.in_flight.count + images > self.capacity:
+            raise QueueFullError("the queue is full, please try again later")
 
     def _check_threads(self, pipeline: Pipeline) -> None:
         """Raise UnavailableError unless engine and decoders run: else requests would wait for their deadline only."""

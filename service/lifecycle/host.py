@@ -30,6 +30,9 @@ class ModelHost(Protocol):
     def take_over(self, warm: WarmModel) -> None:
         """Let a model serve in place of the one before, which ends what it has begun."""
 
+    def check_room(self, images: int) -> None:
+        """Raise QueueFullError unless there is room for so many images more."""
+
     def reopen(self, digest: str) -> Engine:
         """See `ModelLoader.reopen`."""
 

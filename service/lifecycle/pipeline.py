@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from functools import partial
 
@@ -18,9 +18,10 @@ from model.runtime.engines.engine import Engine
 from service.batching.batcher import Batcher
 from service.batching.limits import BatchLimits
 from service.batching.waiting import EngineInput
-from service.errors import DeadlineError
+from service.errors import DeadlineError, ParameterError
 from service.images.answers import Content, Prepared, Task
-from service.images.prepare import ImageRules, prepare
+from service.images.prepare import ImageFinder, ImageRules, prepare
+from service.images.several_images import ImagePart, SeveralImagesError, check_image_count
 from service.lifecycle.cpu_pool import CpuPool
 from service.lifecycle.host import ModelHost
 from service.lifecycle.in_flight import InFlight
@@ -41,7 +42,7 @@ class Pipeline:
         settings: Settings,
         metrics: Metrics,
         cpu: CpuPool,
-        admitted: InFlight[Upload],
+        admitted: InFlight[object],
         host: ModelHost,
     ) -> None:
         """Make the pipeline of a model.
@@ -57,7 +58,7 @@ class Pipeline:
         model = warm.model
         self.metadata = model.metadata
         self.description = _describe(model)  # what GET /model says, made once
-        self.in_flight: InFlight[Upload] = InFlight(within=admitted)
+        self.in_flight: InFlight[object] = InFlight(within=admitted)  # images
         limits = BatchLimits(
             settings.max_batch_size,
             settings.max_batch_pixels,
@@ -72,6 +73,7 @@ class Pipeline:
         self._rules = ImageRules.of(settings, model.metadata)
         self._rules_for_now = self._rules.for_now()
         self._timeout = settings.request_timeout_ms / 1000  # seconds
+        self._max_images = min(settings.max_images_per_request, settings.max_batch_size + settings.max_queue_size)
         self._stall_seconds = settings.engine_stall_ms / 1000
         self._cpu = cpu
 
@@ -80,11 +82,13 @@ class Pipeline:
         """Whether the engine has been in one batch for too long."""
         return self.batcher.engine.busy_seconds() > self._stall_seconds
 
-    async def answer(self, upload: Upload, task: Task, trace: Trace) -> Content:
-        """Answer one uploaded image; its bytes are released as soon as they are decoded for the last time.
+    async def answer(self, upload: Upload, task: Task, trace: Trace) -> Content | list[Content | Exception]:
+        """Answer an upload; its bytes are released as soon as they are decoded for the last time.
+
+        Of an upload of several images there is a list, in their order, with what failed of each.
 
         Args:
-            upload: the image, in flight from the call on.
+            upload: the image or images, in flight from the call on.
             task: what is wanted of it.
             trace: takes the times.
 
@@ -95,10 +99,10 @@ class Pipeline:
         deadline = asyncio.get_running_loop().time() + self._timeout
         with self.in_flight.member(upload):
             try:
-                async with asyncio.timeout_at(deadline):
-                    return await self._answer(upload, task, trace, deadline)
-            except TimeoutError:
-                raise DeadlineError(f"the answer took longer than {1000 * self._timeout:g} ms") from None
+                return await self._answer_in_time(upload, task, trace, deadline)
+            except SeveralImagesError as several:
+                parts = several.parts
+            return await self._answer_each(parts, upload, task, trace, deadline)
 
     def retire(self) -> None:
         """Note that another model serves from now on, so that little more is coming."""
@@ -119,9 +123,52 @@ class Pipeline:
         if not self._is_retired:
             self._host.engine_lost()
 
-    async def _answer(self, upload: Upload, task: Task, trace: Trace, deadline: float) -> Content:
-        prepared, is_large = await self._prepare(upload, task, trace)
-        if not task.draws:
+    async def _answer_in_time(
+        self, upload: Upload, task: Task, trace: Trace, deadline: float, part: ImagePart | None = None
+    ) -> Content:
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await self._answer(upload, task, trace, deadline, part)
+        except TimeoutError:
+            raise DeadlineError(f"the answer took longer than {1000 * self._timeout:g} ms") from None
+
+    async def _answer_each(
+        self, parts: Sequence[ImagePart], upload: Upload, task: Task, trace: Trace, deadline: float
+    ) -> list[Content | Exception]:
+        """Answer the parts of an upload as if each were a request, but for the bytes, which all of them hold until the
+        last is answered.
+
+        Raises:
+            ParameterError: what is asked for is a picture, of which an answer holds one.
+            QueueFullError, TooManyImagesError: there are too many, for now or at all.
+        """
+        if not task.is_json:
+            raise ParameterError("several images are answered in JSON only; send one where the answer is a picture")
+        check_image_count(len(parts), self._max_images)
+        self._host.check_room(len(parts) - 1)
+
+        async def outcome(part: ImagePart, part_trace: Trace) -> Content | Exception:
+            try:
+                content = await self._answer_in_time(upload, task, part_trace, deadline, part)
+                upload.hold(len(content.body))
+            except Exception as error:
+                return error
+            return content
+
+        traces = [trace.of_part() for _ in parts]
+        with ExitStack() as places:
+            for _ in parts[1:]:  # the upload itself has one
+                places.enter_context(self.in_flight.member(object()))
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(outcome(*each)) for each in zip(parts, traces, strict=True)]
+        trace.take_parts(traces)
+        return [task.result() for task in tasks]
+
+    async def _answer(
+        self, upload: Upload, task: Task, trace: Trace, deadline: float, part: ImagePart | None
+    ) -> Content:
+        prepared, is_large = await self._prepare(upload, task, trace, part)
+        if not task.draws and part is None:
             upload.release()
         inference = await self.batcher.submit(EngineInput(prepared.resized, task.mask_threshold), deadline)
         trace.batch_size = inference.batch_size
@@ -131,12 +178,13 @@ class Pipeline:
         # Whoever draws decodes it again.
         return await (self._cpu.run_large(answering) if is_large and task.draws else self._cpu.run(answering))
 
-    async def _prepare(self, upload: Upload, task: Task, trace: Trace) -> tuple[Prepared, bool]:
-        """Decode and resize it; whether it is a large one, which waits for others of its kind."""
+    async def _prepare(self, upload: Upload, task: Task, trace: Trace, part: ImagePart | None) -> tuple[Prepared, bool]:
+        """Decode and resize it, or a part of it; whether it is a large one, which waits for others of its kind."""
+        image_in: ImageFinder = task.image_in if part is None else lambda *_: part()
 
         # The body is named in here only, so that to release the upload is to free it.
         def preparing(rules: ImageRules) -> Callable[[], Prepared]:
-            return partial(prepare, upload.body, upload.content_type, rules, trace, task.draws, task.image_in)
+            return partial(prepare, upload.body, upload.content_type, rules, trace, task.draws, image_in)
 
         with suppress(LargeWorkError):
             return await self._cpu.run(preparing(self._rules_for_now)), False

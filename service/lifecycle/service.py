@@ -67,7 +67,9 @@ class Service:
         """Begin to load the model, and return at once."""
         self._loading = asyncio.create_task(self._load_first(), name="load")
 
-    async def answer(self, upload: Upload, make_task: Callable[[Metadata], Task], trace: Trace) -> Content:
+    async def answer(
+        self, upload: Upload, make_task: Callable[[Metadata], Task], trace: Trace
+    ) -> Content | list[Content | Exception]:
         """Answer an upload by the model that serves now, which may be another than when it began to arrive.
 
         Raises:
@@ -142,6 +144,10 @@ class Service:
             budget.tell(memory_limit(), self._memory.reload)
         if old is not None:
             self._retired.add(old)
+
+    def check_room(self, images: int) -> None:
+        """See ModelHost."""
+        self.admission.check_room(images)
 
     def reopen(self, digest: str) -> Engine:
         """See `ModelLoader.reopen`."""

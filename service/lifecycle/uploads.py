@@ -94,6 +94,15 @@ class Upload:
         if self._held > _BEFORE_TURNS:
             await self._memory.turns.wait()
 
+    def hold(self, count: int) -> None:
+        """Count so many bytes of an answer, too, until the upload is released.
+
+        Raises:
+            UploadMemoryError: all uploads and answers together would take too much.
+        """
+        self._memory.take(count)
+        self._held += count
+
     @property
     def body(self) -> bytearray:
         """All bytes, until they are released."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -56,6 +56,19 @@ class Trace:
         self.stages[name] = self.stages.get(name, 0.0) + seconds
         ended = self.clock() - before
         self.timeline.append((name, ended - seconds, ended))
+
+    def of_part(self) -> Trace:
+        """A trace of one of several images of the request."""
+        return Trace(self.request_id, self.clock)
+
+    def take_parts(self, parts: Iterable[Trace]) -> None:
+        """Add up what is known of each of several images; the largest batch of theirs counts."""
+        for part in parts:
+            for name, seconds in tuple(part.stages.items()):
+                self.add(name, seconds)
+            self.batch_size = max(self.batch_size or 0, part.batch_size or 0) or None
+            self.library_warnings += part.library_warnings
+            self.library_warning = self.library_warning or part.library_warning
 
     def server_timing(self) -> str:
         """The stages as a Server-Timing header (W3C Server Timing, section 3), in milliseconds."""

@@ -53,6 +53,7 @@ def test_every_setting_is_documented_and_says_its_unit() -> None:
         "host",
         "port",
         "_keys",
+        "_per_request",
         "_file",
     )
     for name, field in Settings.model_fields.items():

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.errors import InferRequestError, ParameterError
-from service.http.open_inference.json_text import JsonText, read_json_text
 from service.http.open_inference.served_models import IMAGE, ServedModel
+from service.images.json_text import JsonText, read_json_text
 from service.schemas import ClassList, Threshold
 
 _ONE_IMAGE = (
@@ -100,7 +100,7 @@ def read_infer_request(
         model: that is asked.
 
     Raises:
-        InferRequestError: it is no such request, or has not exactly one image.
+        BrokenJsonError, InferRequestError: it is no such request, or has not exactly one image.
         ParameterError: a parameter that the model does not have, or cannot use.
     """
     if json_bytes == 0:
@@ -108,7 +108,7 @@ def read_infer_request(
     if json_bytes is not None and json_bytes > len(body):
         raise InferRequestError("Inference-Header-Content-Length is more than the body has")
     view = memoryview(body)
-    text = read_json_text(view[:json_bytes])
+    text = read_json_text(body if json_bytes is None else view[:json_bytes], 1)
     binary = b"" if json_bytes is None else view[json_bytes:]
     request = _validated(text.value)
     if request.model_name not in (None, model.name):
@@ -134,7 +134,7 @@ def _image(inputs: list[InferInput], text: JsonText, binary: bytes | memoryview)
         return _only_element(binary)
     if len(given.data) != 1 or not isinstance(given.data[0], str):
         raise InferRequestError(f"{_ONE_IMAGE}; its data is one text, the picture's file in base64")
-    return text.base64(given.data[0])
+    return text.base64(given.data[0], "the data of `image`")
 
 
 def _only_element(binary: bytes | memoryview) -> bytes:

@@ -29,6 +29,7 @@ class InferTask:
     """A Task that learns from the body itself what is wanted, when a thread has read it."""
 
     draws = False
+    is_json = False  # a request has one image
 
     def __init__(self, metadata: Metadata, name: str, version: str | None, json_bytes: int | None) -> None:
         """The task of a model by its name and version; see `read_infer_request` for `json_bytes`.

@@ -81,7 +81,8 @@ async def test_the_description_declares_both_bodies_and_the_parameters(serving: 
     for path, names in (("/detect", {"threshold", "classes"}), ("/segment", {"threshold", "classes", "overlay"})):
         operation = api["paths"][path]["post"]
         assert operation["requestBody"]["content"].keys() == {
-            "multipart/form-data", "image/jpeg", "image/png", "image/webp",
+            "multipart/form-data", "application/json", "application/octet-stream",
+            "image/jpeg", "image/png", "image/webp",
         }  # fmt: skip
         assert {parameter["name"] for parameter in operation["parameters"]} == names
     answers = api["paths"]["/segment"]["post"]["responses"]["200"]["content"]

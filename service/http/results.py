@@ -1,0 +1,25 @@
+"""The answers to several images of one request as one answer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from service.http.error_answers import TABLE, error_body, row_of
+from service.images.answers import Content
+
+logger = logging.getLogger(__name__)
+
+
+def content_of_each(answers: Sequence[Content | Exception], request_id: str) -> Content:
+    """`{"results": [...]}` in the images' order: of each what a request of its own would answer, its error included."""
+    bodies = [_body(answer, request_id) for answer in answers]
+    return Content(b'{"results":[' + b",".join(bodies) + b"]}", "application/json")
+
+
+def _body(answer: Content | Exception, request_id: str) -> bytes:
+    if isinstance(answer, Content):
+        return answer.body
+    if row_of(answer) is TABLE[Exception]:  # which nobody foresaw
+        logger.error("an image of request %s failed", request_id, exc_info=answer)
+    return error_body(answer, request_id).model_dump_json().encode()

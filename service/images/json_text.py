@@ -1,0 +1,140 @@
+"""JSON from strangers that holds long texts: pictures in base64.
+
+Python's parser makes objects of up to sixty times the bytes that they are written in, and lets no other thread run
+meanwhile. So the long texts are taken out before it reads the rest, and the rest is bounded.
+"""
+
+from __future__ import annotations
+
+import binascii
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from service.errors import BrokenJsonError
+
+MAX_REST = 64 * 2**10  # bytes, the long texts aside
+LONG = 8 * 2**10  # bytes of a text that is taken out
+# What the parser reads instead, with a number behind it. Whoever writes this himself gets one of his own texts.
+_PLACE = "\x00"
+_QUOTE, _BACKSLASH = b'"', 0x5C
+# What stands before base64 in a data: URL (RFC 2397), of which nothing counts but that it is base64.
+_DATA_URL = re.compile(rb"data:[^,;]{0,100}(?:;[^,;]{1,100}){0,4};base64,", re.IGNORECASE)
+_PIECE = 2**20  # characters that are decoded before other threads may run; four of them are three bytes
+
+
+@dataclass(frozen=True)
+class JsonText:
+    """A JSON text that has been read."""
+
+    value: Any
+    _long: Sequence[memoryview]
+
+    def base64(self, text: str, where: str) -> bytes:
+        """The bytes that one of its texts says in base64, of which every character counts but line breaks; before it
+        may stand what makes it a data: URL.
+
+        Raises:
+            BrokenJsonError: it is no base64; the message says where.
+        """
+        number = text.removeprefix(_PLACE)
+        is_long = number != text and number.isdecimal() and len(number) < 6 and int(number) < len(self._long)
+        raw = self._long[int(number)] if is_long else memoryview(text.encode())
+        begins = _DATA_URL.match(raw)
+        raw = raw if begins is None else raw[begins.end() :]
+        if is_long and _has_backslash(raw):
+            # Some encoders write a slash with a backslash before it, and base64's line breaks are written so.
+            raw = memoryview(bytes(raw).replace(b"\\/", b"/").replace(b"\\n", b"").replace(b"\\r", b""))
+        elif not is_long:
+            raw = memoryview(bytes(raw).replace(b"\n", b"").replace(b"\r", b""))
+        try:
+            return b"".join(_pieces(raw))
+        except ValueError:
+            raise BrokenJsonError(f"{where} has to be a picture's file in base64") from None
+
+
+def read_json_text(body: bytes | bytearray | memoryview, most_long: int) -> JsonText:
+    """Read a JSON text of which so many strings may be long. What it returns holds the body.
+
+    Raises:
+        BrokenJsonError: it is no JSON, says something twice, or is too large.
+    """
+    rest, long = _without_long_texts(bytes(body) if isinstance(body, memoryview) else body, most_long)
+    try:
+        value = json.loads(rest, object_pairs_hook=_object, parse_constant=_no_number)
+    except (ValueError, RecursionError):  # JSONDecodeError is a ValueError, as are wrong UTF-8 and endless numbers
+        raise BrokenJsonError("the request is not valid JSON") from None
+    return JsonText(value, long)
+
+
+def _without_long_texts(body: bytes | bytearray, most_long: int) -> tuple[bytes, list[memoryview]]:
+    rest, view = bytearray(), memoryview(body)
+    long: list[memoryview] = []
+    position = 0
+    while (begin := body.find(_QUOTE, position) + 1) > 0:
+        end = _end_of_text(body, begin)
+        rest += view[position:begin]
+        if end - begin <= LONG:
+            rest += view[begin:end]
+        elif len(long) >= most_long:
+            many = "two long texts" if most_long == 1 else f"more than {most_long} long texts"
+            raise BrokenJsonError(f"the request holds {many}, of which each would be an image")
+        else:
+            rest += json.dumps(f"{_PLACE}{len(long)}")[1:-1].encode()
+            long.append(view[begin:end])
+        _check(rest)
+        rest += _QUOTE
+        position = end + 1
+    if len(body) - position > MAX_REST:
+        _check(memoryview(body)[position:])
+    rest += view[position:]
+    _check(rest)
+    return bytes(rest), long
+
+
+def _end_of_text(body: bytes | bytearray, begin: int) -> int:
+    """Where a string ends that begins there: at the first quote that no backslash escapes."""
+    start = begin
+    for _ in range(LONG):  # escaped quotes, which no base64 has
+        end = body.find(_QUOTE, start)
+        if end < 0:
+            raise BrokenJsonError("the request is not valid JSON")
+        # Between two quotes, so that all of this looks at each byte once.
+        if body[end - 1] != _BACKSLASH or (end - start - len(body[start:end].rstrip(b"\\"))) % 2 == 0:
+            return end
+        start = end + 1
+    raise BrokenJsonError("the request is not valid JSON")
+
+
+def _has_backslash(text: memoryview) -> bool:
+    return any(b"\\" in bytes(text[begin : begin + _PIECE]) for begin in range(0, len(text), _PIECE))
+
+
+def _pieces(text: memoryview) -> list[bytes]:
+    """The bytes of a text in base64. Raises ValueError if it is none, of which padding amid it is a case."""
+    last = max(0, len(text) - 1) // _PIECE * _PIECE
+    pieces = []
+    for begin in range(0, last + 1, _PIECE):
+        piece = text[begin : begin + _PIECE]
+        if begin < last and piece[-1] == ord("="):
+            raise ValueError("padding is not at the end")
+        pieces.append(binascii.a2b_base64(piece, strict_mode=True))
+    return pieces
+
+
+def _check(rest: bytearray | memoryview) -> None:
+    if len(rest) > MAX_REST:
+        raise BrokenJsonError(f"the request has more than {MAX_REST} bytes of JSON beside its images")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise BrokenJsonError("a name is repeated in an object of the request")
+    return found
+
+
+def _no_number(_: str) -> NoReturn:
+    raise ValueError("NaN and Infinity are no JSON")
