@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.end_to_end.images import Buildah, build_by_make, make_base_image
+from tests.end_to_end.kubernetes import Kubernetes, kubernetes_tools
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -72,3 +73,9 @@ def image(buildah: Buildah, base_image: str, tmp_path_factory: pytest.TempPathFa
     """The image of docker/Dockerfile, as `make image` builds it; it takes a minute or two."""
     build_by_make(buildah, tmp_path_factory.mktemp("pip"), ["image"])
     return "localhost/detr-serve:0.1.0"
+
+
+@pytest.fixture(scope="session")
+def kubernetes(tmp_path_factory: pytest.TempPathFactory) -> Kubernetes:
+    """Programs and definitions for the manifests, installed into an environment of their own."""
+    return kubernetes_tools(tmp_path_factory.mktemp("kubernetes"))

@@ -104,6 +104,25 @@ def test_the_service_is_down_where_no_replica_is_found(need: Callable[..., None]
     assert fires(tmp_path, "DetrDown", {'up{job="prometheus"}': "1x30"})
 
 
+SICK = 'detr_requests_total{{job="detr",endpoint="detect",status="{}",instance="sick"}}'.format
+WELL = 'detr_requests_total{job="detr",endpoint="detect",status="200",instance="well"}'
+
+
+@pytest.mark.parametrize(("alert", "status"), [("DetrFailing", 500), ("DetrOverloaded", 503)])
+def test_replicas_that_are_well_do_not_hide_one_that_is_not(
+    need: Callable[..., None], tmp_path: Path, alert: str, status: int
+) -> None:
+    need("promtool")
+    assert fires(tmp_path, alert, {SICK(status): "0+10x30", SICK(200): "0+90x30", WELL: "0+9000x30"})
+
+
+def test_an_alert_says_which_replica_it_is() -> None:
+    for name, rule in RULES.items():
+        summary = rule["annotations"]["summary"]
+        assert "$labels.instance" in summary or name == "DetrDown", f"{name} may have no replica to name"
+        assert not re.search(r"sum *\(", rule["expr"]), "a sum without `by (instance)` has lost it"
+
+
 def test_every_alert_has_a_scene_and_a_paragraph_of_what_to_do() -> None:
     assert SCENES.keys() == RULES.keys()
     told = (REPOSITORY / "docs/operations.md").read_text()

@@ -15,7 +15,7 @@ from service.process.metrics import Metrics
 from service.settings import Settings
 from tests.documentation import Block, blocks
 from tests.end_to_end.conftest import REPOSITORY
-from tests.end_to_end.kubernetes import MANIFESTS, VERSIONS, Kubernetes, Resource, container_of, kubernetes_tools, only
+from tests.end_to_end.kubernetes import MANIFESTS, VERSIONS, Kubernetes, Resource, container_of, only
 
 pytestmark = pytest.mark.slow
 
@@ -28,11 +28,6 @@ KUSTOMIZATIONS = [
     if block.language == "yaml" and block.page == "docs/deploy.md" and "resources:\n  -" in block.text
 ]
 DEFAULTS = {name: field.default for name, field in Settings.model_fields.items()}
-
-
-@pytest.fixture(scope="module")
-def kubernetes(tmp_path_factory: pytest.TempPathFactory) -> Kubernetes:
-    return kubernetes_tools(tmp_path_factory.mktemp("kubernetes"))
 
 
 @pytest.fixture(scope="module")
