@@ -21,7 +21,8 @@ class Buildah:
 
     def __init__(self, folder: Path) -> None:
         """Keep images, containers and run state below `folder`."""
-        self.storage = ("--storage-driver", "vfs", "--root", str(folder / "root"), "--runroot", str(folder / "run"))
+        root, run = str(folder / "root"), str(folder / "run")
+        self.storage: tuple[str, ...] = ("--storage-driver", "vfs", "--root", root, "--runroot", run)
         self.program = ("buildah", *self.storage)
 
     def __call__(self, *arguments: str | Path) -> str:
