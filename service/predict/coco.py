@@ -21,16 +21,18 @@ def image_ids(paths: Sequence[Path]) -> list[int]:
 
 
 def coco_results(answer: dict[str, Any], image_id: int, file_name: str) -> list[dict[str, Any]]:
-    """One entry for each detection or segment of an answer, with the box as x, y, width, height in pixels.
+    """One entry for each detection, with its box as x, y, width, height in pixels, or for each segment, with its mask.
 
+    A segment has no box beside its mask, for pycocotools would then take the area of the box for the segment's.
     `file_name` stands in each, because an id does not tell it; pycocotools leaves it alone.
     """
     entries = []
     for found in answer.get("detections", answer.get("segments", [])):
-        x1, y1, x2, y2 = (found["box"][side] for side in ("x1", "y1", "x2", "y2"))
         entry = {"image_id": image_id, "category_id": found["category_id"], "score": found["score"]}
-        entry |= {"bbox": [x1, y1, round(x2 - x1, 2), round(y2 - y1, 2)], "file_name": file_name}
         if "rle" in found:
-            entry |= {"segmentation": found["rle"], "area": found["area"]}
-        entries.append(entry)
+            entry["segmentation"] = found["rle"]
+        else:
+            x1, y1, x2, y2 = (found["box"][side] for side in ("x1", "y1", "x2", "y2"))
+            entry["bbox"] = [x1, y1, round(x2 - x1, 2), round(y2 - y1, 2)]
+        entries.append({**entry, "file_name": file_name})
     return entries
