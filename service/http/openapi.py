@@ -49,9 +49,11 @@ IMAGE_BODY: dict[str, Any] = {
     }
 }
 
-PNG_ANSWER: dict[int | str, dict[str, Any]] = {
-    200: {"description": "the segments, in the form that was asked for", "content": {"image/png": _BINARY}}
-}
+
+def answers(description: str, *media_types: str) -> dict[int | str, dict[str, Any]]:
+    """The declaration of a success that may be a file as well as JSON."""
+    return {200: {"description": description, "content": dict.fromkeys(media_types, _BINARY)}}
+
 
 _RETRY_AFTER = {"Retry-After": {"description": "seconds", "schema": {"type": "integer", "minimum": 1}}}
 

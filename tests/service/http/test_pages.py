@@ -78,12 +78,13 @@ async def test_the_description_declares_every_error_in_the_one_shape(serving: Se
 
 async def test_the_description_declares_both_bodies_and_the_parameters(serving: Serving) -> None:
     api = await description(serving)
-    for path, names in (("/detect", {"threshold", "classes"}), ("/segment", {"threshold", "classes", "overlay"})):
+    both = {"threshold", "classes", "format", "image_id", "overlay"}
+    for path, names in (("/detect", both), ("/segment", both | {"mode", "polygons"})):
         operation = api["paths"][path]["post"]
         assert operation["requestBody"]["content"].keys() == {
             "multipart/form-data", "application/json", "application/octet-stream",
             "image/jpeg", "image/png", "image/webp",
         }  # fmt: skip
         assert {parameter["name"] for parameter in operation["parameters"]} == names
-    answers = api["paths"]["/segment"]["post"]["responses"]["200"]["content"]
-    assert answers.keys() == {"application/json", "image/png"}
+        answers = operation["responses"]["200"]["content"]
+        assert answers.keys() == {"application/json", "image/png", "image/jpeg", "image/webp"}
