@@ -38,8 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "images",
         nargs="+",
         metavar="PICTURE",
-        help="Look for objects in this JPEG, PNG or WebP file, in those of this folder or of this pattern in quotes "
-        "('shots/*.jpg'), or in what comes on standard input (-).",
+        help="Look for objects in this JPEG, PNG or WebP file (see --formats), in those of this folder or of this "
+        "pattern in quotes ('shots/*.jpg'), or in what comes on standard input (-).",
     )
     parser.add_argument("--recursive", action="store_true", help="Look into the sub-folders of folders, too.")
     parser.add_argument(
@@ -78,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="Write each picture with its answer drawn on it to this folder, as PNG and in sub-folders like its own.",
     )
-    for name in ("model", "revision", "model_cache", "device", "precision"):
+    for name in ("model", "revision", "model_cache", "device", "precision", "formats"):
         add_option(parser, name)
     parser.set_defaults(run=run)
 
@@ -96,9 +96,9 @@ def run(args: argparse.Namespace) -> int:
     Each failure is one line on standard error, and so is, for each picture, what libraries warn of.
     """
     try:
-        files = find_pictures(args.images, recursive=args.recursive)
-        places = Places.of(args, files)
         settings = read_settings(given_settings(args))
+        files = find_pictures(args.images, recursive=args.recursive, formats=settings.formats)
+        places = Places.of(args, files)
         with _libraries_heard():
             model = load_model(settings)
             tasks = _tasks(args, model)
