@@ -15,7 +15,7 @@ from service.http import paths
 from service.http.access import require_admin
 from service.http.asked import detect_task, segment_task
 from service.http.exchange import exchange
-from service.http.openapi import ADMIN_KEY, IMAGE_BODY, answers, errors
+from service.http.openapi import ADMIN_KEY, DETECT_EXAMPLE, IMAGE_BODY, SEGMENT_EXAMPLE, answers, errors
 from service.images.coco import DetectionEntries, InstanceEntries, PanopticResultEntry
 from service.images.pictures import PICTURE_TYPES
 from service.lifecycle.service import Service
@@ -64,7 +64,7 @@ def service_of(request: Request) -> Service:
     paths.DETECT,
     summary="Find objects",
     response_model=DetectResponse | DetectResults | DetectionEntries,
-    responses=answers("what was found, in the form that was asked for", *PICTURE_TYPES)
+    responses=answers("what was found, in the form that was asked for", DETECT_EXAMPLE, *PICTURE_TYPES)
     | errors(408, 413, 415, 503, 504),
     openapi_extra=IMAGE_BODY,
 )
@@ -78,7 +78,8 @@ async def detect(request: Request, parameters: Annotated[DetectParameters, Query
     paths.SEGMENT,
     summary="Segment the whole picture",
     response_model=SegmentResponse | SegmentResults | InstanceResponse | PanopticResultEntry | InstanceEntries,
-    responses=answers("the segments, in the form that was asked for", *PICTURE_TYPES) | errors(408, 413, 415, 503, 504),
+    responses=answers("the segments, in the form that was asked for", SEGMENT_EXAMPLE, *PICTURE_TYPES)
+    | errors(408, 413, 415, 503, 504),
     openapi_extra=IMAGE_BODY,
 )
 async def segment(request: Request, parameters: Annotated[SegmentParameters, Query()]) -> Response:
