@@ -133,8 +133,7 @@ def message_of(error: Exception, row: ErrorRow) -> str:
         if problem["type"] == "extra_forbidden":
             name = str(problem["loc"][-1])
             return f"unknown query parameter: {name}" if _WORD.fullmatch(name) else "unknown query parameter"
-        said = "Input should be true or false" if problem["type"] == "bool_parsing" else problem["msg"]
-        return f"{problem['loc'][-1]}: {said}"
+        return f"{problem['loc'][-1]}: {problem['msg']}"
     return row.message or str(error)
 
 

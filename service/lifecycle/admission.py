@@ -29,8 +29,13 @@ class Admission:
         self.capacity = capacity
         self.in_flight: InFlight[object] = InFlight()
         self.current: Pipeline | None = None  # of the model that was loaded last
+        self.is_leaving = False
         self.is_closed = False
         self._cpu = cpu
+
+    def leave(self) -> None:
+        """Be ready no more, and let in who comes all the same. May be called from a signal handler."""
+        self.is_leaving = True
 
     def close(self) -> None:
         """Let nobody in any more. May be called from a signal handler."""
@@ -54,8 +59,11 @@ class Admission:
         return self.current
 
     def check_ready(self) -> None:
-        """Raise UnavailableError, saying why, unless requests can be answered now."""
-        self._check_threads(self.pipeline())
+        """Raise UnavailableError, saying why, unless requests can be answered now and for a while."""
+        pipeline = self.pipeline()
+        if self.is_leaving:
+            raise DrainingError("the service is shutting down")
+        self._check_threads(pipeline)
 
     def admit(self, make_task: Callable[[Metadata], Task]) -> tuple[Pipeline, Task]:
         """What answers an upload, and by what task, if it is let in now. It counts from `Pipeline.answer` on.

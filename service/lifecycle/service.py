@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 from model.hub.names import HubError
 from model.runtime.artifact.file import ArtifactError
@@ -50,6 +51,7 @@ class Service:
         self.reloader = Reloader(self, metrics)
         self.failure: StartupError | None = None
         self.is_lost = False  # an engine or a decoder hangs, and only a new process helps
+        self._no_delay = asyncio.Event()  # nobody can be served while the end is delayed
         # Whoever runs the service hooks in here, to end it.
         self.on_failure: Callable[[], None] = lambda: None
         self._model_loader = loader
@@ -79,12 +81,22 @@ class Service:
         return await pipeline.answer(upload, task, trace)
 
     def begin_drain(self) -> None:
-        """Refuse new work from now on. May be called from a signal handler."""
+        """Be ready no more, and refuse new work or leave that to `delay_drain`. May be called from a signal handler."""
+        self.admission.leave()
+        if not self.settings.drain_delay_ms:
+            self.admission.close()
+
+    async def delay_drain(self) -> None:
+        """Take work for `drain_delay_ms` yet, unless none can be done, and then no more."""
+        if self.admission.current is not None and not self.admission.is_closed:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.settings.drain_delay_ms / 1000):
+                    await self._no_delay.wait()
         self.admission.close()
 
     async def drain(self, timeout_seconds: float) -> bool:
         """Wait for the requests that were accepted, then fail the rest; True if there was no rest."""
-        self.begin_drain()
+        self.admission.close()
         if (pipeline := self.admission.current) is None:
             return True
         pipeline.batcher.hurry()
@@ -156,7 +168,8 @@ class Service:
     def engine_lost(self) -> None:
         """End, because the engine that serves is lost."""
         self.is_lost = True
-        self.begin_drain()
+        self.admission.close()
+        self._no_delay.set()
         self.on_failure()
 
     def give_back_memory(self) -> None:

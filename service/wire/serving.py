@@ -62,7 +62,10 @@ class Served(Protocol):
     on_failure: Callable[[], None]  # to be called when it can serve no longer; the server sets it
 
     def begin_drain(self) -> None:
-        """Take no more work, from within a signal handler."""
+        """Be ready no more, and take no more work, at once or after a delay; from within a signal handler."""
+
+    async def delay_drain(self) -> None:
+        """Take work for as long as that delay is."""
 
     async def drain(self, timeout_seconds: float) -> bool:
         """Answer what was accepted, in so many seconds; whether all was."""

@@ -51,7 +51,8 @@ class Server(uvicorn.Server):
         logger.info("shutting down")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Answer what was accepted, then close; all within the drain timeout."""
+        """Answer what comes within the delay and what was accepted, then close; within the drain timeout after it."""
+        await self._served.delay_drain()
         clock = asyncio.get_running_loop().time
         deadline = clock() + self._served.settings.drain_timeout_ms / 1000
         # First with the door still open: ready answers 503, so that a balancer looks elsewhere, and so does

@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.end_to_end.hub_files import repository_files
 from tests.end_to_end.images import Buildah, build_by_make, make_base_image
 from tests.end_to_end.kubernetes import Kubernetes, kubernetes_tools
+from tests.fake_hub import fake_hub
 
 REPOSITORY = Path(__file__).parents[2]
+COCO = "facebook/detr-resnet-50"
 
 
 @pytest.fixture(scope="session")
@@ -79,3 +82,22 @@ def image(buildah: Buildah, base_image: str, tmp_path_factory: pytest.TempPathFa
 def kubernetes(tmp_path_factory: pytest.TempPathFactory) -> Kubernetes:
     """Programs and definitions for the manifests, installed into an environment of their own."""
     return kubernetes_tools(tmp_path_factory.mktemp("kubernetes"))
+
+
+@pytest.fixture(scope="session")
+def coco_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The files of the published model on the hub, with random weights."""
+    folder = repository_files(COCO, tmp_path_factory.mktemp("coco"))
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="session")
+def coco_image(
+    buildah: Buildah, image: str, coco_files: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory
+) -> str:
+    """The same image, which brings that model along."""
+    with fake_hub() as hub:
+        hub.push(COCO, coco_files)
+        words = ["image", f"MODEL={COCO}", "TAG=coco"]
+        build_by_make(buildah, tmp_path_factory.mktemp("pip"), words, HF_ENDPOINT=hub.url)
+    return "detr-serve:coco"

@@ -16,10 +16,9 @@ import httpx
 import pytest
 from packaging.utils import canonicalize_name
 
-from tests.end_to_end.images import Buildah, build_by_make, config_of
-from tests.end_to_end.test_hub import repository_files
+from tests.end_to_end.conftest import COCO
+from tests.end_to_end.images import Buildah, config_of
 from tests.end_to_end.test_image_requirements import pins_of
-from tests.fake_hub import FakeHub, fake_hub
 from tests.processes import free_port, running
 
 pytestmark = [pytest.mark.slow, pytest.mark.root, pytest.mark.timeout(1800)]
@@ -50,23 +49,6 @@ mount -o remount,bind,ro "$root"
 exec chroot "$root" setpriv --reuid="$user" --regid="$group" --clear-groups \
     --bounding-set=-all --inh-caps=-all --no-new-privs "$@"
 """
-
-
-THREE_CLASSES = "someone/detr-of-three"
-
-
-@pytest.fixture(scope="module")
-def three_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fine-tuned model's files on the hub."""
-    return repository_files(THREE_CLASSES, tmp_path_factory.mktemp("three"))
-
-
-@contextmanager
-def hub_of(folder: Path) -> Iterator[FakeHub]:
-    """A hub that has these files."""
-    with fake_hub() as hub:
-        hub.push(THREE_CLASSES, {path.name: path.read_bytes() for path in folder.iterdir()})
-        yield hub
 
 
 class Container:
@@ -115,25 +97,16 @@ def test_the_image_answers_detect_as_its_unprivileged_user(
 
 
 def test_an_image_that_brings_its_model_serves_it_without_a_hub(
-    buildah: Buildah,
-    image: str,  # whose layers buildah has then
-    three_classes: Path,
-    tmp_path: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-    jpeg: bytes,
+    buildah: Buildah, coco_image: str, tmp_path: Path, jpeg: bytes
 ) -> None:
-    with hub_of(three_classes) as hub:
-        words = ["image", f"MODEL={THREE_CLASSES}", "TAG=three"]
-        build_by_make(buildah, tmp_path_factory.mktemp("pip"), words, HF_ENDPOINT=hub.url)
-    image = "localhost/detr-serve:three"
-    root = Path(buildah("mount", buildah("from", "--pull-never", image)))
-    config = config_of(buildah, image)
+    root = Path(buildah("mount", buildah("from", "--pull-never", coco_image)))
+    config = config_of(buildah, coco_image)
     assert "DETR_MODEL=/opt/model/model.onnx" in config["Env"]
     cache = (root / "var/cache/detr").stat()
     assert (cache.st_uid, list((root / "var/cache/detr").iterdir())) == (10001, [])
     with served(root, config, tmp_path) as (_, url):
         assert httpx.post(f"{url}/detect", files={"image": jpeg}, timeout=120).status_code == 200
-        assert len(httpx.get(f"{url}/model").json()["categories"]) == 3
+        assert httpx.get(f"{url}/model").json()["provenance"]["source"] == COCO
 
 
 def test_the_image_is_told_apart_from_root(root: Path, config: dict[str, Any]) -> None:

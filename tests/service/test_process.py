@@ -176,6 +176,16 @@ def test_sigterm_finishes_what_was_begun(start: Start, jpeg: bytes) -> None:
     assert log[-1]["message"] == "stopped, exit code 0"
 
 
+def test_work_is_taken_while_the_end_is_delayed_and_nobody_is_told_to_come(start: Start, jpeg: bytes) -> None:
+    with start("--drain-delay-ms", "2000") as running:
+        running.signal(signal.SIGTERM)
+        until(lambda: running.status("/health/ready") == 503)
+        assert running.post("/detect", jpeg, "image/jpeg").status_code == 200
+        code, log, _ = running.end()
+    assert code == 0
+    assert log[-1]["message"] == "stopped, exit code 0"
+
+
 def test_stalled_clients_cannot_hold_up_the_end(start: Start) -> None:
     with start("--drain-timeout-ms", "500") as running:
         stalled = [running.connect() for _ in range(3)]

@@ -65,6 +65,20 @@ async def test_a_service_that_is_draining_is_live_and_not_ready(serving: Serving
             assert (await app.client.get(path)).status_code == 200
 
 
+async def test_a_service_that_delays_its_drain_is_not_ready_and_takes_work(serving: Serving, jpeg: bytes) -> None:
+    async with serving(drain_delay_ms=3_600_000) as app:
+        app.service.begin_drain()
+        check_error(await app.client.get("/health/ready"), 503, "draining")
+        assert (await app.client.post("/detect", files={"image": jpeg})).status_code == 200
+        delayed = asyncio.create_task(app.service.delay_drain())
+        await asyncio.sleep(0)
+        assert not delayed.done()
+        # Nobody could be served any more.
+        app.service.engine_lost()
+        await delayed
+        check_error(await app.client.post("/detect", files={"image": jpeg}), 503, "draining")
+
+
 async def test_a_drain_answers_what_was_accepted(serving: Serving, engine: FakeEngine) -> None:
     engine.hold()
     async with serving(engine, max_batch_size=2) as app:
