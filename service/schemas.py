@@ -34,11 +34,29 @@ class DetectParameters(BaseModel):
         description="answer these classes only: names or category ids of the model's, such as person,dog or 1,18",
     )
 
+    format: Literal["json", "coco"] = Field(
+        default="json",
+        description="answer JSON of this service's own (json), or entries of COCO's results files (coco)",
+    )
+    image_id: int = Field(
+        default=0, ge=0, le=2**53 - 1, description="what entries of COCO's results files call the image"
+    )
+    overlay: bool = Field(
+        default=False,
+        description="answer the picture with what was found drawn on it, whatever the format: as PNG, or as the header "
+        "Accept prefers it: image/png, image/jpeg or image/webp",
+    )
+
 
 class SegmentParameters(DetectParameters):
     """Query of POST /segment."""
 
-    overlay: bool = Field(default=False, description="answer the picture with its segments painted over it, as a PNG")
+    mode: Literal["panoptic", "instance"] = Field(
+        default="panoptic",
+        description="one segment for each pixel (panoptic), or a mask for each object, which may overlap (instance); "
+        "that is things only, unless classes are asked for",
+    )
+    polygons: bool = Field(default=False, description="answer the outlines of each segment beside its run lengths")
 
 
 class Body(BaseModel):
@@ -68,6 +86,7 @@ class Detection(Body):
 
     label: str
     category_id: int
+    isthing: bool
     score: Score
     box: Box
 
@@ -88,9 +107,9 @@ class RunLengths(Body):
 
 
 class SegmentInfo(Body):
-    """One segment of a panoptic answer."""
+    """One segment."""
 
-    id: int = Field(description="value of its pixels in the panoptic PNG")
+    id: int = Field(description="value of its pixels in the panoptic PNG; of an instance, its number")
     label: str
     category_id: int
     isthing: bool
@@ -98,14 +117,24 @@ class SegmentInfo(Body):
     area: int = Field(description="pixels")
     box: Box
     rle: RunLengths
+    polygons: list[list[list[tuple[int, int]]]] | None = Field(
+        default=None,
+        description="with polygons=true: each polygon's outer ring and then its holes, as in GeoJSON's MultiPolygon; "
+        "corners are x, y of pixels' edges",
+    )
 
 
-class SegmentResponse(Body):
-    """Answer of POST /segment in JSON."""
+class InstanceResponse(Body):
+    """Answer of POST /segment?mode=instance, best score first."""
 
     model: str
     image: ImageSize
     segments: list[SegmentInfo]
+
+
+class SegmentResponse(InstanceResponse):
+    """Answer of POST /segment."""
+
     panoptic_png: str = Field(description="base64 of the COCO panoptic PNG: id = R + 256 G + 65536 B, 0 is void")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, Self, get_args, get_type_hints
+from typing import Annotated, Literal, Self, get_args, get_origin, get_type_hints
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -71,6 +71,11 @@ ModelName = Annotated[str | None, BeforeValidator(_text_or_none), Metavar("FILE|
 Revision = Annotated[str | None, BeforeValidator(_text_or_none), Metavar("TEXT")]
 # NoDecode: what the environment gives is split at its commas, and is not JSON.
 Origins = Annotated[tuple[Origin, ...], NoDecode, BeforeValidator(_split), Metavar("ORIGIN,...")]
+
+
+Formats = Annotated[
+    tuple[Literal["avif", "bmp", "gif", "heic", "tiff"], ...], NoDecode, BeforeValidator(_split), Metavar("FORMAT,...")
+]
 
 
 class Settings(BaseSettings):
@@ -195,6 +200,10 @@ class Settings(BaseSettings):
     Smaller images have a quarter of it and, by their pixels, a share of the rest.
     """
 
+    formats: Formats = ()
+    """Decode images of these formats, too, separated by commas: avif, bmp, gif (its first frame), tiff (its first page)
+    and heic (with the extra heic). JPEG, PNG and WebP always are. The default is no other.
+    """
     reduced_decode: Switch = False
     """Decode large JPEGs at a half, a quarter or an eighth of their size: faster, but answers change slightly."""
 
@@ -264,7 +273,8 @@ def _first_problem(error: ValidationError) -> str:
     name = str(problem["loc"][0]) if problem["loc"] else ""
     reason = problem["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
     if problem["type"] == "literal_error":
-        choices = get_args(get_type_hints(Settings)[name])
+        hint = get_type_hints(Settings)[name]
+        choices = get_args(hint if get_origin(hint) is Literal else get_args(hint)[0])  # of one, or of each of several
         reason = f"there is no {problem['input']!r}; use {', '.join(choices)}{did_you_mean(problem['input'], choices)}"
     return f"{name_of(name)}: {reason}" if name else reason
 

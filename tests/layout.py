@@ -70,11 +70,13 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "model.runtime.decode": (
         "model.runtime.allocations",
         "model.runtime.decode_budget",
+        "model.runtime.image_formats",
         "model.runtime.jpeg_segments",
         "model.runtime.orientation",
         "model.runtime.png_chunks",
     ),
     "model.runtime.decode_budget": (),
+    "model.runtime.image_formats": ("model.runtime.installing",),
     "model.runtime.jpeg_segments": (),
     "model.runtime.orientation": ("model.runtime.preprocess",),
     "model.runtime.png_chunks": (),

@@ -16,8 +16,9 @@ from PIL import Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin  # noqa:
 
 from model.runtime.allocations import AllocationWatch
 from model.runtime.decode_budget import MeteredFile
+from model.runtime.image_formats import ALWAYS, ONE_CALL, WORK_OF_ONE_CALL, format_of, in_words, is_simple_tiff, spoken
 from model.runtime.jpeg_segments import split_jpeg
-from model.runtime.orientation import Turn, turn_of, webp_exif
+from model.runtime.orientation import Turn, plugin_exif, turn_of
 from model.runtime.png_chunks import split_png
 from model.runtime.preprocess import CropBox
 from model.runtime.resize_rule import ResizeRule
@@ -25,15 +26,6 @@ from model.runtime.resize_rule import ResizeRule
 # Above Pillow's own bound an image is refused like any other that is too large, instead of with a line on
 # stderr.
 warnings.simplefilter("error", Image.DecompressionBombWarning)
-
-# How files of known image formats begin. Only JPEG, PNG and WebP are decoded: Pillow's decoders of the many
-# other formats are where nearly all of its published security holes are.
-_ACCEPTED = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG"}
-_REFUSED = {
-    b"GIF8": "GIF", b"BM": "BMP", b"II*\x00": "TIFF", b"MM\x00*": "TIFF", b"8BPS": "PSD", b"\x00\x00\x01\x00": "ICO",
-    b"\x00\x00\x00\x0cjP  ": "JPEG 2000", b"\xff\x4f\xff\x51": "JPEG 2000", b"\x00\x00\x00\x0cJXL ": "JPEG XL",
-    b"\xff\x0a": "JPEG XL", b"<svg": "SVG",
-}  # fmt: skip
 
 # How many times as large as the network's a reduced image has to be, so that the antialiased resize has the last word
 # on what is left of fine detail. Without a margin the demo model's probabilities moved by up to 0.39 (median 0.0007),
@@ -53,8 +45,8 @@ class NotAnImageError(ImageError):
 class ImageFormatError(ImageError):
     """The bytes are an image in a format that is not accepted."""
 
-    def __init__(self, image_format: str) -> None:
-        super().__init__("the image has to be a JPEG, PNG or WebP")
+    def __init__(self, image_format: str, formats: frozenset[str] = ALWAYS) -> None:
+        super().__init__(f"the image has to be a {in_words(formats)}")
         self.image_format = image_format  # its name, for people
 
 
@@ -84,6 +76,7 @@ class ImageLimits:
     max_scans: int = 150  # of a JPEG, each of which can be work for all of its pixels
     max_cpu_seconds: float = 7.5  # to decode an image of `max_pixels`
     work_now: float = math.inf  # pixels times scans; for more LargeWorkError is raised before any are decoded
+    formats: frozenset[str] = ALWAYS  # that are decoded, see `open_formats`
 
     def cpu_seconds(self, pixels: int) -> float:
         """What an image of so many pixels may take: a quarter of the largest one's time, and its share of the rest."""
@@ -111,9 +104,12 @@ class DecodedImage:
 
 
 def decode(data: bytes | bytearray, limits: ImageLimits) -> NDArray[np.uint8]:
-    """Decode JPEG, PNG or WebP bytes into RGB, [height, width, 3] uint8, upright by their EXIF orientation.
+    """Decode the bytes of a JPEG, PNG or WebP, or of another format that the limits name, into RGB.
 
-    Of an animation the first frame counts. Transparency lies over white. 16-bit gray is scaled to 8 bits.
+    It is [height, width, 3] uint8, upright by its EXIF orientation.
+
+    Of an animation the first frame counts, of several pages the first.
+    Transparency lies over white. 16-bit gray is scaled to 8 bits.
 
     Raises:
         NotAnImageError: the bytes begin like no image.
@@ -173,7 +169,7 @@ def open_image(data: bytes | bytearray, limits: ImageLimits) -> Iterator[OpenedI
         NotAnImageError, ImageFormatError, ImageTooLargeError, ImageTooComplexError, BrokenImageError: like `decode`.
         MemoryError: there is too little memory, which is no fault of the image.
     """
-    image_format = sniff(data)
+    image_format = sniff(data, limits.formats)
     file = None
     allocations = AllocationWatch()
     try:
@@ -182,12 +178,14 @@ def open_image(data: bytes | bytearray, limits: ImageLimits) -> Iterator[OpenedI
         file.limit(limits.cpu_seconds(0), in_small_pieces=False)  # to read what comes before its pixels
         with Image.open(file, formats=[image_format]) as image:
             _check_size(image.size, limits)
+            if image_format == "TIFF" and not is_simple_tiff(image, len(data)):
+                raise ImageTooComplexError("the TIFF is compressed in a way, or laid out so, that is not accepted")
             if image.width * image.height * scans > limits.work_now:
                 raise LargeWorkError
             # Of JPEG alone a few bytes can be work for all pixels, and its reader takes what it gets.
             seconds = limits.cpu_seconds(image.width * image.height)
             file.limit(seconds, in_small_pieces=image_format == "JPEG")
-            yield OpenedImage(image, (image.height, image.width), turn_of(exif or webp_exif(image)))
+            yield OpenedImage(image, (image.height, image.width), turn_of(exif or plugin_exif(image)))
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise _too_large(limits) from None
     except (ImageTooLargeError, ImageTooComplexError, LargeWorkError, MemoryError):
@@ -210,13 +208,13 @@ def _without_metadata(
         picture, exif, parts = split_png(data, limits.max_parts)
     elif image_format == "JPEG":
         picture, exif, parts, scans = split_jpeg(data, limits.max_parts)
-    else:
+    elif image_format == "WEBP":
         parts = _count_webp_chunks(data, limits.max_parts)
     if parts > limits.max_parts:
         raise ImageTooComplexError(f"the image has more than {limits.max_parts} segments or chunks")
     if scans > limits.max_scans:
         raise ImageTooComplexError(f"the image has more than {limits.max_scans} scans")
-    return picture, exif, max(1, scans)
+    return picture, exif, WORK_OF_ONE_CALL if image_format in ONE_CALL else max(1, scans)
 
 
 def _count_webp_chunks(data: bytes | bytearray, most: int) -> int:
@@ -246,24 +244,18 @@ def _whole(image: Image.Image) -> CropBox:
     return 0.0, 0.0, float(image.width), float(image.height)
 
 
-def sniff(data: bytes | bytearray) -> str:
-    """Pillow's name of the format that the bytes begin like; what a header claims does not count.
+def sniff(data: bytes | bytearray, formats: frozenset[str] = ALWAYS) -> str:
+    """Pillow's name of the format that the bytes begin like, if it is one of these.
 
     Raises:
         NotAnImageError, ImageFormatError: like `decode`.
     """
-    head = bytes(data[:32])
-    for magic, image_format in _ACCEPTED.items():
-        if head.startswith(magic):
-            return image_format
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "WEBP"
-    for magic, image_format in _REFUSED.items():
-        if head.lstrip().startswith(magic):
-            raise ImageFormatError(image_format)
-    if head[4:8] == b"ftyp":
-        raise ImageFormatError("HEIC or AVIF")
-    raise NotAnImageError("the upload is not an image")
+    image_format = format_of(data)
+    if image_format is None:
+        raise NotAnImageError("the upload is not an image")
+    if image_format not in formats:
+        raise ImageFormatError(spoken(image_format), formats)
+    return image_format
 
 
 def _check_size(size: tuple[int, int], limits: ImageLimits) -> None:

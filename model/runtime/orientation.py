@@ -62,12 +62,13 @@ _TURNS = (
 )
 
 
-def webp_exif(image: Image.Image) -> bytes:
-    """EXIF data of a WebP from the TIFF header on, empty if there is none, or of another format.
+def plugin_exif(image: Image.Image) -> bytes:
+    """EXIF data of a WebP or AVIF from the TIFF header on, empty if there is none, or of another format.
 
-    Pillow's own `getexif` also finds orientations in XMP, which no browser does.
+    Pillow's own `getexif` also finds orientations in XMP, which no browser does. For an AVIF, Pillow writes into
+    them how its own properties turn it, which is what counts. A TIFF's or HEIC's decoder has turned it already.
     """
-    exif: bytes = image.info.get("exif", b"") if image.format == "WEBP" else b""
+    exif: bytes = image.info.get("exif", b"") if image.format in ("WEBP", "AVIF") else b""
     return exif.removeprefix(b"Exif\0\0")
 
 

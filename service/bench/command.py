@@ -21,6 +21,7 @@ from service.bench.bare_engine import bare_engine
 from service.bench.connection import BenchTarget, Request
 from service.bench.measurement import BenchError, Load, measure
 from service.bench.pictures import PictureError, pictures_of, synthetic_pictures
+from service.bench.progress import progress
 from service.bench.report import Figures, ServerFigures, load_rows, load_table, server_rows
 from service.bench.server_process import ServerError, detr_service
 from service.errors import NoMasksError
@@ -45,8 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "what",
         metavar="URL|FILE|NAME",
-        help="Measure the service at this URL, http://HOST:PORT, or one that is started with this artifact or model on "
-        "the hub.",
+        help="Measure the service at this URL, http://HOST:PORT or HOST:PORT, or one that is started with this "
+        "artifact or model on the hub.",
     )
     parser.add_argument(
         "--task",
@@ -131,7 +132,7 @@ def _add_load_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure and print; 1 with one line on standard error where that is not possible."""
     try:
-        found = _bench_url(args) if "://" in args.what else _bench_file(args)
+        found = _bench_url(args) if BenchTarget.is_meant_by(args.what) else _bench_file(args)
         if args.json is not None:
             args.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     except _REFUSALS as error:
@@ -188,7 +189,8 @@ def _measure(args: argparse.Namespace, target: BenchTarget, pictures: Sequence[b
     path = _PATHS[args.task] + ("" if args.threshold is None else f"?threshold={args.threshold:g}")
     requests = [Request(path, picture, headers=headers) for picture in pictures]
     load = Load(requests, args.clients, args.rate, args.seconds, args.warmup)
-    return asyncio.run(measure(target, args.task, load, headers, args.deadline_ms))
+    with progress(load.warmup + load.seconds):
+        return asyncio.run(measure(target, args.task, load, headers, args.deadline_ms))
 
 
 def _megabytes(count: float | None) -> str:

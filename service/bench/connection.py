@@ -10,6 +10,7 @@ import asyncio
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from service.http.paths import DETECT
@@ -18,6 +19,7 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _CLOSE = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding:", re.IGNORECASE)
 _STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})")
+_HOST_AND_PORT = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}/?")
 _HEAD_END = b"\r\n\r\n"
 
 
@@ -38,11 +40,21 @@ class BenchTarget:
 
     @classmethod
     def of(cls, url: str) -> BenchTarget:
-        """The server of a URL. Raises ValueError unless it is http://HOST[:PORT]."""
-        parts = urlsplit(url)
+        """The server of a URL, or of HOST:PORT. Raises ValueError unless it is http://HOST[:PORT]."""
+        try:
+            parts = urlsplit(url if "://" in url else f"http://{url}")
+            port = parts.port
+        except ValueError:
+            port = None
+            parts = urlsplit("")
         if parts.scheme != "http" or not parts.hostname or parts.path.strip("/") or parts.query:
             raise ValueError(f"{url}: expected http://HOST:PORT")
-        return cls(parts.hostname, parts.port or 80)
+        return cls(parts.hostname, port or 80)
+
+    @staticmethod
+    def is_meant_by(words: str) -> bool:
+        """Whether words are a URL, or HOST:PORT, rather than the name of a file or model."""
+        return "://" in words or (_HOST_AND_PORT.fullmatch(words) is not None and not Path(words).exists())
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,8 @@ def message_of(error: Exception, row: ErrorRow) -> str:
         if problem["type"] == "extra_forbidden":
             name = str(problem["loc"][-1])
             return f"unknown query parameter: {name}" if _WORD.fullmatch(name) else "unknown query parameter"
-        return f"{problem['loc'][-1]}: {problem['msg']}"
+        said = "Input should be true or false" if problem["type"] == "bool_parsing" else problem["msg"]
+        return f"{problem['loc'][-1]}: {said}"
     return row.message or str(error)
 
 

@@ -77,13 +77,6 @@ def check_headers(request: Request, max_body_bytes: int, check_kind: Callable[[s
     return content_type
 
 
-def prefers_png(accept: str) -> bool:
-    """True if an Accept header (RFC 9110, section 12.5.1) prefers a PNG to JSON; JSON wins a tie, and is the answer
-    where neither is asked for.
-    """
-    return _quality(accept, "image/png") > _quality(accept, "application/json")
-
-
 async def receive(request: Request, upload: Upload, settings: Settings) -> None:
     """Read the whole body into `upload`; a body without an announced length is cut off where it passes the
     bound.
@@ -147,28 +140,6 @@ class CountedResponse(Response):
 
 def _too_large(max_body_bytes: int) -> UploadTooLargeError:
     return UploadTooLargeError(f"the upload has more than {max_body_bytes} bytes")
-
-
-def _quality(accept: str, media_type: str) -> float:
-    """Quality of a media type, 0 to 1, by the most specific range that covers it."""
-    ranges = [media_type, media_type.partition("/")[0] + "/*", "*/*"]
-    best = (len(ranges), 0.0)
-    for entry in accept.lower().split(","):
-        name, *parameters = (part.strip() for part in entry.split(";"))
-        if name in ranges:
-            best = min(best, (ranges.index(name), _q_of(parameters)))
-    return best[1]
-
-
-def _q_of(parameters: list[str]) -> float:
-    for parameter in parameters:
-        name, _, value = parameter.partition("=")
-        if name.strip() == "q":
-            try:
-                return min(max(float(value), 0.0), 1.0)
-            except ValueError:
-                return 0.0
-    return 1.0
 
 
 async def _disconnected(request: Request) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from service.http.access import Access
+from service.http.error_answers import TABLE
 from service.http.paths import HEALTH
 from service.schemas import ErrorResponse
 
@@ -49,9 +50,35 @@ IMAGE_BODY: dict[str, Any] = {
     }
 }
 
-PNG_ANSWER: dict[int | str, dict[str, Any]] = {
-    200: {"description": "the segments, in the form that was asked for", "content": {"image/png": _BINARY}}
+
+def answers(description: str, example: dict[str, Any], *media_types: str) -> dict[int | str, dict[str, Any]]:
+    """The declaration of a success that is JSON such as the example, or a file."""
+    content = {"application/json": {"example": example}, **dict.fromkeys(media_types, _BINARY)}
+    return {200: {"description": description, "content": content}}
+
+
+_FOUND = {"label": "cat", "category_id": 17, "isthing": True, "score": 0.9876}
+_BOX = {"x1": 12.0, "y1": 8.0, "x2": 210.0, "y2": 180.0}
+_SEEN = {"model": "detr-resnet-50-panoptic", "image": {"width": 4, "height": 2}}
+DETECT_EXAMPLE: dict[str, Any] = {
+    "model": "detr-resnet-50",
+    "image": {"width": 640, "height": 480},
+    "detections": [{**_FOUND, "box": _BOX}],
 }
+SEGMENT_EXAMPLE: dict[str, Any] = {
+    **_SEEN,
+    "segments": [
+        {
+            "id": 1,
+            **_FOUND,
+            "area": 8,
+            "box": {"x1": 0.0, "y1": 0.0, "x2": 4.0, "y2": 2.0},
+            "rle": {"size": [2, 4], "counts": "08"},
+        }
+    ],
+    "panoptic_png": "iVBORw0KGgo...",
+}
+
 
 _RETRY_AFTER = {"Retry-After": {"description": "seconds", "schema": {"type": "integer", "minimum": 1}}}
 
@@ -103,11 +130,22 @@ def describe_access(api: dict[str, Any], access: Access) -> None:
                 }  # fmt: skip
 
 
+def _examples(status: int) -> dict[str, Any]:
+    """An error of each code that has this status, as it is answered."""
+    found = {row.code: row.message or _ERRORS[status] for row in TABLE.values() if row.status == status}
+    return {
+        code: {"value": {"error": {"code": code, "message": message, "request_id": "a4266ba1b7d07dd0"}}}
+        for code, message in found.items()
+    }
+
+
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Declarations of the errors a route can answer beyond those of every route, all in the one error shape."""
     declared: dict[int | str, dict[str, Any]] = {}
     for status in sorted({*_EVERYWHERE, *statuses}):
         declared[status] = {"model": ErrorResponse, "description": _ERRORS[status]}
+        if examples := _examples(status):
+            declared[status]["content"] = {"application/json": {"examples": examples}}
         if status == 503:
             declared[status]["headers"] = _RETRY_AFTER
     return declared

@@ -10,19 +10,21 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from model.runtime.artifact.metadata import Metadata
 from service.errors import ParameterError
 from service.http import paths
 from service.http.access import require_admin
-from service.http.exchange import exchange, prefers_png
-from service.http.openapi import ADMIN_KEY, IMAGE_BODY, PNG_ANSWER, errors
-from service.images.answers import DetectTask, SegmentForm, SegmentTask, Task
+from service.http.asked import detect_task, segment_task
+from service.http.exchange import exchange
+from service.http.openapi import ADMIN_KEY, DETECT_EXAMPLE, IMAGE_BODY, SEGMENT_EXAMPLE, answers, errors
+from service.images.coco import DetectionEntries, InstanceEntries, PanopticResultEntry
+from service.images.pictures import PICTURE_TYPES
 from service.lifecycle.service import Service
 from service.schemas import (
     DetectParameters,
     DetectResponse,
     DetectResults,
     HealthResponse,
+    InstanceResponse,
     ModelResponse,
     SegmentParameters,
     SegmentResponse,
@@ -61,37 +63,28 @@ def service_of(request: Request) -> Service:
 @router.post(
     paths.DETECT,
     summary="Find objects",
-    response_model=DetectResponse | DetectResults,
-    responses=errors(408, 413, 415, 503, 504),
+    response_model=DetectResponse | DetectResults | DetectionEntries,
+    responses=answers("what was found, in the form that was asked for", DETECT_EXAMPLE, *PICTURE_TYPES)
+    | errors(408, 413, 415, 503, 504),
     openapi_extra=IMAGE_BODY,
 )
 async def detect(request: Request, parameters: Annotated[DetectParameters, Query()]) -> Response:
-    """Boxes of the objects in an image, or in each of several, in pixels of the image as displayed."""
-
-    def task(metadata: Metadata) -> Task:
-        return DetectTask.of(metadata, parameters.threshold, classes=parameters.classes)
-
+    """Boxes of the objects in an image, or in each of several, in pixels of the image as displayed, or drawn."""
+    task = detect_task(parameters, request.headers.get("accept", ""))
     return await exchange(request, service_of(request), task)
 
 
 @router.post(
     paths.SEGMENT,
     summary="Segment the whole picture",
-    response_model=SegmentResponse | SegmentResults,
-    responses=PNG_ANSWER | errors(408, 413, 415, 503, 504),
+    response_model=SegmentResponse | SegmentResults | InstanceResponse | PanopticResultEntry | InstanceEntries,
+    responses=answers("the segments, in the form that was asked for", SEGMENT_EXAMPLE, *PICTURE_TYPES)
+    | errors(408, 413, 415, 503, 504),
     openapi_extra=IMAGE_BODY,
 )
 async def segment(request: Request, parameters: Annotated[SegmentParameters, Query()]) -> Response:
-    """Panoptic segments of an image: JSON, the COCO id PNG (`Accept: image/png`), or painted over it."""
-
-    def task(metadata: Metadata) -> Task:
-        form: SegmentForm = "json"
-        if parameters.overlay:
-            form = "overlay"
-        elif prefers_png(request.headers.get("accept", "")):
-            form = "png"
-        return SegmentTask.of(metadata, parameters.threshold, form, parameters.classes)
-
+    """Segments of an image: JSON, entries for COCO, the COCO id PNG (`Accept: image/png`), or painted over it."""
+    task = segment_task(parameters, request.headers.get("accept", ""))
     return await exchange(request, service_of(request), task)
 
 

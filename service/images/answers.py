@@ -2,41 +2,29 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from pydantic import BaseModel
 
 from model.runtime.allocations import turn_into_memory_errors
-from model.runtime.answers.detections import Detections, detections_of
+from model.runtime.answers.detections import detections_of
+from model.runtime.answers.instances import Instances, instances_of
 from model.runtime.answers.overlay import draw_detections, draw_panoptic
 from model.runtime.answers.panoptic import PanopticResult, panoptic
-from model.runtime.answers.segment_codec import encode_rles, id_png
+from model.runtime.answers.segment_codec import id_png
 from model.runtime.artifact.metadata import Metadata
 from model.runtime.categories import classes_meant_by
 from model.runtime.engines.raw_outputs import NO_MASKS, ImageOutputs
 from service.errors import NoMasksError, ParameterError
 from service.images.bodies import image_bytes
+from service.images.coco import coco_detections, coco_instances, coco_panoptic
+from service.images.pictures import PictureFormat, encode_picture
+from service.images.responses import detect_response, instance_response, segment_response
 from service.process.trace import Trace
-from service.schemas import (
-    Box,
-    Detection,
-    DetectResponse,
-    ImageSize,
-    RunLengths,
-    SegmentInfo,
-    SegmentResponse,
-)
-
-# Past these digits an answer would only tell of the order in which floats were added.
-_BOX_DECIMALS = 2
-_SCORE_DECIMALS = 4
 
 
 @dataclass(frozen=True)
@@ -85,8 +73,9 @@ class Task(Protocol):
         """Make the answer. Raises OutputError if the outputs are not finite."""
 
 
-DetectForm = Literal["json", "overlay"]
-SegmentForm = Literal["json", "png", "overlay"]
+DetectForm = Literal["json", "coco", "overlay"]
+SegmentForm = Literal["json", "coco", "png", "overlay"]  # of instances there is no PNG of ids, since they may overlap
+SegmentMode = Literal["panoptic", "instance"]
 
 
 class _Formed:
@@ -110,6 +99,8 @@ class DetectTask(_Formed):
     threshold: float
     form: DetectForm = "json"
     classes: frozenset[int] | None = None  # indices of those that are wanted
+    image_id: int = 0  # in COCO's entries
+    picture: PictureFormat = "png"  # of what is drawn
     mask_threshold = NO_MASKS
     image_in = staticmethod(image_bytes)
 
@@ -120,13 +111,17 @@ class DetectTask(_Formed):
         threshold: float | None,
         form: DetectForm = "json",
         classes: str | None = None,
+        *,
+        image_id: int = 0,
+        picture: PictureFormat = "png",
     ) -> DetectTask:
         """The task for a model, at the model's own threshold and with all of its classes unless some are given.
 
         Raises:
             ParameterError: the model has no such class.
         """
-        return cls(metadata.detect_threshold if threshold is None else threshold, form, _wanted(metadata, classes))
+        score = metadata.detect_threshold if threshold is None else threshold
+        return cls(score, form, _wanted(metadata, classes), image_id, picture)
 
     def answer(self, metadata: Metadata, prepared: Prepared, outputs: ImageOutputs, trace: Trace) -> Content:
         """See Task."""
@@ -134,8 +129,10 @@ class DetectTask(_Formed):
             logits, boxes = outputs.pred_logits, outputs.pred_boxes
             found = detections_of(logits, boxes, prepared.orig_size, self.threshold, self.classes)
         if self.form == "overlay":
-            return _drawn(prepared, lambda image: draw_detections(image, found, metadata.categories), trace)
+            return _drawn(prepared, lambda image: draw_detections(image, found, metadata.categories), self, trace)
         with trace.stage("encode"):
+            if self.form == "coco":
+                return _json(coco_detections(metadata, self.image_id, found))
             return _json(detect_response(metadata, prepared.orig_size, found))
 
 
@@ -146,6 +143,10 @@ class SegmentTask(_Formed):
     threshold: float
     form: SegmentForm = "json"
     classes: frozenset[int] | None = None  # indices of those that are wanted
+    image_id: int = 0  # in COCO's entries
+    picture: PictureFormat = "png"  # of what is drawn
+    mode: SegmentMode = "panoptic"
+    polygons: bool = False  # whether JSON has outlines
     image_in = staticmethod(image_bytes)
 
     @classmethod
@@ -155,6 +156,11 @@ class SegmentTask(_Formed):
         threshold: float | None,
         form: SegmentForm = "json",
         classes: str | None = None,
+        *,
+        image_id: int = 0,
+        picture: PictureFormat = "png",
+        mode: SegmentMode = "panoptic",
+        polygons: bool = False,
     ) -> SegmentTask:
         """The task for a model, at the model's own threshold and with all of its classes unless some are given.
 
@@ -164,7 +170,8 @@ class SegmentTask(_Formed):
         """
         if metadata.mask_stride is None:
             raise _no_masks(metadata)
-        return cls(metadata.segment_threshold if threshold is None else threshold, form, _wanted(metadata, classes))
+        score = metadata.segment_threshold if threshold is None else threshold
+        return cls(score, form, _wanted(metadata, classes), image_id, picture, mode, polygons)
 
     @property
     def mask_threshold(self) -> float:
@@ -172,32 +179,53 @@ class SegmentTask(_Formed):
         return self.threshold
 
     def answer(self, metadata: Metadata, prepared: Prepared, outputs: ImageOutputs, trace: Trace) -> Content:
-        """See Task."""
+        """See Task. Raises ParameterError if the outlines that were asked for have too many corners."""
         with trace.stage("postprocess"):
-            found = segments_of(metadata, prepared, outputs, self.threshold, self.classes)
+            find = segments_of if self.mode == "panoptic" else found_instances
+            found = find(metadata, prepared, outputs, self.threshold, self.classes)
         if self.form == "overlay":
-            return _drawn(prepared, lambda image: draw_panoptic(image, found, metadata.categories), trace)
+            return _drawn(prepared, lambda image: _painted(image, found, metadata), self, trace)
         with trace.stage("encode"):
+            if isinstance(found, Instances):
+                return self._instances(metadata, prepared.orig_size, found)
             if self.form == "png":
                 return Content(id_png(found.ids), "image/png")
-            return _json(segment_response(metadata, prepared.orig_size, found))
+            if self.form == "coco":
+                return _json(coco_panoptic(metadata, self.image_id, found))
+            return _json(segment_response(metadata, prepared.orig_size, found, self.polygons))
+
+    def _instances(self, metadata: Metadata, orig_size: tuple[int, int], found: Instances) -> Content:
+        if self.form == "coco":
+            return _json(coco_instances(metadata, self.image_id, orig_size, found))
+        return _json(instance_response(metadata, orig_size, found, self.polygons))
 
 
 TaskName = Literal["detect", "segment"]
 TASKS: Mapping[TaskName, type[DetectTask] | type[SegmentTask]] = {"detect": DetectTask, "segment": SegmentTask}
 
 
-def _drawn(prepared: Prepared, draw: Callable[[NDArray[np.uint8]], NDArray[np.uint8]], trace: Trace) -> Content:
+def _drawn(
+    prepared: Prepared,
+    draw: Callable[[NDArray[np.uint8]], NDArray[np.uint8]],
+    task: DetectTask | SegmentTask,
+    trace: Trace,
+) -> Content:
     """The whole image, decoded once more, with the answer on it."""
     assert prepared.decode_again is not None, "it was not prepared to be drawn on"
     with trace.stage("decode"):
         image = prepared.decode_again()
     with trace.stage("encode"), turn_into_memory_errors():
-        return Content(png(draw(image)), "image/png")
+        return Content(*encode_picture(draw(image), task.picture))
+
+
+def _painted(image: NDArray[np.uint8], found: PanopticResult | Instances, metadata: Metadata) -> NDArray[np.uint8]:
+    visible = found.on_top() if isinstance(found, Instances) else found
+    return draw_panoptic(image, visible, metadata.categories)
 
 
 def _json(response: BaseModel) -> Content:
-    return Content(response.model_dump_json().encode(), "application/json")
+    # What was not asked for is left out; nothing that is answered is null.
+    return Content(response.model_dump_json(exclude_none=True).encode(), "application/json")
 
 
 def _no_masks(metadata: Metadata) -> NoMasksError:
@@ -228,68 +256,25 @@ def segments_of(
         NoMasksError: the model has no masks.
         OutputError: the outputs are not finite.
     """
-    if metadata.mask_stride is None or outputs.mask_logits is None or outputs.query_index is None:
-        raise _no_masks(metadata)
-    height, width = prepared.resized.shape[:2]
-    size, stride = (height, width), metadata.mask_stride
+    size, stride = _mask_sizes(metadata, prepared, outputs)
     return panoptic(outputs, size, prepared.orig_size, metadata.categories, threshold, stride, classes)
 
 
-def detect_response(metadata: Metadata, orig_size: tuple[int, int], found: Detections) -> DetectResponse:
-    """Detections in the words of the HTTP contract."""
-    rows = zip(found.scores.tolist(), found.labels.tolist(), found.boxes_xyxy.tolist(), strict=True)
-    detections = [
-        Detection(
-            label=metadata.categories[label].name,
-            category_id=metadata.categories[label].id,
-            score=round(score, _SCORE_DECIMALS),
-            box=_box(*box),
-        )
-        for score, label, box in rows
-    ]
-    return DetectResponse(model=metadata.name, image=_image_size(orig_size), detections=detections)
+def found_instances(
+    metadata: Metadata,
+    prepared: Prepared,
+    outputs: ImageOutputs,
+    threshold: float,
+    classes: frozenset[int] | None = None,
+) -> Instances:
+    """The things in one image, or the instances of some classes. Raises what `segments_of` does."""
+    size, stride = _mask_sizes(metadata, prepared, outputs)
+    return instances_of(outputs, size, prepared.orig_size, metadata.categories, threshold, stride, classes)
 
 
-def segment_response(metadata: Metadata, orig_size: tuple[int, int], found: PanopticResult) -> SegmentResponse:
-    """Segments in the words of the HTTP contract."""
-    rles = encode_rles(found.ids, [segment.id for segment in found.segments])
-    segments = [
-        SegmentInfo(
-            id=segment.id,
-            label=metadata.categories[segment.label].name,
-            category_id=metadata.categories[segment.label].id,
-            isthing=segment.isthing,
-            score=round(segment.score, _SCORE_DECIMALS),
-            area=segment.area,
-            box=_box(*segment.box_xyxy),
-            rle=RunLengths(size=orig_size, counts=rle["counts"]),
-        )
-        for segment, rle in zip(found.segments, rles, strict=True)
-    ]
-    return SegmentResponse(
-        model=metadata.name,
-        image=_image_size(orig_size),
-        segments=segments,
-        panoptic_png=base64.b64encode(id_png(found.ids)).decode("ascii"),
-    )
-
-
-def png(image: NDArray[np.uint8]) -> bytes:
-    """An RGB image [height, width, 3] as a PNG, fast rather than small."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="PNG", compress_level=1)
-    return buffer.getvalue()
-
-
-def _box(x1: float, y1: float, x2: float, y2: float) -> Box:
-    return Box(
-        x1=round(x1, _BOX_DECIMALS),
-        y1=round(y1, _BOX_DECIMALS),
-        x2=round(x2, _BOX_DECIMALS),
-        y2=round(y2, _BOX_DECIMALS),
-    )
-
-
-def _image_size(orig_size: tuple[int, int]) -> ImageSize:
-    height, width = orig_size
-    return ImageSize(width=width, height=height)
+def _mask_sizes(metadata: Metadata, prepared: Prepared, outputs: ImageOutputs) -> tuple[tuple[int, int], int]:
+    """(height, width) in pixels of the image as the network saw it, and the pixels per mask cell."""
+    if metadata.mask_stride is None or outputs.mask_logits is None or outputs.query_index is None:
+        raise _no_masks(metadata)
+    height, width = prepared.resized.shape[:2]
+    return (height, width), metadata.mask_stride

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from model.runtime.artifact.metadata import Metadata
 from model.runtime.decode import ImageLimits, decode, decode_reduced
 from model.runtime.decode_budget import LARGE_WORK
+from model.runtime.image_formats import open_formats
 from model.runtime.preprocess import resize_to
 from model.runtime.resize_rule import ResizeRule
 from service.images.answers import Prepared
@@ -44,6 +45,7 @@ class ImageRules:
             settings.max_image_parts,
             settings.max_image_scans,
             settings.decode_cpu_ms / 1000,
+            formats=open_formats(settings.formats),
         )
         return cls(limits, metadata.resize, settings.reduced_decode)
 

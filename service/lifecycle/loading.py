@@ -15,8 +15,9 @@ from model.runtime.engines.engine import GPUS, Engine
 from model.runtime.engines.golden_replay import replay_golden
 from model.runtime.engines.onnxruntime_engine import GpuOptions
 from model.runtime.engines.opening import open_engine
+from model.runtime.image_formats import MissingDecoderError, open_formats
 from model.runtime.preprocess import CANVAS_MULTIPLE
-from service.settings import Settings
+from service.settings import Settings, SettingsError, name_of
 
 
 @dataclass(frozen=True)
@@ -96,9 +97,14 @@ def load_artifact(path: Path, settings: Settings) -> LoadedModel:
     """Load a model from its file. The golden sample is replayed on the device itself, which also warms it up.
 
     Raises:
+        SettingsError: a format of images takes what is not installed.
         ArtifactError: the file is refused, or answers its golden sample differently here.
         DeviceError: the device, the precision or the canvases that were asked for cannot be had.
     """
+    try:
+        open_formats(settings.formats)
+    except MissingDecoderError as error:
+        raise SettingsError(f"{name_of('formats')}: {error}") from None
     artifact = read_artifact(path)
     engine = open_engine(
         artifact,

@@ -8,8 +8,11 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, get_args
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 
@@ -21,8 +24,8 @@ from service.errors import NoMasksError, ParameterError
 from service.images.answers import TASKS, Task
 from service.lifecycle.loading import LoadedModel, load_model
 from service.predict.files import FilesError, PictureFile, find_pictures
-from service.predict.results import Answers, Places
-from service.predict.running import RunPicture, UnusedPicture, run_pictures
+from service.predict.results import Answers, Form, Places
+from service.predict.running import RunPicture, UnusedPicture, in_threads, run_pictures
 from service.process.library_warnings import LibraryFilter, log_warnings
 from service.process.options import add_option, given_settings
 from service.process.trace import Trace
@@ -35,8 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "images",
         nargs="+",
         metavar="PICTURE",
-        help="Look for objects in this JPEG, PNG or WebP file, in those of this folder or of this pattern in quotes "
-        "('shots/*.jpg'), or in what comes on standard input (-).",
+        help="Look for objects in this JPEG, PNG or WebP file (see --formats), in those of this folder or of this "
+        "pattern in quotes ('shots/*.jpg'), or in what comes on standard input (-).",
     )
     parser.add_argument("--recursive", action="store_true", help="Look into the sub-folders of folders, too.")
     parser.add_argument(
@@ -61,8 +64,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--json",
         type=Path,
         metavar="FILE",
-        help="Write the answers to this file instead of printing them: a list or, if its name ends in .jsonl, an "
-        "answer a line as soon as it is there.",
+        help="Write the answers to this file instead of printing them.",
+    )
+    parser.add_argument(
+        "--format",
+        choices=get_args(Form),
+        help="Write a list of answers (json), an answer a line as soon as it is there (jsonl), or a list of results in "
+        "COCO's format, which pycocotools reads (coco). The default is json, and jsonl for a file of that ending.",
     )
     parser.add_argument(
         "--overlay",
@@ -70,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="Write each picture with its answer drawn on it to this folder, as PNG and in sub-folders like its own.",
     )
-    for name in ("model", "revision", "model_cache", "device", "precision"):
+    for name in ("model", "revision", "model_cache", "device", "precision", "formats"):
         add_option(parser, name)
     parser.set_defaults(run=run)
 
@@ -88,15 +96,18 @@ def run(args: argparse.Namespace) -> int:
     Each failure is one line on standard error, and so is, for each picture, what libraries warn of.
     """
     try:
-        files = find_pictures(args.images, recursive=args.recursive)
+        settings = read_settings(given_settings(args))
+        files = find_pictures(args.images, recursive=args.recursive, formats=settings.formats)
         places = Places.of(args, files)
-        with _libraries_heard(), places.answers() as answers:
-            settings = read_settings(given_settings(args))
-            interrupted = _answer_all(args, settings, load_model(settings), files, places, answers)
+        with _libraries_heard():
+            model = load_model(settings)
+            tasks = _tasks(args, model)
+            with places.answers() as answers:
+                interrupted = _answer_all(tasks, settings, model, files, places, answers)
     except (FilesError, SettingsError, HubError, ArtifactError, DeviceError, NoMasksError, ParameterError) as error:
         return _complain(str(error))
     except OSError as error:
-        return _complain(f"cannot write {error.filename}: {error.strerror}")
+        return _complain(f"cannot write {error.filename or args.json or 'the answers'}: {error.strerror}")
     if interrupted or answers.count < len(files) > 1:
         _complain(f"{answers.count} of {len(files)} pictures are answered{', then interrupted' if interrupted else ''}")
     return 130 if interrupted else int(answers.count < len(files))
@@ -122,8 +133,26 @@ def _complain(reason: str) -> int:
     return 1
 
 
+def _tasks(args: argparse.Namespace, model: LoadedModel) -> tuple[Task, Task]:
+    """What is asked of each picture, as JSON and as a drawing."""
+    make, metadata = TASKS[args.task].of, model.metadata
+    return (
+        make(metadata, args.threshold, "json", args.classes),
+        make(metadata, args.threshold, "overlay", args.classes),
+    )
+
+
+@dataclass(frozen=True)
+class _Answered:
+    """What became of a picture."""
+
+    number: int  # among the files
+    answer: dict[str, Any] | None
+    told: str | None  # why there is no answer, or what libraries warned of
+
+
 def _answer_all(
-    args: argparse.Namespace,
+    tasks: tuple[Task, Task],
     settings: Settings,
     model: LoadedModel,
     files: Sequence[PictureFile],
@@ -131,34 +160,37 @@ def _answer_all(
     answers: Answers,
 ) -> bool:
     """Answer the files that can be used; True if somebody interrupted that."""
-    task, overlay = (
-        TASKS[args.task].of(model.metadata, args.threshold, form, args.classes) for form in ("json", "overlay")
-    )
-    reads = [file.read for file in files]
+
+    def answer(run: RunPicture | UnusedPicture) -> _Answered:
+        """In a thread, while the engine runs the next batch."""
+        if isinstance(run, UnusedPicture):
+            return _Answered(run.number, None, _reason(run.error, model))
+        picture = run.picture
+        try:
+            bodies = [
+                task.answer(model.metadata, picture.prepared, run.outputs, picture.trace).body
+                for task in (tasks if places.drawings else tasks[:1])
+            ]
+        except OutputError as error:
+            return _Answered(picture.number, None, str(error))
+        if places.drawings:
+            places.write_drawing(picture.number, bodies[1])
+        return _Answered(picture.number, json.loads(bodies[0]), _warning(picture.trace))
+
+    runs = run_pictures([file.read for file in files], model, settings, tasks[0].mask_threshold, bool(places.drawings))
     try:
-        with tqdm(total=len(files), unit=" pictures", disable=None) as bar:  # on terminals only
-            for run in run_pictures(reads, model, settings, task.mask_threshold, bool(places.drawings)):
+        with (
+            tqdm(total=len(files), unit=" pictures", disable=None) as bar,  # on terminals only
+            ThreadPoolExecutor(settings.cpu_threads) as pool,
+        ):
+            for done in in_threads(answer, runs, pool, settings.max_batch_size):
+                answers.add(done.number, done.answer)
+                if done.told is not None:
+                    _complain(f"{files[done.number].path}: {done.told}")
                 bar.update()
-                if isinstance(run, UnusedPicture):
-                    _complain(f"{files[run.number].path}: {_reason(run.error, model)}")
-                    continue
-                number, path = run.picture.number, files[run.picture.number].path
-                try:
-                    answer = _answer(task, run, model)
-                except OutputError as error:
-                    _complain(f"{path}: {error}")
-                    continue
-                if places.drawings:
-                    places.write_drawing(number, _answer(overlay, run, model))
-                answers.add(number, {"file": str(path), **json.loads(answer)})
-                _tell_warnings(path, run.picture.trace)
     except KeyboardInterrupt:
         return True
     return False
-
-
-def _answer(task: Task, run: RunPicture, model: LoadedModel) -> bytes:
-    return task.answer(model.metadata, run.picture.prepared, run.outputs, run.picture.trace).body
 
 
 def _reason(error: Exception, model: LoadedModel) -> str:
@@ -174,8 +206,9 @@ def _reason(error: Exception, model: LoadedModel) -> str:
             return str(error)
 
 
-def _tell_warnings(path: Path, trace: Trace) -> None:
-    """One line of what libraries warned of, though the picture has its answer."""
-    if trace.library_warning is not None:
-        more = trace.library_warnings - 1
-        _complain(f"{path}: {trace.library_warning}{f' (and {more} more warnings)' if more else ''}")
+def _warning(trace: Trace) -> str | None:
+    """What libraries warned of, though the picture has its answer."""
+    if trace.library_warning is None:
+        return None
+    more = trace.library_warnings - 1
+    return f"{trace.library_warning}{f' (and {more} more warnings)' if more else ''}"

@@ -11,6 +11,8 @@ from pathlib import Path, PurePath
 
 # The endings of pictures that are looked for in folders; of a file that is named, only its bytes count.
 ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+# Of pictures that are opened where they are asked for.
+_MORE_ENDINGS = {"heic": (".heic", ".heif"), "tiff": (".tif", ".tiff")}
 STANDARD_STREAM = "-"  # where a file is named: standard input, or output
 
 
@@ -30,7 +32,7 @@ class PictureFile:
         return sys.stdin.buffer.read() if str(self.path) == STANDARD_STREAM else self.path.read_bytes()
 
 
-def find_pictures(words: Iterable[str], *, recursive: bool = False) -> list[PictureFile]:
+def find_pictures(words: Iterable[str], *, recursive: bool = False, formats: Iterable[str] = ()) -> list[PictureFile]:
     """The pictures that words mean, each once, in their order; those of a folder by name.
 
     A word is a file, a folder, a pattern (which shells without patterns of their own hand on, and which quotes keep
@@ -40,13 +42,15 @@ def find_pictures(words: Iterable[str], *, recursive: bool = False) -> list[Pict
     Args:
         words: of the command line.
         recursive: whether pictures in sub-folders of the folders count.
+        formats: that are opened beside JPEG, PNG and WebP, as the setting has them.
 
     Raises:
         FilesError: there is no picture in a folder.
     """
     found: dict[object, PictureFile] = {}
+    endings = ENDINGS.union(*(_MORE_ENDINGS.get(name, (f".{name}",)) for name in formats))
     for word in words:
-        for file in _of_word(word, recursive):
+        for file in _of_word(word, recursive, endings):
             found.setdefault(_identity(file.path), file)
     return list(found.values())
 
@@ -77,12 +81,12 @@ def check_results(results: Iterable[Path], files: Iterable[PictureFile]) -> None
             raise FilesError(f"{result} is one of the pictures and would be replaced: write to another folder or file")
 
 
-def _of_word(word: str, recursive: bool) -> Iterator[PictureFile]:
+def _of_word(word: str, recursive: bool, endings: frozenset[str]) -> Iterator[PictureFile]:
     path = Path(word)
     if word == STANDARD_STREAM:
         yield PictureFile(path, PurePath("standard-input"))
     elif path.is_dir():
-        yield from _of_folder(path, recursive)
+        yield from _of_folder(path, recursive, endings)
     elif not path.exists() and (matches := sorted(glob.glob(word, recursive=True))):  # noqa: PTH207  # of any root
         for match in map(Path, matches):
             if not match.is_dir():
@@ -91,15 +95,15 @@ def _of_word(word: str, recursive: bool) -> Iterator[PictureFile]:
         yield PictureFile(path, PurePath(path.name))
 
 
-def _of_folder(folder: Path, recursive: bool) -> list[PictureFile]:
+def _of_folder(folder: Path, recursive: bool, endings: frozenset[str]) -> list[PictureFile]:
     paths = sorted(
         path
         for path in (folder.rglob("*") if recursive else folder.iterdir())
-        if path.suffix.lower() in ENDINGS and not _is_hidden(path.relative_to(folder)) and path.is_file()
+        if path.suffix.lower() in endings and not _is_hidden(path.relative_to(folder)) and path.is_file()
     )
     if not paths:
         advice = "" if recursive else "; --recursive looks into its sub-folders, too"
-        raise FilesError(f"there is no picture ({', '.join(sorted(ENDINGS))}) in {folder}{advice}")
+        raise FilesError(f"there is no picture ({', '.join(sorted(endings))}) in {folder}{advice}")
     return [PictureFile(path, path.relative_to(folder)) for path in paths]
 
 

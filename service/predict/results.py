@@ -3,45 +3,78 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
-from collections.abc import Iterator, Sequence
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, TextIO
+from textwrap import indent
+from typing import Any, Literal, TextIO
 
 from model.runtime.whole_file import whole_file
-from service.predict.files import STANDARD_STREAM, PictureFile, check_results, drawing_paths
+from service.predict.coco import coco_results, image_ids
+from service.predict.files import STANDARD_STREAM, FilesError, PictureFile, check_results, drawing_paths
+
+Form = Literal["json", "jsonl", "coco"]
+_INDENT = 2
 
 
 class Answers:
-    """The answers so far, by the numbers of their pictures."""
+    """Writes answers in the order of their pictures; of those that are early, a few are kept.
 
-    def __init__(self, lines: TextIO | None) -> None:
-        """Keep them or, with `lines`, write each to that at once."""
+    Args:
+        form: a list of answers, an answer a line, or a list of COCO results.
+        out: where they go.
+        entries: what a picture's number and answer are in the list, or on lines.
+    """
+
+    def __init__(
+        self, form: Form, out: TextIO, entries: Callable[[int, dict[str, Any]], Sequence[Mapping[str, Any]]]
+    ) -> None:
         self.count = 0
-        self._lines = lines
-        self._kept: dict[int, dict[str, Any]] = {}
+        self._form, self._out, self._entries = form, out, entries
+        self._early: dict[int, dict[str, Any] | None] = {}
+        self._next = 0
+        self._is_begun = False
 
-    def add(self, number: int, answer: dict[str, Any]) -> None:
-        """Take one. Raises OSError if it cannot be written."""
-        self.count += 1
-        if self._lines is None:
-            self._kept[number] = answer
-        else:
-            print(json.dumps(answer), file=self._lines, flush=True)
+    def add(self, number: int, answer: dict[str, Any] | None) -> None:
+        """Take one, or None of a picture that has none. Raises OSError if it cannot be written."""
+        self.count += answer is not None
+        self._early[number] = answer
+        while self._next in self._early:
+            self._write(self._next, self._early.pop(self._next))
+            self._next += 1
 
-    def to_json(self) -> str:
-        """Those that are kept, as a list in the order of their pictures."""
-        return json.dumps([self._kept[number] for number in sorted(self._kept)], indent=2)
+    def finish(self) -> None:
+        """Write what is kept, and the end of the list. Raises OSError if they cannot be written."""
+        for number in sorted(self._early):
+            self._write(number, self._early.pop(number))
+        if self._form != "jsonl":
+            self._out.write("\n]\n" if self._is_begun else "[]\n")
+        self._out.flush()
+
+    def _write(self, number: int, answer: dict[str, Any] | None) -> None:
+        for entry in () if answer is None else self._entries(number, answer):
+            if self._form == "jsonl":
+                self._out.write(f"{json.dumps(entry)}\n")
+                self._out.flush()
+            else:
+                text = json.dumps(entry, indent=_INDENT if self._form == "json" else None)
+                self._out.write(f"{',' if self._is_begun else '['}\n{indent(text, ' ' * _INDENT)}")
+            self._is_begun = True
 
 
 @dataclass(frozen=True)
 class Places:
-    """Where results go; checked before the first picture is read."""
+    """Where results go, and in which form; checked before the first picture is read."""
 
+    files: Sequence[PictureFile]
     json: Path | None  # None is standard output
+    form: Form
     drawings: tuple[Path, ...]  # by picture; empty where none are wanted
 
     @classmethod
@@ -49,47 +82,83 @@ class Places:
         """The places that were asked for.
 
         Raises:
-            FilesError: a result would be written over a picture.
-            OSError: a folder cannot be made.
+            FilesError: a result would be written over a picture, or over another.
+            OSError: a result cannot be written there; its `filename` says where.
         """
         drawings = () if args.overlay is None else tuple(drawing_paths(files, args.overlay))
         out = None if args.json is None or str(args.json) == STANDARD_STREAM else args.json
         check_results([*drawings, *([] if out is None else [out])], files)
         for folder in {drawing.parent for drawing in drawings}:
             folder.mkdir(parents=True, exist_ok=True)
-        return cls(out, drawings)
+        for path in [*drawings, *([] if out is None else [out])]:
+            _check_writable(path)
+        if out is not None and out.absolute() in {drawing.absolute() for drawing in drawings}:
+            raise FilesError(f"{out} is for the answers and one of the drawings: write to another file or folder")
+        form: Form = args.format or ("jsonl" if out is not None and out.suffix == ".jsonl" else "json")
+        return cls(files, out, form, drawings)
 
     @contextmanager
     def answers(self) -> Iterator[Answers]:
-        """Take answers within the block. A list is written when it ends; where it fails, so is what there is by then.
+        """Take answers within the block. If it fails, those that there are by then are kept.
 
-        A file appears under its name when it is whole; an older one stays until then.
+        A list appears under its name when it is whole; an older one stays until then, or if there are no answers.
 
         Raises:
-            OSError: they cannot be written; before the block where that is known.
+            OSError: they cannot be written.
         """
-        if self.json is not None and self.json.suffix == ".jsonl":
-            with self.json.open("w", encoding="utf-8") as lines:
-                yield Answers(lines)
-            return
-        if self.json is not None:
-            with TemporaryFile(dir=self.json.parent):
-                pass  # where that can be written, so can this
-        answers, is_whole = Answers(None), False
-        try:
-            yield answers
-            is_whole = True
-        finally:
-            if is_whole or answers.count:
-                self._write(answers.to_json())
+        if self.json is None:
+            yield from self._to(sys.stdout)
+        elif self.form == "jsonl" or (self.json.exists() and not self.json.is_file()):
+            with self.json.open("w", encoding="utf-8") as out:
+                yield from self._to(out)
+        else:
+            failure = None
+            with whole_file(self.json) as unfinished, unfinished.open("w", encoding="utf-8") as out:
+                answers = Answers(self.form, out, self._entries())
+                try:
+                    yield answers
+                except BaseException as error:
+                    if not answers.count:
+                        raise
+                    failure = error
+                answers.finish()
+            if failure is not None:
+                raise failure
 
     def write_drawing(self, number: int, png: bytes) -> None:
         """Write the drawing of a picture. Raises OSError if it cannot be written."""
-        self.drawings[number].write_bytes(png)
+        with whole_file(self.drawings[number]) as unfinished:
+            unfinished.write_bytes(png)
 
-    def _write(self, text: str) -> None:
-        if self.json is None:
-            print(text)
-        else:
-            with whole_file(self.json) as unfinished:
-                unfinished.write_text(f"{text}\n", encoding="utf-8")
+    def _to(self, out: TextIO) -> Iterator[Answers]:
+        answers = Answers(self.form, out, self._entries())
+        try:
+            yield answers
+        except SystemExit:  # nobody reads them
+            raise
+        except BaseException:
+            if answers.count:
+                answers.finish()
+            raise
+        answers.finish()
+
+    def _entries(self) -> Callable[[int, dict[str, Any]], Sequence[Mapping[str, Any]]]:
+        paths = [str(file.path) for file in self.files]
+        if self.form == "coco":
+            ids = image_ids([file.path for file in self.files])
+            return lambda number, answer: coco_results(answer, ids[number], paths[number])
+        return lambda number, answer: [{"file": paths[number], **answer}]
+
+
+def _check_writable(path: Path) -> None:
+    """Raise OSError unless a file can be written to this path, which it leaves as it was."""
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if path.exists() and not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        if path.is_file() or not path.exists():
+            with TemporaryFile(dir=path.parent):
+                pass
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error

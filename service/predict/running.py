@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from math import prod
+from typing import TypeVar
 
 import numpy as np
 
@@ -25,6 +26,8 @@ from service.lifecycle.warm_up import worthwhile_pixels
 from service.process.trace import Trace
 from service.settings import Settings
 
+T = TypeVar("T")
+R = TypeVar("R")
 ReadPicture = Callable[[], bytes]  # raises OSError if it cannot be read
 
 
@@ -72,7 +75,9 @@ def run_pictures(
     rules = ImageRules.of(settings, model.metadata)
     with ThreadPoolExecutor(settings.cpu_threads) as pool:
         waiting: list[ReadyPicture] = []
-        for picture in _prepared(pictures, partial(_prepare, rules=rules, draws=draws), pool, settings.cpu_threads):
+        # As many as a batch are prepared while another runs.
+        ahead = settings.cpu_threads + settings.max_batch_size
+        for picture in _prepared(pictures, partial(_prepare, rules=rules, draws=draws), pool, ahead):
             if isinstance(picture, UnusedPicture):
                 yield picture
                 continue
@@ -84,6 +89,36 @@ def run_pictures(
             yield from _run_batch(_take_batch(waiting, model, settings), mask_threshold, model)
 
 
+def in_threads(work: Callable[[T], R], items: Iterable[T], pool: ThreadPoolExecutor, ahead: int) -> Iterator[R]:
+    """The results of work on items, in their order; that of some is done while later items are made.
+
+    Where making the next item fails, the results of those before come first. Raises what `work` raises, too.
+
+    Args:
+        work: done in the pool.
+        items: made here.
+        pool: of threads.
+        ahead: items whose results may wait.
+    """
+    waiting: deque[Future[R]] = deque()
+    failure: BaseException | None = None
+    making = iter(items)
+    while True:
+        try:
+            waiting.append(pool.submit(work, next(making)))
+        except StopIteration:
+            break
+        except BaseException as error:
+            failure = error
+            break
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+    if failure is not None:
+        raise failure
+
+
 def _prepare(number: int, read: ReadPicture, rules: ImageRules, draws: bool) -> ReadyPicture:
     trace = Trace()
     return ReadyPicture(number, prepare(read(), "", rules, trace, draws), trace)
@@ -93,13 +128,13 @@ def _prepared(
     pictures: Iterable[ReadPicture],
     prepare_one: Callable[[int, ReadPicture], ReadyPicture],
     pool: ThreadPoolExecutor,
-    threads: int,
+    most: int,
 ) -> Iterator[ReadyPicture | UnusedPicture]:
     """The pictures in their order, some of them prepared ahead."""
     ahead: deque[tuple[int, Future[ReadyPicture]]] = deque()
     for number, read in enumerate(pictures):
         ahead.append((number, pool.submit(prepare_one, number, read)))
-        if len(ahead) > threads:
+        if len(ahead) > most:
             yield _finished(*ahead.popleft())
     while ahead:
         yield _finished(*ahead.popleft())

@@ -65,7 +65,8 @@ class Trace:
         """Add up what is known of each of several images; the largest batch of theirs counts."""
         for part in parts:
             for name, seconds in tuple(part.stages.items()):
-                self.add(name, seconds)
+                self.stages[name] = self.stages.get(name, 0.0) + seconds
+            self.timeline += part.timeline
             self.batch_size = max(self.batch_size or 0, part.batch_size or 0) or None
             self.library_warnings += part.library_warnings
             self.library_warning = self.library_warning or part.library_warning

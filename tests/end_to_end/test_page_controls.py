@@ -17,7 +17,6 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Browser, FilePayload, Page, Route, expect
-from pycocotools import mask as run_lengths
 from pycocotools.coco import COCO
 
 from tests.end_to_end.browser import EXAMPLE, canvas, chromium, names, opened
@@ -145,6 +144,7 @@ def test_segments_below_the_models_own_threshold_are_asked_for_only_when_wanted(
     assert len(requests) == 1
     page.get_by_role("button", name=f"Ask for segments below {floor:.2f}").click()
     expect(page.locator("#again")).to_be_hidden()
+    expect(page.locator("#threshold")).to_be_focused()
     expect(page.locator("#heading")).to_contain_text("segments")
     assert requests[1:] == [requests[0].replace(f"={floor:g}", "=0.1")]
     assert errors == []
@@ -207,9 +207,17 @@ def test_pycocotools_reads_the_saved_results(page: Page, errors: list[str]) -> N
     truth.createIndex()
     read = truth.loadRes(results)
     assert len(read.getAnnIds(imgIds=[42])) == len(read.getAnnIds(imgIds=[43])) == len(results) // 2 > 3
-    for entry in results:
-        x, y, width, height = run_lengths.toBbox(entry["segmentation"])
-        assert np.abs(np.array(entry["bbox"]) - (x, y, width, height)).max() <= 1
+    _, content = saved(page, "Save JSON of all 2")
+    areas = [found["area"] for answer in json.loads(content) for found in answer["segments"]]
+    assert [found["area"] for found in read.loadAnns(read.getAnnIds())] == areas
+
+    page.get_by_label("Detect").check(force=True)
+    expect(page.locator("#heading")).to_contain_text("objects")
+    expect(page.locator("#status")).to_contain_text("2 of 2 pictures done")
+    _, content = saved(page, "Save COCO results")
+    boxes = truth.loadRes(json.loads(content))
+    assert [box["image_id"] for box in boxes.loadAnns(boxes.getAnnIds())] == [42] * 8 + [43] * 8
+    assert all(box["area"] > 0 for box in boxes.loadAnns(boxes.getAnnIds()))
     assert errors == []
 
 
@@ -364,8 +372,12 @@ def test_everything_is_reached_and_used_by_keyboard(page: Page, errors: list[str
             with page.expect_file_chooser() as chooser:
                 page.keyboard.press(key)
             assert chooser.value.is_multiple()
+    page.locator("#hint").focus()
+    page.set_input_files("#file", picture("first.jpg"))
+    expect(page.locator("#status")).to_have_text("first.jpg: 8 objects")
+    expect(page.locator("#choose")).to_be_focused()  # what had the focus is gone
     page.locator("#example").press("Enter")
-    expect(page.locator("#heading")).to_contain_text("objects")
+    expect(page.locator("#status")).to_have_text("example.jpg: 8 objects")
     box = page.locator("#list input").first
     box.focus()
     page.keyboard.press("Space")

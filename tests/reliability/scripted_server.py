@@ -20,6 +20,7 @@ from dataclasses import asdict, replace
 
 from model.runtime import decode
 from model.runtime.engines.engine import Engine
+from model.runtime.image_formats import ALWAYS
 from service.cli import add_serve
 from service.lifecycle.loading import ArtifactLoader, LoadedModel, ModelLoader
 from service.lifecycle.service import StartupError
@@ -56,10 +57,10 @@ def let_decoders_hang(engine: ScriptedEngine) -> None:
     """Have decoders obey the script, too. One that hangs is away from Python, as libjpeg is."""
     sniff = decode.sniff
 
-    def sniff_or_hang(data: bytes | bytearray) -> str:
+    def sniff_or_hang(data: bytes | bytearray, formats: frozenset[str] = ALWAYS) -> str:
         if hangs(data):
             time.sleep(engine.script.decode_hang_s)
-        return sniff(data)
+        return sniff(data, formats)
 
     decode.sniff = sniff_or_hang
 

@@ -39,7 +39,7 @@ def test_every_setting_is_documented_and_says_its_unit() -> None:
         "max_queue_size",
         "cors_origins",
     }
-    unitless |= {"log_format", "canvas_multiple", "revision", "model_cache", "tensorrt_cache"}
+    unitless |= {"formats", "log_format", "canvas_multiple", "revision", "model_cache", "tensorrt_cache"}
     units = (
         "_ms",
         "_s",

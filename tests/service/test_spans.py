@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import signal
 import subprocess
 import sys
@@ -75,6 +77,21 @@ def test_each_request_is_a_span_with_its_stages_and_their_times(
     (resource,) = {entry.value.string_value for request in sink.requests for group in request.resource_spans
                    for entry in group.resource.attributes if entry.key == "service.name"}  # fmt: skip
     assert resource == "detr-serve"
+
+
+def test_each_of_several_pictures_has_spans_of_its_own(panoptic_artifact: Path, sink: SpanSink, tmp_path: Path) -> None:
+    images = [base64.b64encode(picture(number)).decode() for number in (1, 2)]
+    with scripted(panoptic_artifact, tmp_path, script={"delay_ms": 20}, env=sent_to(sink)) as server:
+        answer = server.post("/detect", json.dumps({"images": images}).encode(), "application/json")
+        assert len(answer.json()["results"]) == 2
+        until(lambda: bool(sink.roots))
+    (root,) = sink.roots
+    children = sink.children(root)
+    # To find them in the body is a part of decoding as well.
+    assert sorted(span.name for span in children) == sorted([*STAGES, *STAGES, "decode"])
+    last_infer = max(span.end_time_unix_nano for span in children if span.name == "infer")
+    assert all(span.end_time_unix_nano < last_infer for span in children if span.name == "decode")
+    assert all(root.start_time_unix_nano <= span.start_time_unix_nano for span in children)
 
 
 def test_samplers_and_names_are_set_by_opentelemetrys_own_variables(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from model.runtime.answers.detections import OutputError, best_real_class
 from model.runtime.answers.id_map import IdMap, areas_and_boxes
 from model.runtime.answers.mask_winners import above_zero
+from model.runtime.answers.panoptic import PanopticResult, Segment
 from model.runtime.answers.sampling import Sampling, torch_nearest
 from model.runtime.categories import Category
 from model.runtime.engines.raw_outputs import ImageOutputs
@@ -38,6 +39,7 @@ class Instances:
     hundred of them are a hundred times the picture.
     """
 
+    categories: Sequence[Category]  # by class index
     labels: list[int]  # [n], class indices, of all queries that were chosen: also of those whose mask has no pixel
     _scores: list[float]  # [n]
     _logits: NDArray[np.float32]  # [n, ceil(h / stride), ceil(w / stride)]
@@ -58,6 +60,23 @@ class Instances:
         """Those that have a pixel, best first."""
         every = (self.at(index) for index in range(len(self.labels)))
         return (instance for instance in every if instance is not None)
+
+    def on_top(self) -> PanopticResult:
+        """Each pixel as its best instance's, to be drawn; an instance that is hidden by better ones is left out."""
+        sampling = self._sampling
+        owners = np.zeros((len(sampling.rows), len(sampling.columns)), dtype=np.uint16)
+        for index in reversed(range(len(self.labels))):
+            ys, xs, mask = above_zero(self._logits[index], sampling.size, sampling.rows, sampling.columns)
+            owners[ys, xs][mask] = index + 1
+        visible = np.unique(owners[owners > 0])
+        ids = sampling.enlarged(np.searchsorted(visible, owners, side="right"))
+        areas, boxes = areas_and_boxes(ids, len(visible) + 1)
+        segments = []
+        for number, owner in enumerate(visible.tolist(), start=1):
+            label, (x1, y1, x2, y2) = self.labels[owner - 1], boxes[number].tolist()
+            isthing, score = self.categories[label].isthing, self._scores[owner - 1]
+            segments.append(Segment(number, label, isthing, score, int(areas[number]), (x1, y1, x2, y2)))
+        return PanopticResult(ids, tuple(segments))
 
 
 def instances_of(
@@ -96,4 +115,4 @@ def instances_of(
     if not np.isfinite(logits).all():
         raise OutputError("the network gave a mask logit that is not finite")
     sampling = Sampling.of(size, orig_size, torch_nearest)
-    return Instances(labels[order].tolist(), scores[order].tolist(), logits, sampling)
+    return Instances(categories, labels[order].tolist(), scores[order].tolist(), logits, sampling)

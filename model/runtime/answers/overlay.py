@@ -59,11 +59,13 @@ def draw_panoptic(
 
 
 def _tint(image: NDArray[np.uint8], id_map: NDArray[np.int32], colors: Sequence[RGB]) -> NDArray[np.uint8]:
-    """The image and each segment's colour, half and half, with a darker line where segments meet."""
+    """The image and each segment's colour, half and half, with a darker line where segments meet; void as it is."""
     if not colors:  # nothing but void
         return image
     palette = np.array([(0, 0, 0), *colors], dtype=np.uint8)
     tinted = (image >> 1) + (palette >> 1)[id_map]
+    if not id_map.all():
+        np.copyto(tinted, image, where=(id_map == 0)[..., None])
     contour = _contour(id_map, _line_width(id_map.shape))
     tinted[contour] = (palette // 5 * 3)[id_map[contour]]
     return tinted

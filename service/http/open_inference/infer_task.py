@@ -15,7 +15,8 @@ from model.runtime.artifact.metadata import Metadata
 from model.runtime.engines.raw_outputs import ImageOutputs
 from service.http.open_inference.infer_request import InferRequest, read_infer_request
 from service.http.open_inference.served_models import VERSION, TensorSpec, served_model
-from service.images.answers import TASKS, Content, Prepared, detect_response, segment_response, segments_of
+from service.images.answers import TASKS, Content, Prepared, segments_of
+from service.images.responses import detect_response, segment_response
 from service.process.trace import Trace
 from service.schemas import Detection, ImageSize, SegmentInfo
 

@@ -138,6 +138,7 @@ async function choose(picture) {
   if (chosen !== picture || answerOf(picture) !== answer) return image?.bitmap.close();
   view?.image?.bitmap.close();
   view = image || isAnswer(answer) ? {image, size: sizeOf(image, answer), masks: null} : null;
+  if (view && document.activeElement === $("hint")) $("choose").focus();  // what is hidden loses the focus
   $("hint").hidden = Boolean(view);
   canvas.hidden = !view;
   if (view) resize(canvas, view.size);
@@ -197,7 +198,7 @@ function report() {
   if (answer) alert(isAnswer(answer) ? "" : several ? `${chosen.file.name}: ${answer.message}` : answer.message);
   if (!chosen) return;
   const parts = [];
-  if (several) parts.push(`${done.length} of ${things(pictures.length, "picture")} done`);
+  if (several) parts.push(`${done.length} of ${pictures.length} pictures done`);
   if (several && failed.length) parts.push(`${failed.length} without an answer`);
   if (!answer) parts.push(`asking about ${chosen.file.name}`);
   else if (isAnswer(answer)) parts.push(`${chosen.file.name}: ${found(listed(chosen).length)}`);
@@ -254,19 +255,15 @@ async function showExample() {
 // Segments below the model's own threshold: another request, since the server paints them anew.
 function askBelow() {
   floor = threshold();
+  $("threshold").focus();  // the button goes
   for (const picture of pictures) delete picture.answers.segment;
   run();
   refresh();
 }
 
-function dropped({dataTransfer}) {
-  if (dataTransfer.files.length) take([...dataTransfer.files]);
-  else alert("no file was dropped: save the picture first, and drop the file");
-}
-
-function pasted({clipboardData, target}) {
-  if (clipboardData.files.length) take([...clipboardData.files]);
-  else if (target.tagName !== "INPUT") alert("the clipboard holds no picture");
+function takeFrom({files}, otherwise) {
+  if (files.length) take([...files]);
+  else alert(otherwise);
 }
 
 $("threshold").addEventListener("input", refresh);
@@ -289,11 +286,13 @@ $("save-coco").addEventListener("click", () =>
   saveJson(answered().flatMap(picture => asCoco(picture.file.name, drawn(picture))), nameOfFile("coco.json")));
 for (const button of document.querySelectorAll("[data-copies]")) button.addEventListener("click", async () =>
   tell("status", await copy($(button.dataset.copies)) ? "copied" : "it is selected, to be copied by hand"));
-addEventListener("paste", pasted);
+addEventListener("paste", ({clipboardData, target}) => {
+  if (clipboardData.files.length || target.tagName !== "INPUT") takeFrom(clipboardData, "the clipboard holds no picture");
+});
 for (const name of ["dragover", "dragleave", "drop"]) addEventListener(name, event => {
   event.preventDefault();
   $("stage").classList.toggle("over", name === "dragover");
-  if (name === "drop") dropped(event);
+  if (name === "drop") takeFrom(event.dataTransfer, "no file was dropped: save the picture first, and drop the file");
 });
 describe();
 describeServer();

@@ -23,15 +23,17 @@ async function keepIds(base64, kept) {
   return canvas.toDataURL("image/png").split(",")[1];
 }
 
+const cents = pixels => Math.round(100 * pixels) / 100;  // boxes are given so
+
 /** Items as entries of a COCO results file; a picture that is called by a number has it as its id, as COCO's own have. */
 export function asCoco(name, items) {
   const stem = name.replace(/\.[^.]*$/, "");
   return items.map(({given: {category_id, score, box, rle}}) => ({
     image_id: /^\d{1,15}$/.test(stem) ? Number(stem) : stem,
     category_id,
-    bbox: [box.x1, box.y1, box.x2 - box.x1, box.y2 - box.y1],
     score,
-    ...(rle ? {segmentation: rle} : {}),
+    // Beside a box, pycocotools would take the box's area for the mask's.
+    ...(rle ? {segmentation: rle} : {bbox: [box.x1, box.y1, cents(box.x2 - box.x1), cents(box.y2 - box.y1)]}),
   }));
 }
 

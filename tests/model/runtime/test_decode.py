@@ -198,7 +198,7 @@ def test_of_an_animation_the_first_frame_counts(image_format: str) -> None:
         ("TIFF", "TIFF"),
         ("ICO", "ICO"),
         ("JPEG2000", "JPEG 2000"),
-        ("AVIF", "HEIC or AVIF"),
+        ("AVIF", "AVIF"),
     ],
 )
 def test_other_image_formats_are_told_apart_from_garbage(image_format: str, name: str) -> None:

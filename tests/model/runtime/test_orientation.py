@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from model.runtime.orientation import AS_STORED, turn_of, webp_exif
+from model.runtime.orientation import AS_STORED, plugin_exif, turn_of
 from tests.model.exif_blocks import (
     BYTE,
     EXIF_DIRECTORY,
@@ -113,11 +113,11 @@ def test_any_bytes_have_an_orientation(data: bytes, magic: bytes) -> None:
 
 
 @pytest.mark.parametrize("prefix", [b"", b"Exif\0\0"])
-def test_the_webp_exif_a_webp_may_begin_like_that_of_a_jpeg(prefix: bytes) -> None:
+def test_the_plugin_exif_a_webp_may_begin_like_that_of_a_jpeg(prefix: bytes) -> None:
     with Image.open(io.BytesIO(saved("WEBP", exif=b"Exif\0\0" + prefix + SIX))) as image:
-        assert turn_of(webp_exif(image)).orientation == 6
+        assert turn_of(plugin_exif(image)).orientation == 6
 
 
 def test_xmp_turns_no_webp() -> None:
     with Image.open(io.BytesIO(saved("WEBP", xmp=b'<x tiff:Orientation="6"/>'))) as image:
-        assert webp_exif(image) == b""
+        assert plugin_exif(image) == b""

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
+import subprocess
+import sys
+import termios
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -175,3 +179,13 @@ def test_arguments_that_mean_nothing_are_refused(arguments: list[str], capsys: p
     assert ended.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("detr bench: --")
+
+
+def test_a_terminal_sees_how_far_it_is_and_a_host_needs_no_scheme(url: str) -> None:
+    words = [sys.executable, "-m", "service.cli", "bench", url.removeprefix("http://"), "--seconds", "1.5"]
+    terminal, shown = os.openpty()
+    termios.tcsetwinsize(shown, (24, 80))
+    subprocess.run([*words, "--warmup", "0"], stdout=subprocess.DEVNULL, stderr=shown, check=True, timeout=120)
+    os.close(shown)
+    assert "of 2 s" in os.read(terminal, 65536).decode()
+    os.close(terminal)

@@ -192,7 +192,7 @@ async def test_a_server_that_is_not_there_is_a_sample() -> None:
     assert [(sample.status, sample.error) for sample in samples] == [(0, "ConnectionRefusedError")] * 3
 
 
-@pytest.mark.parametrize("url", ["https://a", "a:80", "http://", "http://a/detect", "http://a?x"])
+@pytest.mark.parametrize("url", ["https://a", "http://", "http://a/detect", "http://a?x"])
 def test_a_target_is_a_plain_http_server(url: str) -> None:
     with pytest.raises(ValueError, match="expected http://HOST:PORT"):
         BenchTarget.of(url)
@@ -201,4 +201,21 @@ def test_a_target_is_a_plain_http_server(url: str) -> None:
 def test_a_target_has_a_host_and_a_port() -> None:
     assert BenchTarget.of("http://localhost:8000/") == BenchTarget("localhost", 8000)
     assert BenchTarget.of("http://[::1]") == BenchTarget("::1", 80)
+    assert BenchTarget.of("localhost:8000") == BenchTarget("localhost", 8000)
     assert b"Host: [::1]:80" in Request().wire(BenchTarget.of("http://[::1]"))
+
+
+@pytest.mark.parametrize(
+    ("words", "is_url"),
+    [
+        ("localhost:8000", True),
+        ("127.0.0.1:8000/", True),
+        ("[::1]:8000", True),
+        ("http://gpu-box", True),
+        ("model.onnx", False),
+        ("facebook/detr-resnet-50", False),
+        ("C:/models/mine.onnx", False),
+    ],
+)
+def test_a_host_and_a_port_need_no_scheme(words: str, is_url: bool) -> None:
+    assert BenchTarget.is_meant_by(words) == is_url

@@ -12,7 +12,7 @@ import pycocotools.mask
 import pytest
 from PIL import Image
 
-from service.schemas import DetectResponse, EdgesInfo, ModelResponse, SegmentResponse
+from service.schemas import DetectResponse, EdgesInfo, InstanceResponse, ModelResponse, SegmentResponse
 from tests.coco_segments import read_id_png
 from tests.service.conftest import App, Serving, check_error, encode, red_png, scene
 from tests.service.fakes import FakeEngine
@@ -33,7 +33,7 @@ async def test_detect_answers_boxes_in_pixels_best_first(serving: Serving, jpeg:
     scores = [found["score"] for found in body["detections"]]
     assert scores == sorted(scores, reverse=True)
     for found in body["detections"]:
-        assert found.keys() == {"label", "category_id", "score", "box"}
+        assert found.keys() == {"label", "category_id", "isthing", "score", "box"}
         box = found["box"]
         assert 0 <= box["x1"] < box["x2"] <= 128
         assert 0 <= box["y1"] < box["y2"] <= 96
@@ -242,6 +242,51 @@ async def test_only_the_classes_that_are_asked_for_are_answered(serving: Serving
     ids = read_id_png(base64.b64decode(some["panoptic_png"]))
     assert ((ids == 1) == (read_id_png(base64.b64decode(whole["panoptic_png"])) == same["id"])).all()
     assert set(np.unique(ids)) == {0, 1}
+
+
+@pytest.mark.parametrize("route", ["/detect", "/segment", "/segment?mode=instance"])
+@pytest.mark.parametrize("picture", ["png", "jpeg", "webp"])
+async def test_what_is_found_is_drawn_in_the_format_that_is_accepted(
+    serving: Serving, jpeg: bytes, route: str, picture: str
+) -> None:
+    headers = {"content-type": "image/jpeg", "accept": f"image/{picture}"}
+    async with serving() as app:
+        drawn = await app.client.post(
+            httpx.URL(route).copy_merge_params({"overlay": "true"}), content=jpeg, headers=headers
+        )
+    assert drawn.headers["content-type"] == f"image/{picture}"
+    with Image.open(io.BytesIO(drawn.content)) as read:
+        assert (read.format, read.size) == (picture.upper(), (128, 96))
+
+
+async def test_instances_are_json_even_to_who_prefers_png_because_masks_overlap(serving: Serving, jpeg: bytes) -> None:
+    headers = {"content-type": "image/jpeg", "accept": "image/png"}
+    async with serving() as app:
+        answer = await app.client.post("/segment?mode=instance", content=jpeg, headers=headers)
+        named = await app.client.post("/segment?format=coco", content=jpeg, headers=headers)
+    InstanceResponse.model_validate_json(answer.content)
+    assert named.headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("format=yolo", "format: Input should be 'json' or 'coco'"),
+        ("mode=semantic", "mode: Input should be 'panoptic' or 'instance'"),
+        ("overlay=maybe", "overlay: Input should be true or false"),
+        ("polygons=", "polygons: Input should be true or false"),
+        ("image_id=-1", "image_id: Input should be greater than or equal to 0"),
+        ("image_id=x.jpg", "image_id: Input should be a valid integer, unable to parse string as an integer"),
+        ("image_id=9007199254740992", "image_id: Input should be less than or equal to 9007199254740991"),
+    ],
+)
+async def test_a_wrong_value_is_told_with_what_would_be_right(
+    serving: Serving, jpeg: bytes, query: str, message: str
+) -> None:
+    async with serving() as app:
+        answer = await app.client.post(f"/segment?{query}", content=jpeg, headers={"content-type": "image/jpeg"})
+    check_error(answer, 422, "bad_parameter")
+    assert answer.json()["error"]["message"] == message
 
 
 @pytest.mark.parametrize("asked", ["cow", "red,cow", "", "red,", "2"])

@@ -1,4 +1,4 @@
-"""An upload and its answer: the form it is answered in, its client that may leave, and memory until it is sent."""
+"""An upload and its answer: its client that may leave, and memory until it is sent."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from starlette.types import Message, Scope
 
 from service.errors import UploadMemoryError
-from service.http.exchange import CountedResponse, prefers_png
+from service.http.exchange import CountedResponse
 from service.images.answers import Content
 from service.lifecycle.uploads import UploadMemory
 from tests.service.conftest import App, Serving, check_error, encode, red_png, scene, until
@@ -18,31 +18,6 @@ from tests.service.fakes import FakeEngine
 pytestmark = pytest.mark.anyio
 
 SCOPE = {"type": "http"}
-
-
-@pytest.mark.parametrize(
-    ("accept", "png"),
-    [
-        ("", False),
-        ("*/*", False),
-        ("image/png", True),
-        ("IMAGE/PNG", True),
-        ("image/*", True),
-        ("image/png, application/json", False),
-        ("image/png, application/json;q=0.9", True),
-        ("image/png;q=0.5, application/json", False),
-        ("image/png, */*;q=0.1", True),
-        ("image/png;q=0", False),
-        ("image/*;q=0.2, image/png;q=0, */*;q=0.1", False),
-        ("application/json;q=0, */*", True),
-        ("text/html", False),
-        ("image/png;q=much", False),
-        ("image/png;q=9", True),
-        (";;,,q=1", False),
-    ],
-)
-def test_png_is_given_to_who_prefers_it(accept: str, png: bool) -> None:
-    assert prefers_png(accept) is png
 
 
 class Client:

@@ -10,6 +10,7 @@ import pytest
 
 from service.http.error_answers import TABLE
 from service.http.paths import STATIC
+from service.schemas import DetectResponse, ErrorResponse, SegmentResponse
 from tests.service.conftest import Serving
 
 REPOSITORY = Path(__file__).parents[3]
@@ -78,12 +79,26 @@ async def test_the_description_declares_every_error_in_the_one_shape(serving: Se
 
 async def test_the_description_declares_both_bodies_and_the_parameters(serving: Serving) -> None:
     api = await description(serving)
-    for path, names in (("/detect", {"threshold", "classes"}), ("/segment", {"threshold", "classes", "overlay"})):
+    both = {"threshold", "classes", "format", "image_id", "overlay"}
+    for path, names in (("/detect", both), ("/segment", both | {"mode", "polygons"})):
         operation = api["paths"][path]["post"]
         assert operation["requestBody"]["content"].keys() == {
             "multipart/form-data", "application/json", "application/octet-stream",
             "image/jpeg", "image/png", "image/webp",
         }  # fmt: skip
         assert {parameter["name"] for parameter in operation["parameters"]} == names
-    answers = api["paths"]["/segment"]["post"]["responses"]["200"]["content"]
-    assert answers.keys() == {"application/json", "image/png"}
+        answers = operation["responses"]["200"]["content"]
+        assert answers.keys() == {"application/json", "image/png", "image/jpeg", "image/webp"}
+
+
+async def test_the_description_shows_each_answer_and_each_error_by_an_example(serving: Serving) -> None:
+    api = await description(serving)
+    for path, shape in (("/detect", DetectResponse), ("/segment", SegmentResponse)):
+        responses = api["paths"][path]["post"]["responses"]
+        shape.model_validate(responses["200"]["content"]["application/json"]["example"])
+        codes = set[str]()
+        for status, answer in responses.items():
+            for code, example in answer["content"]["application/json"].get("examples", {}).items():
+                assert ErrorResponse.model_validate(example["value"]).error.code == code, status
+                codes.add(code)
+        assert codes == {row.code for row in TABLE.values() if str(row.status) in responses}

@@ -87,7 +87,7 @@ def test_things_are_answered_unless_classes_are_asked_for() -> None:
 
 def test_masks_may_overlap_and_one_without_a_pixel_is_no_instance() -> None:
     logits = np.full((3, 6), -9, dtype=np.float32)
-    logits[[0, 1, 2], 0] = [7, 8, 9]
+    logits[[0, 1, 2], 0] = [-5, -4, -3]
     masks = np.ones((3, 4, 4), dtype=np.float32)
     masks[2] = -1
     outputs = ImageOutputs(logits, np.zeros((3, 4), np.float32), masks, np.arange(3))
@@ -113,3 +113,20 @@ def test_masks_of_other_classes_are_not_looked_at() -> None:
     with pytest.raises(OutputError):
         found_in(outputs, (40, 40), (40, 40), -1.0, {wanted})
     found_in(outputs, (40, 40), (40, 40), -1.0, set(range(5)) - {wanted})
+
+
+def test_of_those_that_overlap_the_best_is_on_top_and_what_is_hidden_is_left_out() -> None:
+    logits = np.full((3, 6), -9, dtype=np.float32)
+    logits[[0, 1, 2], [0, 1, 2]] = [-5, -4, -3]
+    masks = np.full((3, 4, 4), -1, dtype=np.float32)
+    masks[0, :2] = masks[1, :3] = masks[2, 1:] = 1  # the first is hidden by the second
+    outputs = ImageOutputs(logits, np.zeros((3, 4), np.float32), masks, np.arange(3))
+    found = found_in(outputs, (16, 16), (16, 16), 0.5)
+    seen = found.on_top()
+    best, second, _ = (instance.mask.array() == 1 for instance in found)
+    assert [(segment.id, segment.label) for segment in seen.segments] == [(1, 2), (2, 1)]
+    np.testing.assert_array_equal(seen.id_map, np.where(best, 1, np.where(second, 2, 0)))
+    for segment in seen.segments:
+        ys, xs = np.nonzero(seen.id_map == segment.id)
+        assert segment.area == len(ys)
+        assert segment.box_xyxy == (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)

@@ -109,6 +109,15 @@ def test_void_leaves_the_image_as_it_is() -> None:
     np.testing.assert_array_equal(draw_panoptic(image, result, CATEGORIES), image)
 
 
+def test_void_beside_segments_stays_as_it_is() -> None:
+    image = gray(200, 300)
+    id_map = np.zeros((200, 300), dtype=np.int32)
+    id_map[60:140, 100:200] = 1
+    drawn = draw_panoptic(image, panoptic_of(id_map, [0]), CATEGORIES)
+    np.testing.assert_array_equal(drawn[:55], image[:55])
+    assert (drawn[65, 105] != 128).any()
+
+
 def test_a_result_of_another_image_is_refused() -> None:
     with pytest.raises(ValueError, match="does not fit"):
         draw_panoptic(gray(50, 61), panoptic_of(two_halves(50, 60), [0, 1]), CATEGORIES)

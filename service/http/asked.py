@@ -1,0 +1,52 @@
+"""What a request to /detect or /segment asks for, by its query and its header Accept, as the task of any model.
+
+A picture wins over JSON, and a format that is named over one that is preferred.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from model.runtime.artifact.metadata import Metadata
+from service.http.accept import preferred_picture, prefers_png
+from service.images.answers import DetectForm, DetectTask, SegmentForm, SegmentTask, Task
+from service.schemas import DetectParameters, SegmentParameters
+
+
+def detect_task(query: DetectParameters, accept: str) -> Callable[[Metadata], Task]:
+    """What makes the task of a model, and raises what `DetectTask.of` does."""
+    form: DetectForm = "overlay" if query.overlay else query.format
+
+    def make(metadata: Metadata) -> Task:
+        return DetectTask.of(
+            metadata,
+            query.threshold,
+            form,
+            query.classes,
+            image_id=query.image_id,
+            picture=preferred_picture(accept),
+        )
+
+    return make
+
+
+def segment_task(query: SegmentParameters, accept: str) -> Callable[[Metadata], Task]:
+    """What makes the task of a model, and raises what `SegmentTask.of` does."""
+    form: SegmentForm = "overlay" if query.overlay else query.format
+    # Of instances there is no PNG of ids, because a pixel may have several.
+    if form == "json" and query.mode == "panoptic" and prefers_png(accept):
+        form = "png"
+
+    def make(metadata: Metadata) -> Task:
+        return SegmentTask.of(
+            metadata,
+            query.threshold,
+            form,
+            query.classes,
+            image_id=query.image_id,
+            picture=preferred_picture(accept),
+            mode=query.mode,
+            polygons=query.polygons,
+        )
+
+    return make
