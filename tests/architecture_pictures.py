@@ -26,6 +26,7 @@ ROOMS: Mapping[str, tuple[float, int]] = {
     "service.http": (1, 2),
     "service.bench": (2, 1),
     "service.predict": (2, 2),
+    "service.client": (0, 1),
     "service.lifecycle": (1, 3),
     "service.batching": (0.5, 4),
     "service.images": (1.5, 4),
@@ -53,7 +54,7 @@ GROUND = {"service.schemas": "service.settings", "service.errors": "service.sett
 NAMES = {
     "service.settings": "settings, schemas, errors",
     "model": "commands of model/",
-    "service": "cli, server, app",
+    "service": "cli, server, app, in_process",
 }
 FLOORS = {"service": "#dbe9f6", "model": "#e4f1de", "model.runtime": "#fdecd2"}
 

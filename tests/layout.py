@@ -27,7 +27,9 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "service.doctor": ("service.lifecycle",),
     "service.server": ("service.app", "service.wire"),
     "service.app": ("service.http",),
+    "service.in_process": ("service.predict", "service.http"),
     "service.predict": ("service.lifecycle",),
+    "service.client": (),  # which nobody of the project imports, either: it is the clients' side
     "service.bench": ("service.http",),
     "service.http": ("service.lifecycle",),
     "service.wire": ("service.process", "service.schemas"),
@@ -114,6 +116,15 @@ def imports(module: str) -> Iterator[str]:
         else:
             continue
         yield from (name for name in names if name.partition(".")[0] in PACKAGES)
+
+
+def roots(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    """The top-level packages that the import statements among some nodes name."""
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield str(node.module).partition(".")[0]
 
 
 def within(module: str, room: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from tests.layout import (
     parsed,
     public_names,
     room_of,
+    roots,
     within,
 )
 
@@ -45,6 +47,15 @@ def test_one_module_is_the_door_to_the_web_servers_insides() -> None:
     outside = [module for module in MODULES if not within(module, "service.wire")]
     entered = {(module, name) for module in outside for name in imports(module) if within(name, "service.wire")}
     assert entered == {("service.server", "service.wire.serving")}
+
+
+def test_the_client_needs_three_packages_and_none_of_the_project() -> None:
+    """So it can be imported beside any `model` and `service`; what it hands answers to is imported when asked for."""
+    needed, handed_to = {"httpx", "numpy", "PIL"}, {"tqdm", "supervision", "fiftyone"}
+    for module in (module for module in MODULES if within(module, "service.client")):
+        anywhere = set(roots(ast.walk(parsed(module))))
+        assert anywhere <= {*sys.stdlib_module_names, "detr_client"} | needed | handed_to, module
+        assert not handed_to & set(roots(parsed(module).body)), module
 
 
 def test_files_and_functions_stay_short() -> None:

@@ -57,7 +57,7 @@ class Pipeline:
         """
         model = warm.model
         self.metadata = model.metadata
-        self.description = _describe(model)  # what GET /model says, made once
+        self.description = describe(model)  # what GET /model says, made once
         self.in_flight: InFlight[object] = InFlight(within=admitted)  # images
         limits = BatchLimits(
             settings.max_batch_size,
@@ -191,7 +191,7 @@ class Pipeline:
         return await self._cpu.run_large(preparing(self._rules)), True
 
 
-def _describe(model: LoadedModel) -> bytes:
+def describe(model: LoadedModel) -> bytes:
     """The metadata, and by what an operator sees which file is served, and since when."""
     described = json.loads(model.metadata.to_json()) | {
         "device": model.engine.device,

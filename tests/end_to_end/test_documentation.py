@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from service import cli
+from tests.client_packages import environment_of_checkout
 from tests.documentation import RUN_LANGUAGES, SHOWN_LANGUAGES, Block, blocks, blocks_to_run, commands, pages
 from tests.end_to_end.conftest import REPOSITORY
 from tests.processes import free_port, running
@@ -110,9 +111,12 @@ def test_every_module_that_a_command_runs_exists(command: str) -> None:
 
 
 @pytest.mark.parametrize("block", blocks_to_run("python"), ids=str)
-def test_every_block_of_python_runs(block: Block, port: int, folder: Path) -> None:
+def test_every_block_of_python_runs(
+    block: Block, port: int, folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    environment = environment_of_checkout(tmp_path_factory.mktemp("metadata"))
     text = re.sub(r"\blocalhost:8000\b", f"127.0.0.1:{port}", block.text)
-    done = subprocess.run([sys.executable, "-W", "error", "-c", text], cwd=folder, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", text], cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, f"{block}:\n{done.stderr}"
 
 
