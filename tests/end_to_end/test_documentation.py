@@ -90,8 +90,8 @@ def test_every_detr_command_is_one_that_the_program_takes(command: str, monkeypa
     for command_room in ("train", "export", "evaluate", "fetch", "models", "quantize", "data.shapes.command"):
         run = f"model.{command_room}.run"
         monkeypatch.setattr(run, taken.append)
-    for command_room in ("predict", "bench"):
-        monkeypatch.setattr(f"service.{command_room}.command.run", taken.append)
+    for command_room in ("predict.command", "bench.command", "doctor"):
+        monkeypatch.setattr(f"service.{command_room}.run", taken.append)
     monkeypatch.setattr(cli, "run_service", taken.append)
     cli.main(shlex.split(command, comments=True)[1:])
     assert len(taken) == 1
