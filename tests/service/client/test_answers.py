@@ -94,12 +94,12 @@ def test_pycocotools_loads_boxes_and_masks(client: Client, example: Path) -> Non
 
 def test_supervision_reads_and_draws_answers(client: Client, example: Path) -> None:
     boxes, segments = client.detect(example), client.segment(example)
-    detections = boxes.to_supervision()
+    detections: Any = boxes.to_supervision()
     np.testing.assert_allclose(detections.xyxy, boxes.boxes_xyxy, rtol=1e-6)
     assert detections.data["class_name"].tolist() == list(boxes.labels)
     hearts: Any = detections[detections.data["class_name"] == "heart"]
     assert len(hearts) == boxes.labels.count("heart")
-    masked = segments.to_supervision()
+    masked: Any = segments.to_supervision()
     assert (masked.mask == segments.masks).all()
     scene = np.array(Image.open(example))
     drawn = supervision.MaskAnnotator().annotate(scene.copy(), masked)

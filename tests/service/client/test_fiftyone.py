@@ -33,7 +33,7 @@ def test_fiftyone_reads_the_answers(server: ServerProcess, tmp_path: Path) -> No
     (block,) = [block for block in blocks() if block.note.endswith("test_fiftyone.py")]
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
     python = tmp_path / "venv" / "bin" / "python"
-    install = [python, "-m", "pip", "install", "--quiet", "fiftyone>=1.22", "httpx>=0.28"]
+    install = [str(python), "-m", "pip", "install", "--quiet", "fiftyone>=1.22", "httpx>=0.28"]
     subprocess.run(install, check=True, capture_output=True)
     text = re.sub(r"\blocalhost:8000\b", f"127.0.0.1:{server.port}", block.text + CHECKED)
     environment = environment_of_checkout(tmp_path) | {"HOME": str(tmp_path)}
