@@ -116,7 +116,9 @@ def test_every_block_of_python_runs(
 ) -> None:
     environment = environment_of_checkout(tmp_path_factory.mktemp("metadata"))
     text = re.sub(r"\blocalhost:8000\b", f"127.0.0.1:{port}", block.text)
-    done = subprocess.run([sys.executable, "-c", text], cwd=folder, env=environment, capture_output=True, text=True)
+    strict = ["-W", "error", "-W", "ignore:OpenCV"]  # which supervision says that it would rather have
+    command = [sys.executable, *strict, "-c", text]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, f"{block}:\n{done.stderr}"
 
 
