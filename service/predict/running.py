@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -92,7 +92,7 @@ def run_pictures(
 def in_threads(work: Callable[[T], R], items: Iterable[T], pool: ThreadPoolExecutor, ahead: int) -> Iterator[R]:
     """The results of work on items, in their order; that of some is done while later items are made.
 
-    Where making the next item fails, the results of those before come first. Raises what `work` raises, too.
+    Where making the next item fails or is interrupted, the results of those before come first. Raises what `work` raises, too.
 
     Args:
         work: done in the pool.
@@ -106,9 +106,11 @@ def in_threads(work: Callable[[T], R], items: Iterable[T], pool: ThreadPoolExecu
     while True:
         try:
             waiting.append(pool.submit(work, next(making)))
+            if len(waiting) > ahead:
+                wait([waiting[0]])
         except StopIteration:
             break
-        except BaseException as error:
+        except BaseException as error:  # an interrupt as well, which may come while this waits
             failure = error
             break
         if len(waiting) > ahead:
