@@ -92,7 +92,8 @@ def run_pictures(
 def in_threads(work: Callable[[T], R], items: Iterable[T], pool: ThreadPoolExecutor, ahead: int) -> Iterator[R]:
     """The results of work on items, in their order; that of some is done while later items are made.
 
-    Where making the next item fails or is interrupted, the results of those before come first. Raises what `work` raises, too.
+    Where making the next item fails or is interrupted, the results of those before come first. Raises what `work`
+    raises, too.
 
     Args:
         work: done in the pool.
