@@ -6,9 +6,10 @@ import ctypes
 import os
 import subprocess
 import sys
+import tempfile
 import venv
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tests.end_to_end.images import Buildah
@@ -41,7 +42,8 @@ _DOCKER = """#!/bin/sh
 echo "docker is podman here, which has no $1" >&2
 exit 1
 """
-_CLONE_NEWNET = 0x40000000
+_CLONE_NEWNS, _CLONE_NEWNET = 0x00020000, 0x40000000
+_NOTES = "/run/containers"
 
 
 class Podman:
@@ -90,26 +92,40 @@ class Podman:
 
     def _run(self, words: list[str | Path], folder: Path | None, env: Mapping[str, str]) -> str:
         inherited = environment() | {"PATH": self._path} | dict(env)
-        done = subprocess.run(
-            words, cwd=folder, env=inherited, capture_output=True, text=True, timeout=300, check=False
-        )
-        assert done.returncode == 0, f"{words}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
-        return done.stdout.strip()
+        # Files and not pipes: what a container leaves running holds a pipe open, which then has no end.
+        with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+            done = subprocess.run(
+                words, cwd=folder, env=inherited, stdout=output, stderr=errors, timeout=300, check=False
+            )
+            output.seek(0)
+            errors.seek(0)
+            printed, failed = output.read(), errors.read()
+        assert done.returncode == 0, f"{words}:\n{printed[-2000:]}\n{failed[-4000:]}"
+        return printed.strip()
 
 
 @contextmanager
 def network_of_its_own() -> Iterator[None]:
-    """This thread, and all that it starts in the block, see a network with a loopback and nothing else. Needs root."""
+    """This thread, and all that it starts in the block, see a network with a loopback and nothing else. Needs root.
+
+    podman notes in one place of the machine which networks and name servers there are, so that is another, too.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
-    with Path("/proc/thread-self/ns/net").open("rb") as before:
-        if libc.unshare(_CLONE_NEWNET) != 0:
+    before = Path.cwd()
+    with ExitStack() as stack:
+        namespaces = [stack.enter_context(Path(f"/proc/thread-self/ns/{kind}").open("rb")) for kind in ("net", "mnt")]
+        if libc.unshare(_CLONE_NEWNET | _CLONE_NEWNS) != 0:
             raise OSError(ctypes.get_errno(), "unshare")
         try:
-            subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+            Path(_NOTES).mkdir(parents=True, exist_ok=True)
+            for command in ("mount --make-rprivate /", f"mount -t tmpfs tmpfs {_NOTES}", "ip link set lo up"):
+                subprocess.run(command.split(), check=True)
             yield
         finally:
-            if libc.setns(before.fileno(), _CLONE_NEWNET) != 0:
-                raise OSError(ctypes.get_errno(), "setns")
+            for namespace in namespaces:
+                if libc.setns(namespace.fileno(), 0) != 0:
+                    raise OSError(ctypes.get_errno(), "setns")
+            os.chdir(before)
 
 
 def _script(path: Path, text: str) -> Path:
