@@ -26,8 +26,9 @@ def requirements(pyproject: dict[str, Any], flavour: str) -> list[str]:
     """
     project = pyproject["project"]
     plain = [line for line in project["dependencies"] if line.startswith("onnxruntime>")]
-    either = [line for line in project["dependencies"] if not line.startswith("onnxruntime")]
     extras = project["optional-dependencies"]
+    # Traces cost nothing until a variable names a collector, and whoever sets it in a cluster cannot install them.
+    either = [line for line in project["dependencies"] if not line.startswith("onnxruntime")] + extras["otel"]
     # Without its marker, which keeps the plain package off the platforms that have GPU wheels.
     cpu = [*either, *(line.partition(";")[0].strip() for line in plain)]
     by_flavour: dict[str, list[str]] = {
