@@ -45,6 +45,8 @@ def ends_with_its_readers() -> Iterator[None]:
 class _WatchedStream(io.TextIOWrapper):
     """Raises SystemExit, which no command takes for an error of its own, where OSError would say "Broken pipe"."""
 
+    replaced: TextIO  # it would close the buffer when nobody held it any more
+
     def write(self, text: str) -> int:
         try:
             return super().write(text)
@@ -68,10 +70,12 @@ class _WatchedStream(io.TextIOWrapper):
 def _watched(stream: TextIO) -> TextIO:
     if type(stream) is not io.TextIOWrapper:  # somebody put one of their own there
         return stream
-    return _WatchedStream(
+    watched = _WatchedStream(
         stream.buffer,
         encoding=stream.encoding,
         errors=stream.errors,
         line_buffering=stream.line_buffering,
         write_through=stream.write_through,
     )
+    watched.replaced = stream
+    return watched

@@ -39,6 +39,7 @@ def form(*parts: bytes) -> bytes:
 
 
 IMAGE = 'form-data; name="image"; filename="a.png"'
+OTHER = 'form-data; name="file"'
 
 
 def odd_forms() -> dict[str, bytes]:
@@ -55,9 +56,9 @@ def odd_forms() -> dict[str, bytes]:
         "line feeds only": good.replace(b"\r\n", b"\n"),
         "no disposition": f"--{BOUNDARY}\r\n\r\n".encode() + png + f"\r\n--{BOUNDARY}--\r\n".encode(),
         "no name": form(part('form-data; filename="a.png"', png)),
-        "another name": form(part('form-data; name="file"', png)),
+        "another name": form(part(OTHER, png)),
         "name in capitals": form(part('form-data; name="IMAGE"', png)),
-        "twice": form(part(IMAGE, png), part(IMAGE, png)),
+        "17 images": form(*[part(IMAGE, png)] * 17),
         "a field beside it": form(part(IMAGE, png), part('form-data; name="threshold"', b"0.5")),
         "1001 fields": form(*[part(f'form-data; name="f{number}"') for number in range(1001)]),
         "100 headers": form(part(IMAGE, png[:9], "".join(f"X-{number}: y\r\n" for number in range(100)))),
@@ -68,7 +69,7 @@ def odd_forms() -> dict[str, bytes]:
         "a name with NUL": form(part('form-data; name="image\0"', png)),
         "an unfinished quote": form(part('form-data; name="image', png)),
         "a huge charset": form(part("form-data; name*=utf-8''%FF%FE", png)),
-        "nested": form(part(IMAGE, form(part(IMAGE, png)), "Content-Type: multipart/mixed; boundary=boundary\r\n")),
+        "nested": form(part(IMAGE, form(part(OTHER, png)), "Content-Type: multipart/mixed; boundary=boundary\r\n")),
         "base64": form(part(IMAGE, b"aGVsbG8=", "Content-Transfer-Encoding: base64\r\n")),
         "a preamble": b"preamble\r\n" * 100 + form(part(IMAGE, b"no picture")),
         "many boundaries": f"--{BOUNDARY}\r\n".encode() * 5000,

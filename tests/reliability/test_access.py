@@ -73,8 +73,8 @@ DANGEROUS = {
     "pickle", "cPickle", "shelve", "marshal", "dill", "joblib", "torch", "subprocess", "ftplib", "requests", "httpx",
     "urllib.request", "http.client", "aiohttp", "urllib3", "xml", "yaml",
 }  # fmt: skip
-# The commands of the model and the load driver are programs of their own, which the service does not import.
-PROGRAMS = {"service/bench"}
+# The client and the load driver are programs of their own, which the service does not import.
+PROGRAMS = {"service/bench", "service/client"}
 
 
 def imports(tree: ast.Module) -> Iterator[str]:

@@ -118,8 +118,8 @@ def test_annotated_and_found_are_drawn_alike_where_they_are_equal(root: Path) ->
         ]
         return float(np.abs(pair[0] - pair[1]).mean())
 
-    # The oracle's answer is the truth, but where the annotation is void it has segments.
-    assert difference(ranking.worst[0]) > 10 * difference(ranking.best[0])
+    # The oracle's answer is the truth, but where the annotation is void, which is drawn as it is, it has segments.
+    assert difference(ranking.worst[0]) > 5 * difference(ranking.best[0])
 
 
 def test_names_are_text_and_never_markup(root: Path, tmp_path: Path) -> None:
