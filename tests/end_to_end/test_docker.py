@@ -5,6 +5,7 @@ buildah builds in a chroot, and the image runs in one, locked down the way docke
 """
 
 import json
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from packaging.utils import canonicalize_name
 from tests.end_to_end.conftest import COCO
 from tests.end_to_end.images import Buildah, config_of
 from tests.end_to_end.test_image_requirements import pins_of
+from tests.fake_hub import fake_hub
 from tests.processes import free_port, running
 
 pytestmark = [pytest.mark.slow, pytest.mark.root, pytest.mark.timeout(1800)]
@@ -35,17 +37,21 @@ def root(buildah: Buildah, image: str) -> Path:
     return Path(buildah("mount", buildah("from", "--pull-never", image)))
 
 
-# What docker-compose.yml asks of an engine: a read-only disk, a fresh /tmp, no capabilities, no way to any.
+# What docker-compose.yml asks of an engine: a read-only disk, a fresh /tmp, no capabilities, no way to any; the
+# file of hosts that every engine brings; and one volume, where there is one.
 CONTAINED = """
 set -e
-root=$1 user=$2 group=$3; shift 3
+root=$1 user=$2 group=$3 outside=$4 inside=$5; shift 5
 mount --make-rprivate /
 mount --bind "$root" "$root"
 mount -t proc proc "$root/proc"
 mount --rbind /sys "$root/sys"
 mount --rbind /dev "$root/dev"
 mount -t tmpfs tmpfs "$root/tmp"
+touch "$root/etc/hosts"
+mount --bind /etc/hosts "$root/etc/hosts"
 mount -o remount,bind,ro "$root"
+[ -z "$outside" ] || mount --bind "$outside" "$root$inside"
 exec chroot "$root" setpriv --reuid="$user" --regid="$group" --clear-groups \
     --bounding-set=-all --inh-caps=-all --no-new-privs "$@"
 """
@@ -54,9 +60,12 @@ exec chroot "$root" setpriv --reuid="$user" --regid="$group" --clear-groups \
 class Container:
     """Runs commands in the image's file system, as its user, in its environment."""
 
-    def __init__(self, root: Path, config: dict[str, Any], **env: str) -> None:
-        """Take the user and environment from the image and add `env`."""
+    def __init__(
+        self, root: Path, config: dict[str, Any], volume: tuple[str | Path, str] = ("", ""), **env: str
+    ) -> None:
+        """Take the user and environment from the image and add `env`; `volume` is a folder here and its place there."""
         self._root = root
+        self._volume = tuple(map(str, volume))
         self._user = config["User"].split(":")
         self.env = dict(variable.split("=", 1) for variable in config["Env"]) | env
 
@@ -65,19 +74,22 @@ class Container:
         # `env -i` in the image resolves the program by the image's PATH, and hides this machine's variables.
         variables = [f"{name}={value}" for name, value in self.env.items()]
         inside = ["env", "-i", *variables, *arguments]
-        return ["unshare", "--mount", "sh", "-c", CONTAINED, "sh", str(self._root), *self._user, *inside]
+        return ["unshare", "--mount", "sh", "-c", CONTAINED, "sh", str(self._root), *self._user, *self._volume, *inside]
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(self.command(*arguments), capture_output=True, text=True, check=False)
 
 
 @contextmanager
-def served(root: Path, config: dict[str, Any], folder: Path) -> Iterator[tuple[Container, str]]:
+def served(
+    root: Path, config: dict[str, Any], folder: Path, volume: tuple[str | Path, str] = ("", ""), **env: str
+) -> Iterator[tuple[Container, str]]:
     """The image's entry point, running; the container and the service's address."""
     port = free_port()
     # Engines hand their host's proxy on to containers; the health check must not send its question there.
     proxy = "http://127.0.0.1:9"
-    container = Container(root, config, DETR_PORT=str(port), DETR_HOST="127.0.0.1", http_proxy=proxy)
+    address = {"DETR_PORT": str(port), "DETR_HOST": "127.0.0.1", "http_proxy": proxy}
+    container = Container(root, config, volume, **address, **env)
     url = f"http://127.0.0.1:{port}"
     with running(container.command(*config["Entrypoint"]), f"{url}/health/ready", folder / "log"):
         yield container, url
@@ -107,6 +119,28 @@ def test_an_image_that_brings_its_model_serves_it_without_a_hub(
     with served(root, config, tmp_path) as (_, url):
         assert httpx.post(f"{url}/detect", files={"image": jpeg}, timeout=120).status_code == 200
         assert httpx.get(f"{url}/model").json()["provenance"]["source"] == COCO
+
+
+def test_a_model_of_the_hub_is_fetched_into_a_volume_and_served_from_it_with_keys(
+    root: Path, config: dict[str, Any], coco_files: dict[str, bytes], tmp_path: Path, jpeg: bytes
+) -> None:
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    shutil.chown(cache, *map(int, config["User"].split(":")))
+    volume = (cache, "/var/cache/detr")
+    with fake_hub() as hub:
+        hub.push(COCO, coco_files)
+        fetched = Container(root, config, volume, HF_ENDPOINT=hub.url).run("detr", "fetch", COCO)
+        assert fetched.returncode == 0, fetched.stderr
+    key, another = "key-of-the-container", "another-key-of-nobody"
+    settings = {"DETR_MODEL": COCO, "HF_HUB_OFFLINE": "1", "DETR_API_KEYS": key}
+    with served(root, config, tmp_path, volume, **settings) as (_, url):
+        asked = {
+            given: httpx.post(f"{url}/detect", files={"image": jpeg}, headers={"X-API-Key": given}, timeout=120)
+            for given in (key, another)
+        }
+        assert {given: answer.status_code for given, answer in asked.items()} == {key: 200, another: 401}
+        assert httpx.get(f"{url}/model", headers={"X-API-Key": key}).json()["provenance"]["source"] == COCO
 
 
 def test_the_image_is_told_apart_from_root(root: Path, config: dict[str, Any]) -> None:

@@ -46,7 +46,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 def test_the_clients_get_what_detect_and_segment_answer_and_can_print_every_error(
     python: Path, server: ServerProcess
 ) -> None:
-    done = subprocess.run([python, PROGRAM, server.url, EXAMPLE], capture_output=True, text=True, check=False)
+    # Without the folder of the program, in which modules are called as packages are that the clients import.
+    done = subprocess.run([python, "-P", PROGRAM, server.url, EXAMPLE], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     picture = EXAMPLE.read_bytes()
