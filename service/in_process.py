@@ -13,12 +13,12 @@ from pydantic import ValidationError
 from model.runtime.answers.detections import OutputError
 from model.runtime.engines.device_errors import DeviceMemoryError
 from service.errors import DeviceFullError, NoMasksError, ParameterError
-from service.http.error_answers import message_of, row_of
+from service.http.error_answers import error_body, row_of
 from service.images.answers import TASKS, Task, TaskName
 from service.lifecycle.loading import LoadedModel, load_model
 from service.lifecycle.pipeline import describe
 from service.predict.running import UnusedPicture, run_pictures
-from service.schemas import DetectParameters, ErrorBody, ErrorResponse
+from service.schemas import DetectParameters
 from service.settings import Settings, read_settings
 
 
@@ -82,6 +82,4 @@ def _refused(error: Exception) -> tuple[int, bytes]:
     """Status and body of an error as it is answered over HTTP."""
     if isinstance(error, DeviceMemoryError):
         error = DeviceFullError("there is no memory for this image on the device")
-    row = row_of(error)
-    told = ErrorBody(code=row.code, message=message_of(error, row), request_id="")
-    return row.status, ErrorResponse(error=told).model_dump_json().encode()
+    return row_of(error).status, error_body(error, request_id="").model_dump_json().encode()

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from model.runtime.answers.detections import OutputError, best_real_class
+from model.runtime.answers.detections import best_real_class
 from model.runtime.answers.id_map import IdMap, areas_and_boxes
 from model.runtime.answers.mask_winners import above_zero
-from model.runtime.answers.panoptic import PanopticResult, Segment
+from model.runtime.answers.panoptic import PanopticResult, Segment, masks_in_image
 from model.runtime.answers.sampling import Sampling, torch_nearest
 from model.runtime.categories import Category
 from model.runtime.engines.raw_outputs import ImageOutputs
@@ -110,9 +110,6 @@ def instances_of(
     scores, labels = (found[outputs.query_index] for found in best_real_class(outputs.pred_logits))
     order = np.argsort(-scores, kind="stable")
     order = order[(scores[order] > threshold) & np.isin(labels[order], list(classes))]
-    height, width = (-(-side // mask_stride) for side in size)
-    logits = outputs.mask_logits[order, :height, :width]
-    if not np.isfinite(logits).all():
-        raise OutputError("the network gave a mask logit that is not finite")
+    logits = masks_in_image(outputs.mask_logits, order, size, mask_stride)
     sampling = Sampling.of(size, orig_size, torch_nearest)
     return Instances(categories, labels[order].tolist(), scores[order].tolist(), logits, sampling)

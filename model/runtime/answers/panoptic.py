@@ -109,6 +109,20 @@ def panoptic(
     return PanopticResult(ids, tuple(segments))
 
 
+def masks_in_image(
+    mask_logits: NDArray[np.float32], chosen: NDArray[np.intp], size: tuple[int, int], mask_stride: int
+) -> NDArray[np.float32]:
+    """Those chosen of k masks, without the padding beside the image: [chosen, ceil(h / stride), ceil(w / stride)].
+
+    Raises OutputError if one of their logits is NaN or infinite.
+    """
+    height, width = (-(-side // mask_stride) for side in size)
+    masks = mask_logits[chosen, :height, :width]
+    if not np.isfinite(masks).all():
+        raise OutputError("the network gave a mask logit that is not finite")
+    return masks
+
+
 def _candidates(
     outputs: ImageOutputs,
     size: tuple[int, int],
@@ -121,10 +135,7 @@ def _candidates(
     probabilities = softmax(outputs.pred_logits)[outputs.query_index]  # [k, C + 1]
     best = probabilities.argmax(axis=1)
     kept = np.flatnonzero((best < len(categories)) & (probabilities.max(axis=1) > threshold))
-    height, width = (-(-side // mask_stride) for side in size)
-    masks = outputs.mask_logits[kept, :height, :width]
-    if not np.isfinite(masks).all():
-        raise OutputError("the network gave a mask logit that is not finite")
+    masks = masks_in_image(outputs.mask_logits, kept, size, mask_stride)
     number_of: dict[tuple[int, int], int] = {}  # by class, and for things by query as well
     segment: list[int] = []
     labels: list[int] = []

@@ -123,7 +123,7 @@ class AsyncClient:
             NoServerError, TooLateError, StrangeAnswerError: there is no server, no answer in time, or a strange one.
             IncompleteError: one of several pictures has no answer.
         """
-        return await self._ask("detect", DetectAnswer, source, query_of(threshold, classes), bgr, progress)
+        return await self.ask("detect", DetectAnswer, source, query_of(threshold, classes), bgr, progress)
 
     @overload
     async def segment(  # type: ignore[overload-overlap]  # a str is an iterable of str
@@ -151,7 +151,7 @@ class AsyncClient:
         progress: bool = False,
     ) -> SegmentAnswer | list[SegmentAnswer]:
         """Segment a picture, or several; everything is as in `detect`."""
-        return await self._ask("segment", SegmentAnswer, source, query_of(threshold, classes), bgr, progress)
+        return await self.ask("segment", SegmentAnswer, source, query_of(threshold, classes), bgr, progress)
 
     async def model(self) -> dict[str, Any]:
         """What `GET /model` answers: the model's name, classes, thresholds and device. Raises what `detect` does."""
@@ -161,7 +161,7 @@ class AsyncClient:
         described: dict[str, Any] = parsed(status, body)
         return described
 
-    async def _ask(
+    async def ask(
         self,
         path: str,
         kind: type[A],
@@ -170,6 +170,7 @@ class AsyncClient:
         bgr: bool,
         progress: bool,
     ) -> A | list[A]:
+        """What `detect` and `segment` do, by the name of the path and the kind of the answer; raises what they do."""
         ask_one = partial(self._ask_one, path, kind, query=query, bgr=bgr)
         if is_many(source):
             return await answer_all(ask_one, source, self._concurrency, progress)

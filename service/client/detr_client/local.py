@@ -12,11 +12,12 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Si
 from contextlib import closing
 from functools import partial
 from importlib.metadata import entry_points
-from typing import Any, Protocol, Self, TypeVar, overload
+from typing import Any, Protocol, Self, TypeVar
 
-from detr_client.answers import Answer, DetectAnswer, SegmentAnswer
+from detr_client.answers import Answer
+from detr_client.detector import Detector
 from detr_client.errors import ModelLoadError
-from detr_client.replies import Classes, answer_of, query_of
+from detr_client.replies import answer_of
 from detr_client.several import Gathered, progress_bar
 from detr_client.sources import Source, is_many, picture_bytes
 
@@ -86,7 +87,7 @@ def _hidden(module: str, error: Exception) -> str:
     )
 
 
-class LocalModel:
+class LocalModel(Detector):
     """A model in this process, with the answers of a server. It may be used by several threads.
 
     It is a context manager, or is given up by `close`.
@@ -104,69 +105,6 @@ class LocalModel:
     def close(self) -> None:
         """Give the model up, and its memory."""
         self._runner = None
-
-    @overload
-    def detect(  # type: ignore[overload-overlap]  # a str is an iterable of str
-        self, source: Source, *, threshold: float | None = None, classes: Classes | None = None, bgr: bool = False
-    ) -> DetectAnswer: ...
-
-    @overload
-    def detect(
-        self,
-        source: Iterable[Source],
-        *,
-        threshold: float | None = None,
-        classes: Classes | None = None,
-        bgr: bool = False,
-        progress: bool = False,
-    ) -> list[DetectAnswer]: ...
-
-    def detect(
-        self,
-        source: Source | Iterable[Source],
-        *,
-        threshold: float | None = None,
-        classes: Classes | None = None,
-        bgr: bool = False,
-        progress: bool = False,
-    ) -> DetectAnswer | list[DetectAnswer]:
-        """Find the objects in a picture, or in several, which run in batches; the arguments are those of
-        `Client.detect`.
-
-        Raises:
-            SourceError, OSError: the source is no picture, or its file cannot be read.
-            RefusedError: what a server would answer; see its subclasses.
-            IncompleteError: one of several pictures has no answer.
-        """
-        return self._answer("detect", DetectAnswer, source, query_of(threshold, classes), bgr, progress)
-
-    @overload
-    def segment(  # type: ignore[overload-overlap]  # a str is an iterable of str
-        self, source: Source, *, threshold: float | None = None, classes: Classes | None = None, bgr: bool = False
-    ) -> SegmentAnswer: ...
-
-    @overload
-    def segment(
-        self,
-        source: Iterable[Source],
-        *,
-        threshold: float | None = None,
-        classes: Classes | None = None,
-        bgr: bool = False,
-        progress: bool = False,
-    ) -> list[SegmentAnswer]: ...
-
-    def segment(
-        self,
-        source: Source | Iterable[Source],
-        *,
-        threshold: float | None = None,
-        classes: Classes | None = None,
-        bgr: bool = False,
-        progress: bool = False,
-    ) -> SegmentAnswer | list[SegmentAnswer]:
-        """Segment a picture, or several; everything is as in `detect`."""
-        return self._answer("segment", SegmentAnswer, source, query_of(threshold, classes), bgr, progress)
 
     def model(self) -> dict[str, Any]:
         """What `GET /model` answers: the model's name, classes, thresholds and device."""

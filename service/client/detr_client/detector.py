@@ -1,0 +1,103 @@
+"""What is asked in the same words of a server and of a model in the same process."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import TypeVar, overload
+
+from detr_client.answers import Answer, DetectAnswer, SegmentAnswer
+from detr_client.replies import Classes, query_of
+from detr_client.sources import Source
+
+A = TypeVar("A", bound=Answer)
+
+
+class Detector(ABC):
+    """Answers pictures, one or several."""
+
+    @overload
+    def detect(  # type: ignore[overload-overlap]  # a str is an iterable of str
+        self, source: Source, *, threshold: float | None = None, classes: Classes | None = None, bgr: bool = False
+    ) -> DetectAnswer: ...
+
+    @overload
+    def detect(
+        self,
+        source: Iterable[Source],
+        *,
+        threshold: float | None = None,
+        classes: Classes | None = None,
+        bgr: bool = False,
+        progress: bool = False,
+    ) -> list[DetectAnswer]: ...
+
+    def detect(
+        self,
+        source: Source | Iterable[Source],
+        *,
+        threshold: float | None = None,
+        classes: Classes | None = None,
+        bgr: bool = False,
+        progress: bool = False,
+    ) -> DetectAnswer | list[DetectAnswer]:
+        """Find the objects in a picture, or in several.
+
+        Args:
+            source: a path, the bytes of an image file, an open one, a PIL image or an array, uint8 [height, width, 3]
+                in RGB; or several of these, of which a few are under way at once.
+            threshold: answer what scores above this, 0 to 1; the default is the model's own.
+            classes: answer these classes only, names or category ids; the default is all.
+            bgr: arrays are in the order of OpenCV, BGR.
+            progress: show a progress bar for several pictures, which takes tqdm.
+
+        Returns:
+            The answer; for several pictures a list of answers in their order.
+
+        Raises:
+            SourceError, OSError: the source is no picture, or its file cannot be read.
+            RefusedError: the server, or the model in this process, refused or failed; see its subclasses.
+            NoServerError, TooLateError, StrangeAnswerError: there is no server, no answer in time, or a strange one.
+            IncompleteError: one of several pictures has no answer.
+        """
+        return self._answer("detect", DetectAnswer, source, query_of(threshold, classes), bgr, progress)
+
+    @overload
+    def segment(  # type: ignore[overload-overlap]  # a str is an iterable of str
+        self, source: Source, *, threshold: float | None = None, classes: Classes | None = None, bgr: bool = False
+    ) -> SegmentAnswer: ...
+
+    @overload
+    def segment(
+        self,
+        source: Iterable[Source],
+        *,
+        threshold: float | None = None,
+        classes: Classes | None = None,
+        bgr: bool = False,
+        progress: bool = False,
+    ) -> list[SegmentAnswer]: ...
+
+    def segment(
+        self,
+        source: Source | Iterable[Source],
+        *,
+        threshold: float | None = None,
+        classes: Classes | None = None,
+        bgr: bool = False,
+        progress: bool = False,
+    ) -> SegmentAnswer | list[SegmentAnswer]:
+        """Segment a picture, or several; everything is as in `detect`."""
+        return self._answer("segment", SegmentAnswer, source, query_of(threshold, classes), bgr, progress)
+
+    @abstractmethod
+    def _answer(
+        self,
+        task: str,
+        kind: type[A],
+        source: Source | Iterable[Source],
+        query: dict[str, str],
+        bgr: bool,
+        progress: bool,
+    ) -> A | list[A]:
+        """Answer a picture, or each of several in their order."""
