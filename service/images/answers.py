@@ -21,7 +21,7 @@ from model.runtime.categories import classes_meant_by
 from model.runtime.engines.raw_outputs import NO_MASKS, ImageOutputs
 from service.errors import NoMasksError, ParameterError
 from service.images.bodies import image_bytes
-from service.images.coco import coco_detections, coco_instances, coco_panoptic
+from service.images.coco import coco_detections, coco_instances, coco_panoptic, coco_segments
 from service.images.pictures import PictureFormat, encode_picture
 from service.images.responses import detect_response, instance_response, segment_response
 from service.process.trace import Trace
@@ -74,7 +74,9 @@ class Task(Protocol):
 
 
 DetectForm = Literal["json", "coco", "overlay"]
-SegmentForm = Literal["json", "coco", "png", "overlay"]  # of instances there is no PNG of ids, since they may overlap
+# Of instances there is no PNG of ids, since they may overlap. COCO's own form of panoptic segments is a PNG with a list
+# (coco); as masks (coco_masks) they are what it has for instances.
+SegmentForm = Literal["json", "coco", "coco_masks", "png", "overlay"]
 SegmentMode = Literal["panoptic", "instance"]
 
 
@@ -192,10 +194,12 @@ class SegmentTask(_Formed):
                 return Content(id_png(found.ids), "image/png")
             if self.form == "coco":
                 return _json(coco_panoptic(metadata, self.image_id, found))
+            if self.form == "coco_masks":
+                return _json(coco_segments(metadata, self.image_id, prepared.orig_size, found))
             return _json(segment_response(metadata, prepared.orig_size, found, self.polygons))
 
     def _instances(self, metadata: Metadata, orig_size: tuple[int, int], found: Instances) -> Content:
-        if self.form == "coco":
+        if self.form in ("coco", "coco_masks"):
             return _json(coco_instances(metadata, self.image_id, orig_size, found))
         return _json(instance_response(metadata, orig_size, found, self.polygons))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated
 
 from pydantic import Field, RootModel
@@ -9,6 +10,7 @@ from pydantic import Field, RootModel
 from model.runtime.answers.detections import Detections
 from model.runtime.answers.instances import Instances
 from model.runtime.answers.panoptic import PanopticResult
+from model.runtime.answers.segment_codec import encode_rles
 from model.runtime.artifact.metadata import Metadata
 from service.images.responses import BOX_DECIMALS, SCORE_DECIMALS, mask_rle, png_in_base64
 from service.schemas import Body, RunLengths, Score
@@ -82,17 +84,17 @@ def coco_detections(metadata: Metadata, image_id: int, found: Detections) -> Det
 
 def coco_instances(metadata: Metadata, image_id: int, orig_size: tuple[int, int], found: Instances) -> InstanceEntries:
     """Instances as COCO's entries."""
-    return InstanceEntries(
-        [
-            InstanceEntry(
-                image_id=image_id,
-                category_id=metadata.categories[instance.label].id,
-                segmentation=RunLengths(size=orig_size, counts=mask_rle(instance.mask)),
-                score=round(instance.score, SCORE_DECIMALS),
-            )
-            for instance in found
-        ]
-    )
+    rows = ((instance.label, instance.score, mask_rle(instance.mask)) for instance in found)
+    return _mask_entries(metadata, image_id, orig_size, rows)
+
+
+def coco_segments(
+    metadata: Metadata, image_id: int, orig_size: tuple[int, int], found: PanopticResult
+) -> InstanceEntries:
+    """Panoptic segments as COCO's entries for masks, which pycocotools reads; the panoptic entry it does not."""
+    rles = encode_rles(found.ids, [segment.id for segment in found.segments])
+    rows = ((each.label, each.score, rle["counts"]) for each, rle in zip(found.segments, rles, strict=True))
+    return _mask_entries(metadata, image_id, orig_size, rows)
 
 
 def coco_panoptic(metadata: Metadata, image_id: int, found: PanopticResult) -> PanopticResultEntry:
@@ -113,6 +115,23 @@ def coco_panoptic(metadata: Metadata, image_id: int, found: PanopticResult) -> P
         file_name=f"{image_id:012d}.png",
         segments_info=segments,
         panoptic_png=png_in_base64(found.ids),
+    )
+
+
+def _mask_entries(
+    metadata: Metadata, image_id: int, orig_size: tuple[int, int], rows: Iterable[tuple[int, float, str]]
+) -> InstanceEntries:
+    """Entries of the class index, score and run lengths of each mask."""
+    return InstanceEntries(
+        [
+            InstanceEntry(
+                image_id=image_id,
+                category_id=metadata.categories[label].id,
+                segmentation=RunLengths(size=orig_size, counts=counts),
+                score=round(score, SCORE_DECIMALS),
+            )
+            for label, score, counts in rows
+        ]
     )
 
 

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -21,15 +21,18 @@ from model.runtime.answers.detections import OutputError
 from model.runtime.artifact.file import ArtifactError
 from model.runtime.engines.device_errors import DeviceError, DeviceMemoryError
 from service.errors import NoMasksError, ParameterError
-from service.images.answers import TASKS, Task
+from service.images.answers import TASKS, DetectTask, SegmentForm, SegmentMode, SegmentTask
 from service.lifecycle.loading import LoadedModel, load_model
-from service.predict.files import FilesError, PictureFile, find_pictures
+from service.predict.files import FilesError, PictureFile, find_pictures, image_ids
 from service.predict.results import Answers, Form, Places
 from service.predict.running import RunPicture, UnusedPicture, in_threads, run_pictures
 from service.process.library_warnings import LibraryFilter, log_warnings
 from service.process.options import add_option, given_settings
 from service.process.trace import Trace
 from service.settings import Settings, SettingsError, read_settings
+
+# What is asked of each picture, as JSON and as a drawing.
+_Tasks = tuple[DetectTask | SegmentTask, DetectTask | SegmentTask]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="detect",
         help="Find objects and their boxes (detect), or segment the whole picture (segment). The default is "
         "%(default)s.",
+    )
+    parser.add_argument(
+        "--mode",
+        choices=get_args(SegmentMode),
+        help="Segment into one segment for each pixel (panoptic), or into a mask for each object, which may overlap "
+        "(instance). The default is panoptic.",
     )
     parser.add_argument(
         "--threshold",
@@ -96,12 +105,14 @@ def run(args: argparse.Namespace) -> int:
     Each failure is one line on standard error, and so is, for each picture, what libraries warn of.
     """
     try:
+        if args.mode is not None and args.task != "segment":
+            raise ParameterError("--mode is of segments: give --task segment, too")
         settings = read_settings(given_settings(args))
         files = find_pictures(args.images, recursive=args.recursive, formats=settings.formats)
         places = Places.of(args, files)
         with _libraries_heard():
             model = load_model(settings)
-            tasks = _tasks(args, model)
+            tasks = _tasks(args, model, places.form)
             with places.answers() as answers:
                 interrupted = _answer_all(tasks, settings, model, files, places, answers)
     except (FilesError, SettingsError, HubError, ArtifactError, DeviceError, NoMasksError, ParameterError) as error:
@@ -133,13 +144,15 @@ def _complain(reason: str) -> int:
     return 1
 
 
-def _tasks(args: argparse.Namespace, model: LoadedModel) -> tuple[Task, Task]:
-    """What is asked of each picture, as JSON and as a drawing."""
-    make, metadata = TASKS[args.task].of, model.metadata
-    return (
-        make(metadata, args.threshold, "json", args.classes),
-        make(metadata, args.threshold, "overlay", args.classes),
-    )
+def _tasks(args: argparse.Namespace, model: LoadedModel, form: Form) -> _Tasks:
+    """Those that the options mean. Raises what `SegmentTask.of` does."""
+    task: DetectTask | SegmentTask
+    if args.task == "detect":
+        task = DetectTask.of(model.metadata, args.threshold, "coco" if form == "coco" else "json", args.classes)
+    else:
+        shape: SegmentForm = "coco_masks" if form == "coco" else "json"
+        task = SegmentTask.of(model.metadata, args.threshold, shape, args.classes, mode=args.mode or "panoptic")
+    return task, replace(task, form="overlay")
 
 
 @dataclass(frozen=True)
@@ -147,12 +160,12 @@ class _Answered:
     """What became of a picture."""
 
     number: int  # among the files
-    answer: dict[str, Any] | None
+    answer: Any  # as JSON has it; None if there is none
     told: str | None  # why there is no answer, or what libraries warned of
 
 
 def _answer_all(
-    tasks: tuple[Task, Task],
+    tasks: _Tasks,
     settings: Settings,
     model: LoadedModel,
     files: Sequence[PictureFile],
@@ -160,6 +173,7 @@ def _answer_all(
     answers: Answers,
 ) -> bool:
     """Answer the files that can be used; True if somebody interrupted that."""
+    ids = image_ids([file.path for file in files])
 
     def answer(run: RunPicture | UnusedPicture) -> _Answered:
         """In a thread, while the engine runs the next batch."""
@@ -168,7 +182,9 @@ def _answer_all(
         picture = run.picture
         try:
             bodies = [
-                task.answer(model.metadata, picture.prepared, run.outputs, picture.trace).body
+                replace(task, image_id=ids[picture.number])
+                .answer(model.metadata, picture.prepared, run.outputs, picture.trace)
+                .body
                 for task in (tasks if places.drawings else tasks[:1])
             ]
         except OutputError as error:

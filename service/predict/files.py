@@ -13,6 +13,7 @@ from pathlib import Path, PurePath
 ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 # Of pictures that are opened where they are asked for.
 _MORE_ENDINGS = {"heic": (".heic", ".heif"), "tiff": (".tif", ".tiff")}
+_MOST_DIGITS = 15  # of a number that JSON's readers keep as it is
 STANDARD_STREAM = "-"  # where a file is named: standard input, or output
 
 
@@ -53,6 +54,19 @@ def find_pictures(words: Iterable[str], *, recursive: bool = False, formats: Ite
         for file in _of_word(word, recursive, endings):
             found.setdefault(_identity(file.path), file)
     return list(found.values())
+
+
+def image_ids(paths: Sequence[Path]) -> list[int]:
+    """What COCO's results call each picture: the number that its file is called (`000000000139.jpg` is 139).
+
+    Where one is not called so, or two have one number, all are counted from 1.
+    """
+    names = [path.stem for path in paths]
+    if all(name.isascii() and name.isdigit() and len(name) <= _MOST_DIGITS for name in names):
+        numbers = [int(name) for name in names]
+        if len(set(numbers)) == len(numbers):
+            return numbers
+    return list(range(1, len(paths) + 1))
 
 
 def drawing_paths(files: Sequence[PictureFile], folder: Path) -> list[Path]:

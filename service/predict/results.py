@@ -16,7 +16,6 @@ from textwrap import indent
 from typing import Any, Literal, TextIO
 
 from model.runtime.whole_file import whole_file
-from service.predict.coco import coco_results, image_ids
 from service.predict.files import STANDARD_STREAM, FilesError, PictureFile, check_results, drawing_paths
 
 Form = Literal["json", "jsonl", "coco"]
@@ -32,17 +31,15 @@ class Answers:
         entries: what a picture's number and answer are in the list, or on lines.
     """
 
-    def __init__(
-        self, form: Form, out: TextIO, entries: Callable[[int, dict[str, Any]], Sequence[Mapping[str, Any]]]
-    ) -> None:
+    def __init__(self, form: Form, out: TextIO, entries: Callable[[int, Any], Sequence[Mapping[str, Any]]]) -> None:
         self.count = 0
         self._form, self._out, self._entries = form, out, entries
-        self._early: dict[int, dict[str, Any] | None] = {}
+        self._early: dict[int, Any] = {}
         self._next = 0
         self._is_begun = False
 
-    def add(self, number: int, answer: dict[str, Any] | None) -> None:
-        """Take one, or None of a picture that has none. Raises OSError if it cannot be written."""
+    def add(self, number: int, answer: Any) -> None:
+        """Take one, as JSON has it, or None of a picture that has none. Raises OSError if it cannot be written."""
         self.count += answer is not None
         self._early[number] = answer
         while self._next in self._early:
@@ -57,7 +54,7 @@ class Answers:
             self._out.write("\n]\n" if self._is_begun else "[]\n")
         self._out.flush()
 
-    def _write(self, number: int, answer: dict[str, Any] | None) -> None:
+    def _write(self, number: int, answer: Any) -> None:
         for entry in () if answer is None else self._entries(number, answer):
             if self._form == "jsonl":
                 self._out.write(f"{json.dumps(entry)}\n")
@@ -142,11 +139,10 @@ class Places:
             raise
         answers.finish()
 
-    def _entries(self) -> Callable[[int, dict[str, Any]], Sequence[Mapping[str, Any]]]:
+    def _entries(self) -> Callable[[int, Any], Sequence[Mapping[str, Any]]]:
         paths = [str(file.path) for file in self.files]
-        if self.form == "coco":
-            ids = image_ids([file.path for file in self.files])
-            return lambda number, answer: coco_results(answer, ids[number], paths[number])
+        if self.form == "coco":  # where an id does not tell the file; pycocotools leaves its name alone
+            return lambda number, answer: [{**entry, "file_name": paths[number]} for entry in answer]
         return lambda number, answer: [{"file": paths[number], **answer}]
 
 

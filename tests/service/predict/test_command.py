@@ -83,16 +83,17 @@ def test_a_file_is_answered_as_a_service_with_the_same_settings_answers_it(
     options = ("--max-batch-size", "1", "--batch-timing-ms", "0", "--reduced-decode", str(reduced).lower())
     with serving(None, tmp_path, *options) as server, server.client() as client:
         client.headers.update(JPEG)
-        for task in ("detect", "segment"):
-            out, drawn = tmp_path / f"{task}.json", tmp_path / task
-            assert detr("predict", *paths, "--task", task, "--json", out, "--overlay", drawn) == 0
+        for task, *mode in (("detect",), ("segment", "--mode", "instance"), ("segment",)):
+            query = f"/{task}?mode={mode[1]}" if mode else f"/{task}?"
+            out, drawn = tmp_path / f"{task}.json", tmp_path / "_".join([task, *mode])
+            assert detr("predict", *paths, "--task", task, *mode, "--json", out, "--overlay", drawn) == 0
             answers = json.loads(out.read_text())
             assert [answer.pop("file") for answer in answers] == [str(path) for path in paths]
-            assert answers == [client.post(f"/{task}", content=path.read_bytes()).json() for path in paths]
+            assert answers == [client.post(query, content=path.read_bytes()).json() for path in paths]
             assert sum(len(answer.get("detections", answer.get("segments"))) for answer in answers) > 10
-        for path in paths:
-            overlay = client.post("/segment?overlay=true", content=path.read_bytes())
-            assert (drawn / f"{path.stem}.png").read_bytes() == overlay.content
+            for path in paths:
+                overlay = client.post(f"{query}&overlay=true", content=path.read_bytes())
+                assert (drawn / f"{path.stem}.png").read_bytes() == overlay.content
     large_answers[reduced] = answers[0]
     if len(large_answers) == 2:  # or the setting would have been tested on a picture that it does not change
         assert large_answers[False] != large_answers[True]
@@ -245,6 +246,7 @@ def test_it_goes_on_after_a_bad_file_and_says_so(
         (("--model", "nowhere.onnx"), "nowhere.onnx"),
         (("--device", "cuda"), "cuda"),
         (("--task", "segment"), "no masks"),
+        (("--mode", "instance"), "--mode is of segments: give --task segment, too"),
     ],
 )
 def test_it_says_in_one_line_why_it_cannot(
