@@ -16,8 +16,9 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from model.checkpoint.errors import CheckpointError
 from model.checkpoint.reading import read_checkpoint
 from model.data.evaluation_set import EvaluationBatch, EvaluationSet, collate_evaluation
-from model.data.folders import DATASET_KINDS, DATASET_KINDS_IN_WORDS, open_dataset
+from model.data.folders import DATASET_KINDS, DATASET_KINDS_IN_WORDS
 from model.evaluation.evaluator import EvaluationResult, Evaluator
+from model.evaluation.opening import open_evaluator, open_judged
 from model.evaluation.report import write_report
 from model.evaluation.table import figures_table
 from model.export import metadata_of
@@ -154,10 +155,12 @@ def evaluate(
     batch_size: int = 1,
     workers: int = 0,
     notes: TextIO | None = None,
+    thing_masks: bool = True,
 ) -> Evaluator:
     """Run the model over every picture, resized and padded as in the service; `figures()` of what comes back says more.
 
-    Progress and what is odd about the classes go to `notes`, a text stream, if there is one.
+    With `thing_masks` COCO's figures of masks are among them, where model and data have masks. Progress and what is odd
+    about the classes go to `notes`, a text stream, if there is one.
 
     Raises ValueError where the model has no category of the data or the batch size is not positive, FileNotFoundError
     where annotations are missing, and what the data sets raise.
@@ -167,8 +170,8 @@ def evaluate(
         raise ValueError(f"the batch size must be at least 1, not {batch_size}")
     if workers < 0:
         raise ValueError(f"the number of workers must be at least 0, not {workers}")
-    data = open_dataset(kind, root, split, masks=False)
-    evaluator = Evaluator(
+    data = open_judged(kind, root, split, masks=metadata.mask_stride is not None)
+    evaluator = open_evaluator(
         kind,
         root,
         split,
@@ -176,6 +179,7 @@ def evaluate(
         categories=metadata.categories,
         segment_threshold=metadata.segment_threshold,
         mask_stride=metadata.mask_stride,
+        thing_masks=thing_masks,
     )
     if notes:
         for line in renamed_classes(metadata.categories, data.categories):
@@ -224,8 +228,10 @@ def renamed_classes(of_model: Sequence[Category], of_data: Sequence[Category]) -
 
 
 def to_record(result: EvaluationResult, *, per_class: bool) -> dict[str, Any]:
-    """The figures as JSON: by name and, if asked for, `per_class`, a list by category id."""
+    """The figures as JSON: by name, `notes` where some are undefined and, if asked for, `per_class` by category id."""
     record: dict[str, Any] = dict(result.figures)
+    if result.notes:
+        record["notes"] = list(result.notes)
     if per_class:
         record["per_class"] = [
             {

@@ -50,7 +50,8 @@ class Judge:
         # What is promised is a distance to float32, not to the bfloat16 that an engine may choose for such a file.
         precision = "float32" if artifact.metadata.precision == "float32" else "auto"
         loaded = EvaluatedModel(open_engine(artifact, self.device, precision=precision), artifact.metadata)
-        figures = evaluate(loaded, self.kind, self.root, self.split, notes=sys.stderr).figures()
+        judged = evaluate(loaded, self.kind, self.root, self.split, notes=sys.stderr, thing_masks=False)
+        figures = judged.figures()
         return {name: figures[name] for name in JUDGED if name in figures}
 
     def compare(self, before: Mapping[str, float], after: Mapping[str, float]) -> None:

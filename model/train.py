@@ -20,6 +20,7 @@ from model.data.check import check_categories, check_dataset
 from model.data.coco_dataset import CocoDataset
 from model.data.folders import instances_file, open_dataset, panoptic_file
 from model.evaluation.evaluator import Evaluator
+from model.evaluation.opening import open_evaluator
 from model.network.build import detector_of
 from model.runtime.answers.detections import OutputError
 from model.runtime.engines.raw_outputs import NO_MASKS
@@ -76,7 +77,7 @@ def train(args: argparse.Namespace) -> Path:
     if not (hasattr(args, "skip_check") or args.resume):
         check_data(loaders, start.config.num_queries)
     args.out.mkdir(parents=True, exist_ok=True)
-    evaluator = open_evaluator(args, data, start)
+    evaluator = validation_evaluator(args, data, start)
     module = TrainingModule(
         start.network,
         start.config.num_classes,
@@ -140,11 +141,11 @@ def check_data(loaders: TrainingData, queries: int) -> None:
     print_once(str(loaders.padding()))
 
 
-def open_evaluator(args: argparse.Namespace, data: DataSplits, start: StartingNetwork) -> Evaluator | None:
+def validation_evaluator(args: argparse.Namespace, data: DataSplits, start: StartingNetwork) -> Evaluator | None:
     """What judges the validation pictures, if there are any."""
     if data.val is None:
         return None
-    return Evaluator(
+    return open_evaluator(
         args.data,
         args.root,
         "val",
@@ -152,6 +153,7 @@ def open_evaluator(args: argparse.Namespace, data: DataSplits, start: StartingNe
         categories=data.train.categories,
         segment_threshold=start.config.segment_threshold,
         mask_stride=detector_of(start.network).body.level_strides[0] if start.config.masks else None,
+        thing_masks=False,  # where there are segments, these decide
     )
 
 

@@ -1,4 +1,4 @@
-"""The masks of instance annotations: polygons or run lengths, checked when read and decoded when needed."""
+"""The masks of instance annotations: polygons or run lengths, checked when read and turned into pixels when needed."""
 
 from __future__ import annotations
 
@@ -11,23 +11,31 @@ from pycocotools import mask as coco_mask
 from model.data.coco_files import ImageRecord
 from model.data.json_fields import field_of, number_from, wrong
 
-# Polygons of at least three corners, each float64 [2 * corners] as x, y, x, y, ...; or COCO's run lengths.
+# Polygons of at least three corners, each float64 [2 * corners] as x, y, x, y, ...; or COCO's compressed run lengths,
+# `size` and `counts`.
 MaskAnnotation = tuple[NDArray[np.float64], ...] | dict[str, Any]
 
 # The rasterizer takes memory in proportion to an outline's length, so one mistyped coordinate could take all of it.
 _FARTHEST_PIXEL = 1e5
 
 
+class NoMaskError(ValueError):
+    """An annotation has a box only."""
+
+
 def read_segmentation(entry: dict[str, Any], record: ImageRecord, where: str) -> MaskAnnotation:
     """What an annotation says of its mask. Polygons of fewer than three corners enclose nothing and are left out.
 
-    Raises ValueError, which begins with `where`, if it says nothing or what cannot be decoded for this picture.
+    Raises NoMaskError if it says nothing, ValueError if it says what cannot be decoded for this picture; both begin
+    with `where`.
     """
-    segmentation = field_of(entry, "segmentation", where)
-    if isinstance(segmentation, dict):
+    segmentation = entry.get("segmentation")
+    if isinstance(segmentation, dict) and segmentation:
         return _checked_run_lengths(segmentation, record, where)
-    if not isinstance(segmentation, list) or not segmentation:
-        raise ValueError(f"{where} has no segmentation: masks are learnt from polygons or run lengths")
+    if segmentation in (None, [], {}, "", [[]]):
+        raise NoMaskError(f"{where} has no segmentation, which masks need: polygons or run lengths")
+    if not isinstance(segmentation, list):
+        raise wrong(where, "segmentation", segmentation, "polygons or run lengths")
     if not any(isinstance(part, list) for part in segmentation):
         segmentation = [segmentation]  # some tools write the one polygon without the list around it
     polygons = tuple(_polygon(points, where) for points in segmentation)
@@ -53,28 +61,40 @@ def _checked_run_lengths(rle: dict[str, Any], record: ImageRecord, where: str) -
         runs = [number_from(count) for count in counts]
         if any(run is None or run < 0 or run % 1 for run in runs) or sum(map(int, filter(None, runs))) != pixels:
             raise ValueError(f"{where} has run lengths that do not add up to the {pixels} pixels of its picture")
-        return {"size": wanted, "counts": [int(run or 0) for run in runs]}
+        encoded = coco_mask.frPyObjects({"size": wanted, "counts": [int(run or 0) for run in runs]}, *wanted)
+        return {"size": wanted, "counts": encoded["counts"].decode("ascii")}
     if not isinstance(counts, str):
         raise wrong(where, "counts", counts, "a list or a string of run lengths")
     return {"size": wanted, "counts": counts}
 
 
+def box_as_mask(box_xywh: tuple[float, float, float, float], record: ImageRecord) -> MaskAnnotation:
+    """The part of a box that is in its picture, as a polygon."""
+    left, top, width, height = box_xywh
+    x1, x2 = np.clip([left, left + width], 0, record.width)
+    y1, y2 = np.clip([top, top + height], 0, record.height)
+    return (np.array([x1, y1, x2, y1, x2, y2, x1, y2], dtype=np.float64),)
+
+
 def decode_mask(segmentation: MaskAnnotation, record: ImageRecord) -> NDArray[np.uint8]:
-    """A mask, uint8 [height, width] of 0 and 1. Raises ValueError for compressed run lengths that are broken."""
+    """A mask, uint8 [height, width] of 0 and 1. Raises what `run_lengths` does."""
+    decoded: NDArray[np.uint8] = coco_mask.decode(run_lengths(segmentation, record))
+    return decoded
+
+
+def run_lengths(segmentation: MaskAnnotation, record: ImageRecord) -> dict[str, Any]:
+    """A mask as pycocotools takes it. Raises ValueError for compressed run lengths that are broken."""
     if not segmentation:
-        return np.zeros((record.height, record.width), np.uint8)
+        empty: dict[str, Any] = coco_mask.encode(np.zeros((record.height, record.width), np.uint8, order="F"))
+        return empty
     if isinstance(segmentation, tuple):
         # One object may be several polygons, where something in front of it cuts it apart.
-        rle = coco_mask.merge(coco_mask.frPyObjects(list(segmentation), record.height, record.width))
-    elif isinstance(segmentation["counts"], list):
-        rle = coco_mask.frPyObjects(segmentation, record.height, record.width)
-    else:
-        rle = segmentation
-        # The decoder leaves memory that no run covers as it was: noise, seen as a mask.
-        if sum(_runs(segmentation["counts"])) != record.height * record.width:
-            raise ValueError(f"its run lengths do not add up to {record.height * record.width} pixels")
-    decoded: NDArray[np.uint8] = coco_mask.decode(rle)
-    return decoded
+        merged: dict[str, Any] = coco_mask.merge(coco_mask.frPyObjects(list(segmentation), record.height, record.width))
+        return merged
+    # The decoder leaves memory that no run covers as it was: noise, seen as a mask.
+    if sum(_runs(segmentation["counts"])) != record.height * record.width:
+        raise ValueError(f"its run lengths do not add up to {record.height * record.width} pixels")
+    return segmentation
 
 
 def _runs(counts: str) -> list[int]:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from model.data.coco_files import ImageRecord, class_index, class_indices
+from model.data.instance_masks import MaskAnnotation, NoMaskError, box_as_mask, read_segmentation
 from model.data.json_fields import flag, number_from, whole_number, wrong
 from model.data.objects import BoxXywh, read_box
+from model.runtime.categories import Category
+
+# COCO's evaluator ignores objects that are larger, and no picture is.
+_LARGEST_AREA = 1e10
 
 
 class InstanceRecord(NamedTuple):
@@ -20,6 +30,66 @@ class InstanceRecord(NamedTuple):
     area: float  # pixels: that of the mask, where the file says it, else of the box
     where: str  # how complaints about it begin
     entry: dict[str, Any]  # as in the file
+
+
+@dataclass(frozen=True)
+class AnnotatedInstances:
+    """The n annotations of an instances file, crowds as well: in the order of the pictures, and then of the file.
+
+    Arrays, for the reason that `objects.Objects` gives.
+    """
+
+    pictures: NDArray[np.int64]  # [n], the position of each one's picture among the records, ascending
+    category_ids: NDArray[np.int64]  # [n]
+    boxes_xywh: NDArray[np.float64]  # [n, 4], absolute pixels as in the file
+    areas: NDArray[np.float64]  # [n], pixels
+    iscrowd: NDArray[np.bool_]  # [n]
+    segmentations: tuple[MaskAnnotation, ...] | None  # [n]; None where masks were not asked for
+
+    @classmethod
+    def read(
+        cls,
+        content: dict[str, Any],
+        path: Path,
+        records: Sequence[ImageRecord],
+        categories: Sequence[Category],
+        *,
+        masks: bool,
+    ) -> AnnotatedInstances:
+        """Take them from what `read_annotations` returned for a file with these pictures and categories.
+
+        Raises:
+            NoMaskError: masks are asked for, and an object that is no crowd has none. (Of a crowd its box is taken.)
+            ValueError: beginning with the file and the annotation, that it is malformed, or of an unknown picture or
+                category.
+        """
+        indices = class_indices(categories)
+        positions = {record.id: position for position, record in enumerate(records)}
+        found: list[tuple[int, InstanceRecord, MaskAnnotation]] = []
+        for instance in read_instances(content, path):
+            class_index(indices, instance.category_id, instance.where)
+            position = positions.get(instance.image_id)
+            if position is None:
+                raise ValueError(f"{instance.where} belongs to image {instance.image_id}, which is not in the file")
+            found.append((position, instance, _mask(instance, records[position]) if masks else ()))
+        found.sort(key=lambda each: each[0])
+        return cls(
+            np.array([position for position, *_ in found], dtype=np.int64),
+            np.array([instance.category_id for _, instance, _ in found], dtype=np.int64),
+            np.array([instance.box_xywh for _, instance, _ in found], dtype=np.float64).reshape(-1, 4),
+            np.array([instance.area for _, instance, _ in found], dtype=np.float64),
+            np.array([instance.iscrowd for _, instance, _ in found], dtype=np.bool_),
+            tuple(mask for *_, mask in found) if masks else None,
+        )
+
+
+def _mask(instance: InstanceRecord, record: ImageRecord) -> MaskAnnotation:
+    try:
+        return read_segmentation(instance.entry, record, instance.where)
+    except NoMaskError:
+        if instance.iscrowd:
+            return box_as_mask(instance.box_xywh, record)
+        raise
 
 
 def read_instances(content: dict[str, Any], path: Path) -> Iterator[InstanceRecord]:
@@ -45,8 +115,8 @@ def _area(entry: dict[str, Any], box: BoxXywh, where: str) -> float:
     if value is None or value != value or value == "":
         return box[2] * box[3]
     area = number_from(value)
-    if area is None or area < 0:
-        raise wrong(where, "area", value, "a number of pixels, or absent")
+    if area is None or not 0 <= area <= _LARGEST_AREA:
+        raise wrong(where, "area", value, f"a number of pixels, {_LARGEST_AREA:g} at most, or absent")
     return area or box[2] * box[3]
 
 

@@ -44,7 +44,7 @@ def draw_pair(
     """Draw one picture twice. The network answers it again, as answers are not kept; raises what reading it does."""
     record = evaluator.data.records[index]
     picture = read_pixels(evaluator.data.images, record)
-    draw = _draw_segments if evaluator.with_masks else _draw_boxes
+    draw = _draw_segments if evaluator.with_segments else _draw_boxes
     annotated, found = draw(picture, index, engine, metadata, evaluator)
     return ShownPicture(record, counts, _data_url(annotated), _data_url(found))
 
@@ -69,7 +69,7 @@ def _draw_boxes(
     picture: NDArray[np.uint8], index: int, engine: Engine, metadata: Metadata, evaluator: Evaluator
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     known = {category.id for category in evaluator.data.categories}
-    entries = evaluator.boxes.of(evaluator.data.records[index].id)
+    entries = evaluator.things.of_picture(evaluator.data.records[index].id)
     entries = [entry for entry in entries if not entry["iscrowd"] and entry["category_id"] in known]
     truth = np.array([[*entry["bbox"], 1.0, entry["category_id"]] for entry in entries], np.float64).reshape(-1, 6)
     found = evaluator.answers[index].boxes

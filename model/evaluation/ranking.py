@@ -41,11 +41,11 @@ def picture_counts(evaluator: Evaluator, index: int, detect_threshold: float) ->
     Of the boxes those count that score above `detect_threshold`, as in the service.
     """
     answer = evaluator.answers[index]
-    if evaluator.with_masks:
+    if evaluator.with_segments:
         return sum(answer.segments.values(), MatchCounts())
     known = np.isin(answer.boxes[:, 5], [category.id for category in evaluator.data.categories])
     kept = answer.boxes[known & (answer.boxes[:, 4] > detect_threshold)]
-    return count_boxes(kept, evaluator.boxes.of(evaluator.data.records[index].id))
+    return count_boxes(kept, evaluator.things.of_picture(evaluator.data.records[index].id))
 
 
 def count_boxes(found: NDArray[np.float64], annotated: Sequence[dict[str, Any]]) -> MatchCounts:

@@ -7,10 +7,10 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from model.evaluation.charts import histogram, precision_recall
-from model.evaluation.evaluator import Evaluator
+from model.evaluation.evaluator import OF_MASKS, Evaluator
 from model.evaluation.pictures import draw_pair
 from model.evaluation.ranking import rank_pictures
-from model.evaluation.table import MEANINGS, PANOPTIC, class_columns, format_figure
+from model.evaluation.table import MEANINGS, PANOPTIC, class_columns, format_figure, shape_columns
 from model.runtime.artifact.metadata import Metadata
 from model.runtime.engines.engine import Engine
 
@@ -19,6 +19,7 @@ CARDS = {
     "AP": "AP of boxes",
     "AP50": "AP at IoU 0.50",
     "AR100": "recall of boxes",
+    f"AP{OF_MASKS}": "AP of masks",
     "PQ": "panoptic quality",
     "PQ_th": "PQ of things",
     "PQ_st": "PQ of stuff",
@@ -52,7 +53,7 @@ def write_report(folder: Path, engine: Engine, metadata: Metadata, evaluator: Ev
         [draw_pair(index, counts[index], engine, metadata, evaluator) for index in indices]
         for indices in (ranking.best, ranking.worst)
     )
-    kind = "segments" if evaluator.with_masks else "boxes"
+    kind = "segments" if evaluator.with_segments else "boxes"
     thresholds = {"segment": metadata.segment_threshold, "detect": metadata.detect_threshold}
     explanation = EXPLANATIONS[kind].format(kind=kind, **thresholds)
     page = _template().render(
@@ -62,7 +63,9 @@ def write_report(folder: Path, engine: Engine, metadata: Metadata, evaluator: Ev
         ),
         cards=CARDS,
         figures=result.figures,
+        notes=result.notes,
         meanings=MEANINGS,
+        shapes=shape_columns(result),
         panoptic=PANOPTIC,
         curves=precision_recall(result.precision),
         histogram=histogram(ranking.qualities),

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from model.data.coco import CocoDetection
 from model.data.coco_panoptic import CocoPanoptic
 from model.data.json_fields import flag, number_from, text, whole_number
-from model.evaluation.average_precision import BoxTruth
+from model.evaluation.instance_truth import InstanceTruth
 
 INSTANCES: dict[str, Any] = {
     "images": [{"id": 1, "file_name": "1.jpg", "height": 20, "width": 30}],
@@ -63,11 +63,15 @@ def meaning_of(content: dict[str, Any]) -> object:
         path = Path(folder) / "f.json"
         path.write_text(json.dumps(content))
         try:
-            data, truth = CocoDetection(Path(folder), path, masks=True), BoxTruth(path)
+            data = CocoDetection(Path(folder), path, masks=True)
+            truth = InstanceTruth.of(data)
             masks = [data.target(index)["mask_ids"].tolist() for index in range(len(data))]
         except ValueError as error:
             return str(error).replace(folder, "")
-        boxes = [(box["category_id"], box["bbox"], box["area"], box["iscrowd"]) for box in truth.of(data.records[0].id)]
+        boxes = [
+            (*(box[name] for name in ("category_id", "bbox", "area", "iscrowd")),)
+            for box in truth.of_picture(data.records[0].id)
+        ]
         objects = (data.objects.labels.tolist(), data.objects.boxes_xywh.tolist(), data.objects.crowds)
         return data.records, data.categories, objects, masks, boxes
 

@@ -22,9 +22,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch.multiprocessing.spawn import spawn
 
-from model.data.folders import open_dataset
 from model.evaluation.average_precision import NAMES
 from model.evaluation.evaluator import Evaluator
+from model.evaluation.opening import open_evaluator, open_judged
 from model.evaluation.panoptic_quality import MatchCounts
 from model.evaluation.ranking import picture_counts
 from model.runtime.answers.detections import OutputError
@@ -68,8 +68,8 @@ def evaluator(
     categories: Sequence[Category] = CATEGORIES,
     data_root: Path | None = None,
 ) -> Evaluator:
-    data = open_dataset(kind, data_root or root, "val", masks=False)
-    return Evaluator(
+    data = open_judged(kind, data_root or root, "val", masks=mask_stride is not None)
+    return open_evaluator(
         kind,
         root,
         "val",
@@ -247,7 +247,8 @@ def copied(root: Path, to: Path, change: str) -> None:
             if change == "without instances":
                 continue
             if change == "without image":
-                content["images"] = content["images"][1:]
+                gone = content["images"].pop(0)["id"]
+                content["annotations"] = [entry for entry in content["annotations"] if entry["image_id"] != gone]
         elif change == "unknown category":
             content["annotations"][0]["segments_info"][0]["category_id"] = 77
         (to / "annotations" / path.name).write_text(json.dumps(content))

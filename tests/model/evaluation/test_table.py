@@ -14,12 +14,12 @@ CAT = Category(7, "cat", True, (1, 2, 3))
 SKY = Category(50, "a sky with a name that is longer than any line", False, (1, 2, 3))
 
 
-def result(*names: str) -> EvaluationResult:
+def result(*names: str, notes: tuple[str, ...] = ()) -> EvaluationResult:
     """Figures that can be told apart: 0.0100, 0.0200 and so on, the last one missing."""
     figures = {name: place / 100 for place, name in enumerate(names, start=1)} | {names[-1]: -1.0}
     cat = ClassFigures(CAT, 3, {"AP": 0.5, "AP50": 0.75, "AP75": -1.0, "AR100": 1.0})
     sky = ClassFigures(SKY, 12, {"PQ": 0.25, "SQ": 0.5, "RQ": 0.125})
-    return EvaluationResult(figures, (cat, sky), np.full((10, 101), -1.0), 500)
+    return EvaluationResult(figures, (cat, sky), np.full((10, 101), -1.0), 500, notes)
 
 
 def test_every_box_figure_has_a_line_and_a_missing_one_a_dash() -> None:
@@ -29,6 +29,18 @@ def test_every_box_figure_has_a_line_and_a_missing_one_a_dash() -> None:
         *([name, f"{place / 100:.4f}"] for place, name in enumerate(NAMES[:-1], start=1)),
         ["ARl", "–"],
     ]
+
+
+def test_figures_of_masks_are_beside_those_of_boxes() -> None:
+    first, *lines = figures_table(result(*NAMES, *(f"{name}_mask" for name in NAMES))).splitlines()
+    assert first.split()[:2] == ["boxes", "masks"]
+    assert lines[0].split()[:3] == ["AP", "0.0100", "0.1300"]
+    assert lines[-1].split()[:3] == ["ARl", "0.1200", "–"]
+
+
+def test_why_a_figure_is_missing_is_below_the_table() -> None:
+    table = figures_table(result(*NAMES, notes=("ARl is undefined, because no object is large",)))
+    assert table.endswith("\n\nARl is undefined, because no object is large.")
 
 
 def test_segments_have_a_line_for_all_things_and_stuff() -> None:
