@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -22,15 +21,20 @@ from model.data.folders import instances_file, open_dataset, panoptic_file
 from model.evaluation.evaluator import Evaluator
 from model.evaluation.opening import open_evaluator
 from model.network.build import detector_of
+from model.network.config import PRESETS
 from model.runtime.answers.detections import OutputError
 from model.runtime.engines.raw_outputs import NO_MASKS
-from model.training.config import Recipe, TrainConfig
+from model.training.advice import Plan, advice
+from model.training.choosing import queries_for
+from model.training.config import TrainConfig
 from model.training.data import TrainingData
 from model.training.fitting import Hardware, fit
+from model.training.freezing import refuse_random
 from model.training.initial import StartingNetwork, starting_network
 from model.training.log import read_log
 from model.training.module import TrainingModule
 from model.training.options import add_arguments, read_recipe
+from model.training.recipes import Recipe
 from model.training.resume_file import Interrupted
 from model.training.samples import SamplePredictions
 from model.training.validation import Validation
@@ -66,23 +70,28 @@ class DataSplits:
 
 def train(args: argparse.Namespace) -> Path:
     """Train as told and return the checkpoint written, `OUT/model.safetensors`."""
-    name, recipe = read_recipe(args)
+    data = open_data(args, read_recipe(args)[1].config)
+    name, recipe = read_recipe(args, len(data.train))
     config = recipe.config
     lightning.seed_everything(config.seed, verbose=False)
-    data = open_data(args, config)
     start = network_to_train(args, recipe, data.train)
-    for note in (f"recipe {name}: {recipe.summary}", *start.notes):
+    refuse_random(config.freeze, start.fresh)
+    for note in (f"recipe {name}: {recipe.summary}", *recipe.notes, *start.notes):
         print_once(note)
     loaders = TrainingData(data.train, data.val, start.config.resize, config)
-    if not (hasattr(args, "skip_check") or args.resume):
-        check_data(loaders, start.config.num_queries)
+    steps = config.total_steps(loaders.batches)
+    if not args.resume:
+        if not hasattr(args, "skip_check"):
+            check_data(loaders)
+        for sentence in advice(plan_of(loaders, start, steps)):
+            print_once(f"warning: {sentence}")
     args.out.mkdir(parents=True, exist_ok=True)
     evaluator = validation_evaluator(args, data, start)
     module = TrainingModule(
         start.network,
         start.config.num_classes,
         config,
-        config.total_steps(loaders.batches),
+        steps,
         evaluator.mask_threshold if evaluator else NO_MASKS,
         start.config.normalization,
     )
@@ -118,27 +127,46 @@ def open_data(args: argparse.Namespace, config: TrainConfig) -> DataSplits:
 
 def network_to_train(args: argparse.Namespace, recipe: Recipe, data: CocoDataset) -> StartingNetwork:
     """The network that the options and the recipe start from, for the classes of the data."""
-    weights = args.backbone_weights or (None if args.init else recipe.backbone_weights)
+    preset, weights, queries = args.preset, args.backbone_weights, args.num_queries
+    edges = (args.shortest_edge, args.longest_edge)
+    if args.init is None:  # which says all of this otherwise
+        preset, weights = preset or recipe.preset, weights or recipe.backbone_weights
+        queries = queries or queries_for(
+            int(data.objects.counts.max(initial=0)), recipe.num_queries or PRESETS[preset].num_queries
+        )
+        edges = (edges[0] or recipe.image_size[0], edges[1] or recipe.image_size[1])
     return starting_network(
         categories=data.categories,
         stage=recipe.config.stage,
-        preset=args.preset or (None if args.init else recipe.preset),
+        preset=preset,
         init=args.init,
         backbone_weights=None if weights == "none" else weights,
-        image_size=(args.shortest_edge, args.longest_edge),
+        image_size=edges,
+        num_queries=queries,
     )
 
 
 @rank_zero_only
-def check_data(loaders: TrainingData, queries: int) -> None:
+def check_data(loaders: TrainingData) -> None:
     """Read every picture once and say what there is. Raises ValueError or OSError naming what cannot be learnt from."""
     for split in (loaders.train, loaders.val):
         if split is not None:
             print_once(str(check_dataset(split, workers=loaders.config.workers)))
-    crowded = int((np.bincount(loaders.train.objects.pictures) > queries).sum())
-    if crowded:
-        print_once(f"{crowded} images have more objects than the network's {queries} queries: it cannot find them all")
     print_once(str(loaders.padding()))
+
+
+def plan_of(loaders: TrainingData, start: StartingNetwork, steps: int) -> Plan:
+    """The run that is about to begin, as far as it may surprise."""
+    counts, queries = loaders.train.objects.counts, start.config.num_queries
+    return Plan(
+        loaders.config,
+        steps,
+        pictures=len(loaders.train),
+        most_objects=int(counts.max(initial=0)),
+        crowded=int((counts > queries).sum()),
+        queries=queries,
+        large_from_scratch=start.sources["init"] is None and start.config.frozen_batch_norm,
+    )
 
 
 def validation_evaluator(args: argparse.Namespace, data: DataSplits, start: StartingNetwork) -> Evaluator | None:

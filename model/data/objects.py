@@ -50,7 +50,12 @@ class Objects:
     @property
     def pictures(self) -> NDArray[np.int64]:
         """The picture of every object, int64 [n]."""
-        return np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
+        return np.repeat(np.arange(len(self.starts) - 1), self.counts)
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """How many objects each picture has, int64 [pictures]."""
+        return np.diff(self.starts)
 
 
 def read_box(entry: dict[str, Any], where: str) -> BoxXywh:

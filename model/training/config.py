@@ -1,17 +1,19 @@
-"""How weights are learnt: every setting of a run, and the recipes that are known to work."""
+"""How weights are learnt: every setting of a run."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
 from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 TrainingStage = Literal["detection", "masks", "joint"]
-Schedule = Literal["drop", "decay"]
-TrainingPrecision = Literal["32-true", "bf16-mixed", "16-mixed"]
+Schedule = Literal["drop", "step", "decay", "cosine"]
+TrainingPrecision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 FreezablePart = Literal["stem", "backbone", "encoder", "decoder", "queries", "heads", "mask_head"]
+
+VALIDATIONS = 30  # in a run that does not say every how many epochs
 
 # The text in an annotation is what the value is called in the help of the command line.
 _Count = Annotated[int, Field(ge=1), "COUNT"]
@@ -51,11 +53,14 @@ class TrainConfig:
     warmup_steps: _CountOrNone = 0
     """Let the learning rates rise linearly over this many optimizer steps at the start."""
     lr_schedule: Schedule = "drop"
-    """Drop the learning rates to a tenth after --lr-turn (drop), or let them fall linearly to zero from there on
-    (decay).
+    """Drop the learning rates to a tenth at --lr-turn (drop), drop them to a tenth of what they are at each of
+    --lr-drops (step), let them fall linearly to zero from --lr-turn on (decay), or along a cosine to zero from the end
+    of the warm-up on (cosine).
     """
     lr_turn: Annotated[float, Field(ge=0, le=1), "FRACTION"] = 2 / 3
     """Drop the learning rates, or begin to decay them, after this fraction of the run, from 0 to 1."""
+    lr_drops: Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], "FRACTION"] = (0.6, 0.9)
+    """Drop the learning rates of the schedule step after each of these fractions of the run, from 0 to 1."""
     clip: Annotated[float, Field(ge=0), "NORM"] = 0.1
     """Scale gradients down to this norm; 0 leaves them as they are."""
     ema: Annotated[float, Field(ge=0, lt=1), "FRACTION"] = 0.0
@@ -63,7 +68,9 @@ class TrainConfig:
     weights themselves.
     """
     precision: TrainingPrecision = "32-true"
-    """Compute the network in this precision; matching and losses are computed in float32 in any case."""
+    """Compute the network in this precision; matching and losses are computed in float32 in any case. auto takes
+    bf16-mixed where the GPU or CPU has instructions for it, and 32-true elsewhere.
+    """
     multi_scale: bool = True
     """Resize each picture to a size drawn between 0.6 and 1 times the network's."""
     crop: bool = True
@@ -72,8 +79,10 @@ class TrainConfig:
     """Leave these parts of the network exactly as they are."""
     activation_checkpointing: bool = False
     """Compute activations a second time in the backward pass, which takes less memory and more time."""
-    evaluate_every: Annotated[float, Field(ge=0), "EPOCHS"] = 1.0
-    """Validate after every so many epochs; a part of one counts too, and 0 never validates."""
+    evaluate_every: Annotated[float | None, Field(ge=0), "EPOCHS"] = 1.0
+    """Validate after every so many epochs; a part of one counts too, and 0 never validates. Recipes for data of any
+    size validate thirty times in a run instead.
+    """
     log_every: _Steps = 20
     """Write a line of the log after every so many optimizer steps."""
     save_every: _Steps = 1000
@@ -97,64 +106,32 @@ class TrainConfig:
         """Optimizer steps of the whole run, where an epoch has so many batches."""
         return self.steps if self.steps is not None else max(1, round((self.epochs or 0) * batches))
 
+    def evaluation_steps(self, batches: int) -> int:
+        """Optimizer steps from a validation to the next, where an epoch has so many batches; 0 never validates."""
+        if self.evaluate_every is None:
+            return max(1, self.total_steps(batches) // VALIDATIONS)
+        return max(1, round(self.evaluate_every * batches)) if self.evaluate_every else 0
+
     def lr_factor(self, step: int, steps: int) -> float:
         """What the learning rates are multiplied by at a step, from 0, of so many."""
-        rising = (step + 1) / max(1, self.warmup_steps)
+        return max(0.0, min(1.0, (step + 1) / max(1, self.warmup_steps), self._falling(step, steps)))
+
+    def _falling(self, step: int, steps: int) -> float:
+        """The schedule after the warm-up: from 1 downwards."""
         turn = self.lr_turn * steps
-        dropped = 1.0 if step < turn else 0.1
-        decayed = (steps - step) / max(1.0, steps - turn)
-        return max(0.0, min(1.0, rising, dropped if self.lr_schedule == "drop" else decayed))
+        match self.lr_schedule:
+            case "drop":
+                return 1.0 if step < turn else 0.1
+            case "step":
+                return float(0.1 ** sum(step >= drop * steps for drop in self.lr_drops))
+            case "decay":
+                return (steps - step) / max(1.0, steps - turn)
+            case "cosine":
+                done = (step - self.warmup_steps) / max(1, steps - self.warmup_steps)
+                return (1 + math.cos(math.pi * min(1.0, max(0.0, done)))) / 2
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """Settings, and where a run starts: the network and its backbone's weights, unless `--init` gives both."""
-
-    config: TrainConfig
-    summary: str
-    preset: str = "detr-resnet-50"
-    backbone_weights: str | None = "imagenet"
-
-
-# The reference trains a ResNet from its second stage on (models/backbone.py).
-_PUBLISHED = TrainConfig(freeze=("stem",))
-_DEMO = TrainConfig(
-    epochs=None,
-    steps=12_000,
-    batch_size=16,
-    lr=3e-4,
-    lr_backbone=3e-4,
-    warmup_steps=500,
-    lr_schedule="decay",
-    lr_turn=0.6,
-    multi_scale=False,
-    crop=False,
-    workers=1,
-)
-
-RECIPES: dict[str, Recipe] = {
-    "detr-300": Recipe(_PUBLISHED, "300 epochs from ImageNet weights, rate dropped after 200, as in the paper"),
-    "detr-500": Recipe(replace(_PUBLISHED, epochs=500, lr_turn=0.8), "500 epochs, rate dropped after 400"),
-    "detr-masks": Recipe(
-        replace(_PUBLISHED, stage="masks", epochs=25, lr_turn=0.6, batch_size=16, crop=False),
-        "mask head over a frozen detector, 25 epochs, rate dropped after 15, as published",
-    ),
-    "detr-joint": Recipe(replace(_PUBLISHED, stage="joint"), "detector and mask head together, 300 epochs"),
-    "fine-tune": Recipe(
-        replace(_PUBLISHED, epochs=100, batch_size=16, lr_turn=0.8, ema=0.999, crop=False),
-        "a trained detector to other classes: 100 epochs, a moving average of the weights",
-    ),
-    "demo": Recipe(_DEMO, "the demo model from scratch on `detr shapes`", "detr-demo", None),
-    "demo-masks": Recipe(
-        replace(_DEMO, stage="masks", steps=2_000), "the demo model's mask head over its detector", "detr-demo", None
-    ),
-}
-
-
-def default_recipe(data: str, stage: TrainingStage | None, has_init: bool) -> str:
-    """The recipe of a run that names none."""
-    if data == "shapes":
-        return "demo-masks" if stage == "masks" else "demo"
-    if stage in ("masks", "joint"):
-        return f"detr-{stage}"
-    return "fine-tune" if has_init else "detr-300"
+    def last_turn(self, steps: int) -> float | None:
+        """The step at which the rates fall for the last time, or begin to; None where they fall all the time."""
+        if self.lr_schedule == "cosine":
+            return None
+        return steps * (max(self.lr_drops, default=1.0) if self.lr_schedule == "step" else self.lr_turn)

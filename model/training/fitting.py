@@ -61,7 +61,7 @@ def fit(
         RunProgress(every_steps=config.log_every),
         ResumeFile(out, config.save_every),
     ]
-    every = max(1, round(config.evaluate_every * data.batches)) if validation else None
+    every = config.evaluation_steps(data.batches) or None if validation else None
     trainer = make_trainer(module, hardware or Hardware(), loggers, observers, every)
     for logger in loggers:
         logger.log_hyperparams(asdict(config))
@@ -88,6 +88,8 @@ def make_trainer(
 
     Raises ValueError where the hardware or the precision that was asked for is not available.
     """
+    precision = module.config.precision
+    assert precision != "auto", "what is fast here was not chosen"
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)  # its tips would hide what the run itself prints
     try:
@@ -99,7 +101,7 @@ def make_trainer(
                 num_nodes=hardware.nodes,
                 max_steps=module.steps,
                 max_epochs=-1,
-                precision=module.config.precision,
+                precision=precision,
                 logger=loggers,
                 callbacks=callbacks,
                 val_check_interval=validate_every,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from torch import nn
 
@@ -38,6 +38,17 @@ class StaysInEval:
     def __call__(self, mode: bool = True) -> nn.Module:
         """The module, in eval mode."""
         return type(self.module).train(self.module, False)
+
+
+def refuse_random(parts: Collection[FreezablePart], fresh: Collection[FreezablePart]) -> None:
+    """Raise ValueError where a part that would be frozen begins at random, and so could never learn anything."""
+    random = [part for part in FREEZABLE_PARTS if part in parts and part in fresh]
+    if random:
+        kept = [part for part in FREEZABLE_PARTS if part in parts and part not in random]
+        raise ValueError(
+            f"--freeze {' '.join(random)} would keep weights that begin at random, in whole or in part, as they are: "
+            f"give {' '.join(['--freeze', *kept])} instead, or weights for them (--init, --backbone-weights)"
+        )
 
 
 def freeze(network: DETR | DETRsegm, parts: Sequence[FreezablePart]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from model.checkpoint.digests import sha256_of
@@ -20,7 +21,8 @@ from model.runtime.categories import Category
 from model.runtime.resize_rule import Edges, ResizeRule
 from model.training.backbone_weights import find_backbone_weights, load_backbone_weights
 from model.training.class_head import adapted, describe_classes, rows_by_name
-from model.training.config import TrainingStage
+from model.training.config import FreezablePart, TrainingStage
+from model.training.freezing import FREEZABLE_PARTS
 
 
 @dataclass(frozen=True)
@@ -29,13 +31,14 @@ class StartingNetwork:
 
     `sources` are the files that weights came from, `init` and `backbone_weights` (None where there is none), each
     with its name, `source`, and its `sha256`: provenance. `notes` tell a person, a line each, what was kept, what is
-    fresh and what was assumed.
+    fresh and what was assumed. `fresh` are the parts that begin at random, in whole or in part.
     """
 
     network: DETR | DETRsegm
     config: ModelConfig
     sources: dict[str, dict[str, str] | None]
     notes: tuple[str, ...]
+    fresh: frozenset[FreezablePart]
 
 
 def starting_network(
@@ -46,6 +49,7 @@ def starting_network(
     init: Path | None = None,
     backbone_weights: str | Path | None = None,
     image_size: tuple[int | None, int | None] = (None, None),
+    num_queries: int | None = None,
 ) -> StartingNetwork:
     """The network that a run begins with, for `categories`, the data's by class index.
 
@@ -55,7 +59,8 @@ def starting_network(
     Without `init`, the network is the preset's, with `backbone_weights` as `find_backbone_weights` takes them.
 
     The stage says whether there is a mask head: `detection` leaves out that of `init`, `masks` and `joint` have a
-    fresh one where `init` has none. `image_size`, in pixels, replaces the resize rule's shortest and longest edge.
+    fresh one where `init` has none. `image_size`, in pixels, replaces the resize rule's shortest and longest edge;
+    `num_queries` the number of queries, of which those of `init` are kept as far as there are as many.
 
     Raises ValueError where these do not go together, CheckpointError where a file does not fit, and DownloadError.
     """
@@ -66,21 +71,33 @@ def starting_network(
             raise ValueError("--stage masks needs --init with the detector to freeze")
         if preset is None:
             raise ValueError("there is nothing to start from: give --preset or --init")
-        config = _for_data(PRESETS[preset], categories, stage, image_size)
+        config = _for_data(PRESETS[preset], categories, stage, image_size, num_queries)
         return _from_preset(preset, config, backbone_weights)
     if backbone_weights is not None:
         raise ValueError("--init has a backbone already, so --backbone-weights would have no effect: leave one out")
     checkpoint = read_checkpoint(init)
     base = checkpoint.config if preset is None else _as_preset(checkpoint, preset)
-    return _from_checkpoint(checkpoint, _for_data(base, categories, stage, image_size), categories, stage)
+    if stage == "masks" and num_queries not in (None, base.num_queries):
+        raise ValueError(f"--stage masks freezes the detector, so --num-queries has to stay {base.num_queries}")
+    config = _for_data(base, categories, stage, image_size, num_queries)
+    return _from_checkpoint(checkpoint, config, categories, stage)
 
 
 def _for_data(
-    base: ModelConfig, categories: Sequence[Category], stage: TrainingStage, image_size: tuple[int | None, int | None]
+    base: ModelConfig,
+    categories: Sequence[Category],
+    stage: TrainingStage,
+    image_size: tuple[int | None, int | None],
+    num_queries: int | None,
 ) -> ModelConfig:
-    """`base` with what the data, the stage and `image_size` say. ValueError where that cannot be."""
-    rule = _with_edges(base.resize, *image_size)
-    return replace(base, num_classes=len(categories), masks=stage != "detection", resize=rule)
+    """`base` with what the data, the stage, `image_size` and `num_queries` say. ValueError where that cannot be."""
+    return replace(
+        base,
+        num_classes=len(categories),
+        masks=stage != "detection",
+        resize=_with_edges(base.resize, *image_size),
+        num_queries=num_queries or base.num_queries,
+    )
 
 
 def _with_edges(rule: ResizeRule, shortest: int | None, longest: int | None) -> ResizeRule:
@@ -105,13 +122,15 @@ def _from_preset(preset: str, config: ModelConfig, weights: str | Path | None) -
         )
     network = build_model(config)
     fresh = f"fresh weights: {describe_network(config)}"
+    parts = frozenset(FREEZABLE_PARTS)
     if weights is None:
-        return StartingNetwork(network, config, {"init": None, "backbone_weights": None}, (fresh,))
+        return StartingNetwork(network, config, {"init": None, "backbone_weights": None}, (fresh,), parts)
     path = find_backbone_weights(config.backbone, weights)
     load_backbone_weights(detector_of(network).body, config.backbone, path)
     file = {"source": path.resolve().name, "sha256": sha256_of(path)}
     notes = (fresh, f"except for the backbone's, from {file['source']}")
-    return StartingNetwork(network, config, {"init": None, "backbone_weights": file}, notes)
+    sources = {"init": None, "backbone_weights": file}
+    return StartingNetwork(network, config, sources, notes, parts - {"stem", "backbone"})
 
 
 def _as_preset(checkpoint: Checkpoint[Tensor], preset: str) -> ModelConfig:
@@ -143,7 +162,13 @@ def _from_checkpoint(
     classes = describe_classes(checkpoint.categories, categories, rows, checkpoint.source)
     notes = [f"starts from {checkpoint.source}", *checkpoint.notes, *classes, *_changes(checkpoint, config)]
     sources = {"init": {"source": checkpoint.source, "sha256": checkpoint.sha256}, "backbone_weights": None}
-    return StartingNetwork(network, config, sources, tuple(notes))
+    fresh: dict[FreezablePart, bool] = {
+        "mask_head": config.masks and not checkpoint.config.masks,
+        "queries": config.num_queries > checkpoint.config.num_queries,
+        "heads": len(rows) < len(categories),
+    }
+    parts = frozenset(part for part, is_fresh in fresh.items() if is_fresh)
+    return StartingNetwork(network, config, sources, tuple(notes), parts)
 
 
 def _load(network: DETR | DETRsegm, checkpoint: Checkpoint[Tensor], masks: bool, rows: dict[int, int]) -> None:
@@ -157,6 +182,9 @@ def _load(network: DETR | DETRsegm, checkpoint: Checkpoint[Tensor], masks: bool,
 
 
 def _fitting(key: str, tensor: Tensor, fresh: dict[str, Tensor], rows: dict[int, int]) -> Tensor:
+    if key.endswith("query_embed.weight"):
+        kept = tensor[: len(fresh[key])]
+        return torch.cat([kept.to(fresh[key]), fresh[key][len(kept) :]])
     return adapted(tensor, fresh[key], rows) if "class_embed." in key else tensor
 
 
@@ -169,6 +197,8 @@ def _changes(checkpoint: Checkpoint[Tensor], config: ModelConfig) -> list[str]:
         notes.append("the mask head is fresh")
     if config.dilation and not found.dilation:
         notes.append("dilation (DC5): as the preset says, of which weights show no trace")
+    if config.num_queries != found.num_queries:
+        notes.append(f"{config.num_queries} queries instead of {found.num_queries}: those that both have are kept")
     if config.resize != found.resize:
         notes.append(f"resize rule: {config.resize} instead of {found.resize}")
     return notes

@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from model.data.folders import DATASET_KINDS, DATASET_KINDS_IN_WORDS
 from model.network.config import PRESETS
-from model.training.config import RECIPES, Recipe, TrainConfig, default_recipe
+from model.training.choosing import fast_precision, small_note, why_small
+from model.training.config import TrainConfig
+from model.training.recipes import RECIPES, Recipe, default_recipe
 
 _SETTINGS: dict[str, FieldInfo] = TrainConfig.__pydantic_fields__  # type: ignore[attr-defined]  # pydantic documents it
 
@@ -42,15 +44,18 @@ def _option(name: str) -> str:
 def _option_arguments(setting: FieldInfo) -> dict[str, Any]:
     """How the option of a setting reads its value, and what it says of it."""
     kind, metavar = setting.annotation, next((word for word in setting.metadata if isinstance(word, str)), None)
-    choices = get_args(get_args(kind)[0]) if get_origin(kind) is tuple else ()
+    element = get_args(kind)[0] if get_origin(kind) is tuple else None
+    choices = get_args(element) if get_origin(element) is Literal else ()
     listed = f" There are {', '.join(choices)}." if choices else ""
     text = " ".join(f"{setting.description}{listed} The default is the recipe's.".split())
     if kind is bool:
         return {"action": argparse.BooleanOptionalAction, "help": text}
     if get_origin(kind) is Literal:
         return {"choices": get_args(kind), "help": text}
-    if choices:
-        return {"nargs": "*", "choices": choices, "metavar": metavar, "help": text}
+    if element is not None:
+        plain = get_args(element)[0] if get_origin(element) is Annotated else element
+        reading = {"choices": choices} if choices else {"type": plain}
+        return {"nargs": "*", "metavar": metavar, "help": text, **reading}
     return {"type": float if float in (kind, *get_args(kind)) else int, "metavar": metavar, "help": text}
 
 
@@ -60,7 +65,8 @@ def _add_start_arguments(parser: argparse.ArgumentParser) -> None:
         "--recipe",
         choices=RECIPES,
         help=f"Start from the settings of this recipe, each of which an option replaces. There are {recipes}. The "
-        "default follows from --data, --stage and --init.",
+        "default follows from --data, --stage, --init and --preset, and where these tell no start, from how many "
+        "pictures there are and whether there is a GPU.",
     )
     parser.add_argument(
         "--preset",
@@ -87,17 +93,32 @@ def _add_start_arguments(parser: argparse.ArgumentParser) -> None:
         help="Continue the run that wrote this file, OUT/resume/last.ckpt, as if it had not stopped.",
     )
     parser.add_argument(
+        "--num-queries",
+        type=_count,
+        metavar="COUNT",
+        help="Let the network find this many objects in a picture at most. The default is that of --init, the recipe "
+        "or the preset, and more in a fresh network where a picture has more objects.",
+    )
+    parser.add_argument(
         "--shortest-edge",
         type=int,
         metavar="PIXELS",
-        help="Resize pictures to this shorter side, as far as --longest-edge allows. The default is the network's.",
+        help="Resize pictures to this shorter side, as far as --longest-edge allows. The default is the recipe's or "
+        "the network's.",
     )
     parser.add_argument(
         "--longest-edge",
         type=int,
         metavar="PIXELS",
-        help="Keep the longer side of resized pictures to this. The default is the network's.",
+        help="Keep the longer side of resized pictures to this. The default is the recipe's or the network's.",
     )
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return number
 
 
 def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -136,21 +157,46 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read_recipe(args: argparse.Namespace) -> tuple[str, Recipe]:
+def read_recipe(args: argparse.Namespace, pictures: int | None = None) -> tuple[str, Recipe]:
     """The recipe that the options name, or that suits them, with its settings replaced by those given.
 
-    Raises ValueError where there is nothing to train with them.
+    With the number of `pictures` to learn from, the recipe suits these, too; its stage, and whether it validates, do
+    not depend on them. Raises ValueError where there is nothing to train with the options.
     """
     given = {name: value for name, value in vars(args).items() if name in _SETTINGS}
-    name = args.recipe or default_recipe(args.data, given.get("stage"), args.init is not None)
+    reason = None if pictures is None or _start_is_told(args) else why_small(pictures, args.accelerator)
+    name = args.recipe or default_recipe(
+        args.data, given.get("stage"), args.init is not None, args.preset, small=reason is not None
+    )
     recipe = RECIPES[name]
+    notes = [small_note(reason)] if name == "small" and reason else []
     # The recipe's length is replaced whichever way the run's is given.
     length = {"epochs": None, "steps": None} if {"epochs", "steps"} & given.keys() else {}
     try:
         config = replace(recipe.config, **{**length, **given})
     except ValidationError as error:
         raise ValueError(_first_problem(error)) from error
-    return name, replace(recipe, config=config)
+    if config.precision == "auto":
+        config = replace(config, precision=fast_precision(args.accelerator))
+        notes.append(f"precision {config.precision}: what is fast here")
+    if pictures and config.batch_size > pictures and "batch_size" in given:
+        raise ValueError(f"--batch-size {config.batch_size} is more than the {pictures} pictures there are: give less")
+    if pictures and (size := _filled(config, pictures)) != config.batch_size:
+        notes.append(f"batches of {size}: there are fewer pictures than the {config.batch_size} of the recipe's batch")
+        config = replace(config, batch_size=size)
+    return name, replace(recipe, config=config, notes=tuple(notes))
+
+
+def _start_is_told(args: argparse.Namespace) -> bool:
+    """Whether the options say what network, or what weights, to start from."""
+    return bool(args.recipe or args.init or args.preset or args.backbone_weights not in (None, "none"))
+
+
+def _filled(config: TrainConfig, pictures: int) -> int:
+    """The batch size of a configuration, or the largest below it that so many pictures fill, if any."""
+    if pictures >= config.batch_size:
+        return config.batch_size
+    return pictures // config.accumulate * config.accumulate or config.batch_size
 
 
 def _first_problem(error: ValidationError) -> str:

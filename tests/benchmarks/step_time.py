@@ -36,10 +36,11 @@ from model.network.config import PRESETS
 from model.network.detr import DETR
 from model.network.nested_tensor import normalize
 from model.runtime.resize_rule import ResizeRule
-from model.training.config import RECIPES, TrainConfig
+from model.training.config import TrainConfig
 from model.training.data import TrainingData, TrainingSet
 from model.training.fitting import fit
 from model.training.module import TrainingModule
+from model.training.recipes import RECIPES
 
 SKIPPED = 3  # first steps of a turn, which allocate memory
 

@@ -254,12 +254,18 @@ def test_an_output_that_is_a_file_is_refused_before_training(
     [
         ((), 0, "--steps should be greater than or equal to 1, not 0"),
         (("--epochs", "1"), 3, "a run has a number of --epochs or of --steps, one of the two"),
-        (("--batch-size", "7"), 3, "6 pictures do not make a batch of 7"),
+        (("--batch-size", "7"), 3, "--batch-size 7 is more than the 6 pictures there are: give less"),
         (("--accumulate", "4"), 3, "--batch-size 2 "),
         (("--lr", "-1"), 3, "--lr should be greater than or equal to 0, not -1.0"),
-        (("--freeze", "mask_head"), 3, "this network has no mask_head to freeze"),
+        (("--freeze", "mask_head"), 3, "--freeze mask_head would keep weights that begin at random"),
         (("--stage", "masks"), 3, "--stage masks needs --init with the detector to freeze"),
-        (("--preset", "detr-resnet-50"), 3, "detr-resnet-50 has frozen batch norm"),
+        (("--preset", "detr-resnet-50", "--backbone-weights", "none"), 3, "detr-resnet-50 has frozen batch norm"),
+        (
+            ("--preset", "detr-demo", "--freeze", "stem", "queries"),
+            3,
+            "--freeze stem queries would keep weights that begin at random, in whole or in part, as they are: "
+            "give --freeze instead, or weights for them",
+        ),
         (("--precision", "16-mixed", "--accelerator", "cpu"), 3, "--precision 16-mixed needs a GPU"),
         (
             ("--accelerator", "cpu", "--devices", "0"),
@@ -320,6 +326,40 @@ def test_what_is_in_the_data_and_how_much_of_a_batch_is_padding_is_told(
     assert "panoptic_train2017.json: 6 images" in said
     assert "panoptic_val2017.json: 4 images" in said
     assert "padding: " in said
+
+
+def test_a_network_from_scratch_has_queries_for_all_objects_and_a_given_number_is_kept_and_said(
+    train: Train, crowded_shapes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = train("--evaluate-every", "0", root=crowded_shapes, steps=1)
+    assert read_checkpoint(out / "model.safetensors").config.num_queries == 25
+    assert "more objects" not in capsys.readouterr().out
+    out = train("--num-queries", "7", out="few", root=crowded_shapes, steps=1)
+    assert read_checkpoint(out / "model.safetensors").config.num_queries == 7
+    assert "warning: In 1 of 6 pictures there are more objects (up to 20) than" in capsys.readouterr().out
+
+
+def test_queries_of_a_checkpoint_are_kept_as_far_as_there_are_as_many(train: Train, detector: Path) -> None:
+    before = read_checkpoint(detector).state_dict["query_embed.weight"]
+    for queries in (4, 12):
+        words = ("--init", str(detector), "--num-queries", str(queries), "--lr", "0")
+        after = read_checkpoint(train(*words, out=str(queries), steps=1) / "model.safetensors")
+        found, same = after.state_dict["query_embed.weight"], min(queries, len(before))
+        assert (len(found), after.config.num_queries) == (queries, queries)
+        assert torch.equal(found[:same], before[:same])
+
+
+@pytest.fixture
+def crowded_shapes(tiny_shapes: Path, tmp_path: Path) -> Path:
+    """A data set of which one picture has twenty objects."""
+    root = tmp_path / "crowded"
+    shutil.copytree(tiny_shapes, root)
+    file = root / "annotations" / "panoptic_train2017.json"
+    content = json.loads(file.read_text())
+    segments = content["annotations"][0]["segments_info"]
+    segments += [{**segments[0], "id": 1_000 + number} for number in range(20 - len(segments))]
+    file.write_text(json.dumps(content))
+    return root
 
 
 def test_a_command_is_told_with_names_for_paths() -> None:

@@ -10,12 +10,14 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from model.network.config import PRESETS
-from model.training.config import RECIPES, TrainConfig, default_recipe
+from model.training.config import TrainConfig
 from model.training.options import add_arguments, read_recipe
+from model.training.recipes import RECIPES, default_recipe
 
 DECAY = TrainConfig(warmup_steps=100, lr_schedule="decay", lr_turn=0.6)
 STEPS = 1000
@@ -38,7 +40,7 @@ def test_the_published_rate_drops_to_a_tenth_after_two_thirds(step: int, factor:
     warmup=st.integers(0, 2000),
     turn=st.floats(0, 1),
     steps=st.integers(1, 3000),
-    schedule=st.sampled_from(["drop", "decay"]),
+    schedule=st.sampled_from(["drop", "step", "decay", "cosine"]),
 )
 def test_a_rate_never_passes_its_peak_nor_falls_below_zero(warmup: int, turn: float, steps: int, schedule: Any) -> None:
     config = TrainConfig(warmup_steps=warmup, lr_schedule=schedule, lr_turn=turn)
@@ -107,6 +109,7 @@ def test_the_settings_of_a_run_are_plain_json() -> None:
         "warmup_steps": 0,
         "lr_schedule": "drop",
         "lr_turn": 0.6,
+        "lr_drops": [0.6, 0.9],
         "clip": 0.1,
         "ema": 0.0,
         "precision": "32-true",
@@ -154,10 +157,86 @@ def test_a_run_that_names_no_recipe_gets_one_that_suits_it(data: str, stage: Any
     assert default_recipe(data, stage, has_init) == name
 
 
+@pytest.mark.parametrize(
+    ("data", "preset", "stage", "has_init", "name"),
+    [
+        ("coco", "detr-demo", None, False, "small"),
+        ("coco-panoptic", "detr-demo", "joint", False, "small"),
+        ("shapes", "detr-demo", None, False, "demo"),
+        ("shapes", "detr-resnet-50", None, False, "detr-300"),
+        ("coco", "detr-resnet-101-dc5", None, False, "detr-300"),
+        ("coco", "detr-resnet-50-dc5", None, True, "fine-tune"),
+    ],
+)
+def test_a_preset_chooses_its_recipe(data: str, preset: str, stage: Any, has_init: bool, name: str) -> None:
+    assert default_recipe(data, stage, has_init, preset) == name
+    config = RECIPES[name].config
+    assert not config.freeze or PRESETS[preset].frozen_batch_norm, "a random stem would be frozen"
+
+
+@pytest.mark.parametrize(
+    ("words", "pictures", "gpu", "name", "reason"),
+    [
+        ((), 205, False, "small", "there are only 205 pictures and there is no GPU to train on"),
+        ((), 205, True, "small", "there are only 205 pictures:"),
+        ((), 100_000, False, "small", "there is no GPU to train on:"),
+        (("--accelerator", "cpu"), 100_000, True, "small", "there is no GPU to train on:"),
+        (("--backbone-weights", "none"), 205, True, "small", "there are only 205 pictures:"),
+        ((), 100_000, True, "detr-300", None),
+        (("--backbone-weights", "imagenet"), 205, False, "detr-300", None),
+        (("--init", "mine.pth"), 205, False, "fine-tune", None),
+        (("--recipe", "detr-500"), 205, False, "detr-500", None),
+        (("--recipe", "small"), 100_000, True, "small", None),
+    ],
+)
+def test_few_pictures_and_slow_machines_get_a_recipe_that_learns_something_and_are_told_so(
+    words: tuple[str, ...], pictures: int, gpu: bool, name: str, reason: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: gpu)
+    found, recipe = read_recipe(options(*words), pictures)
+    assert found == name
+    said = [note for note in recipe.notes if note.startswith("chosen because ")]
+    assert len(said) == (reason is not None)
+    assert all(str(reason) in note for note in said)
+    assert all("--init facebook/detr-resnet-50" in note and "\n" not in note for note in said)
+
+
+def test_precision_is_what_is_fast_on_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    for amx, precision in ((True, "bf16-mixed"), (False, "32-true")):
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx)
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+        config = read_recipe(options("--recipe", "small"))[1].config
+        assert config.precision == precision
+
+
+def test_a_batch_is_no_larger_than_the_data_where_none_was_asked_for() -> None:
+    assert read_recipe(options("--recipe", "small"), 10)[1].config.batch_size == 10
+    assert read_recipe(options("--recipe", "small", "--accumulate", "4"), 10)[1].config.batch_size == 8
+    with pytest.raises(ValueError, match=r"--batch-size 16 is more than the 10 pictures there are: give less"):
+        read_recipe(options("--recipe", "small", "--batch-size", "16"), 10)
+
+
 def options(*words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     return parser.parse_args(["--data", "coco", "--root", "mine", "--out", "out", *words])
+
+
+def test_rates_drop_several_times_or_fall_along_a_cosine() -> None:
+    drops = TrainConfig(lr_schedule="step", lr_drops=(0.5, 0.8))
+    assert [drops.lr_factor(step, 10) for step in (0, 4, 5, 7, 8, 9)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+    cosine = TrainConfig(lr_schedule="cosine", warmup_steps=2)
+    assert [cosine.lr_factor(step, 10) for step in (0, 1, 2, 6, 10)] == pytest.approx([0.5, 1, 1, 0.5, 0])
+    assert read_recipe(options("--lr-schedule", "step", "--lr-drops", "0.5", "0.8"))[1].config.lr_drops == (0.5, 0.8)
+    with pytest.raises(ValueError, match=r"^--lr-drops should be less than or equal to 1, not 2\.0$"):
+        read_recipe(options("--lr-drops", "0.5", "2"))
+
+
+def test_validations_are_as_many_in_a_run_as_its_recipe_says() -> None:
+    assert TrainConfig(epochs=None, steps=7500, evaluate_every=None).evaluation_steps(batches=12) == 250
+    assert TrainConfig(evaluate_every=0.5).evaluation_steps(batches=12) == 6
+    assert TrainConfig(evaluate_every=0).evaluation_steps(batches=12) == 0
 
 
 def test_an_option_replaces_the_recipes_setting_and_leaves_the_others() -> None:
