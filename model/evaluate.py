@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 import numpy as np
-from torch.utils.data import DataLoader
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from model.checkpoint.errors import CheckpointError
 from model.checkpoint.reading import read_checkpoint
 from model.data.evaluation_set import EvaluationBatch, EvaluationSet, collate_evaluation
 from model.data.folders import DATASET_KINDS, DATASET_KINDS_IN_WORDS
+from model.data.loading import PictureLoader
 from model.evaluation.evaluator import EvaluationResult, Evaluator
 from model.evaluation.opening import open_evaluator, open_judged
 from model.evaluation.report import write_report
@@ -184,7 +184,7 @@ def evaluate(
     if notes:
         for line in renamed_classes(metadata.categories, data.categories):
             print(line, file=notes)
-    batches = DataLoader(
+    batches = PictureLoader(
         EvaluationSet(data, metadata.resize),
         batch_sampler=batches_of(
             [metadata.resize.size(*size) for size in data.sizes], batch_size, same_size=metadata.padding_leaks

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import sys
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -35,23 +36,37 @@ from model.training.log import read_log
 from model.training.module import TrainingModule
 from model.training.options import add_arguments, read_recipe
 from model.training.recipes import Recipe
-from model.training.resume_file import Interrupted
 from model.training.samples import SamplePredictions
+from model.training.stopping import Interrupted, StopRequest, stoppable
 from model.training.validation import Validation
 
 __all__ = ["add_arguments", "run"]
 
+SIGNALLED = 128  # and the signal's number, as shells report it
 
-def run(args: argparse.Namespace) -> None:
-    """Carry out `detr train`; bad data, paths or options, and a loss that diverges, end in one clear line."""
+
+def run(args: argparse.Namespace) -> int:
+    """Carry out `detr train`; bad data, paths or options, and a loss that diverges, end in one clear line.
+
+    Returns the exit code: 0, or 128 and the number of the signal that asked to stop.
+    """
     try:
-        path = train(args)
+        with stoppable() as stop:
+            path = train(args, stop)
     except Interrupted as reason:
-        raise SystemExit(f"detr train: {reason}") from reason
+        print(f"detr train: {reason}: {how_to_go_on(args.out)}", file=sys.stderr)
+        return SIGNALLED + reason.number
     except (OSError, ValueError, CheckpointError, FloatingPointError, OutputError) as error:
         # An error in a process that loads data comes with that process's traceback; its last line is the error.
         raise SystemExit(f"detr train: {str(error).strip().splitlines()[-1]}") from error
     print_once(f"wrote {path}")
+    return 0
+
+
+def how_to_go_on(out: Path) -> str:
+    """What to do where a run has stopped."""
+    path = out / "resume" / "last.ckpt"
+    return f"go on with --resume {path}" if path.exists() else "nothing is learnt yet, start again by the same command"
 
 
 @rank_zero_only
@@ -68,8 +83,8 @@ class DataSplits:
     val: CocoDataset | None
 
 
-def train(args: argparse.Namespace) -> Path:
-    """Train as told and return the checkpoint written, `OUT/model.safetensors`."""
+def train(args: argparse.Namespace, stop: StopRequest) -> Path:
+    """Train as told and return the checkpoint written, `OUT/model.safetensors`. Raises Interrupted after a signal."""
     data = open_data(args, read_recipe(args)[1].config)
     name, recipe = read_recipe(args, len(data.train))
     config = recipe.config
@@ -104,7 +119,16 @@ def train(args: argparse.Namespace) -> Path:
     validation = Validation(evaluator, partial(save, args.out / "best.safetensors")) if evaluator else None
     samples = [SamplePredictions(data.val, args.out, start.config, args.samples)] if data.val and args.samples else []
     hardware = Hardware(args.accelerator, args.devices, args.nodes)
-    fit(module, loaders, args.out, validation=validation, callbacks=samples, hardware=hardware, resume=args.resume)
+    fit(
+        module,
+        loaders,
+        args.out,
+        validation=validation,
+        callbacks=samples,
+        hardware=hardware,
+        resume=args.resume,
+        stop=stop,
+    )
     path: Path = args.out / "model.safetensors"
     save(path, validation.figures if validation else {})
     return path

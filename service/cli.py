@@ -33,8 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     open_standard_streams()
     with ends_with_its_readers():
-        args = make_parser().parse_args(argv)
         try:
+            args = make_parser().parse_args(argv)
             return int(args.run(args) or 0)
         except KeyboardInterrupt:
             return INTERRUPTED

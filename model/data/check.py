@@ -77,11 +77,13 @@ def check_dataset(data: CocoDataset, *, workers: int) -> DatasetReport:
         raise ValueError(f"{data.annotations} has no object in any of its {len(data)} images: nothing can be learnt")
     if not data.images.is_dir():
         raise FileNotFoundError(f"there is no folder {data.images}, where the images of {data.annotations} should be")
-    # Pillow decodes without holding the interpreter's lock, so threads are enough. Leaving the loop by an error
-    # cancels the tasks that have not begun.
-    with ThreadPoolExecutor(max(1, workers)) as pool:
+    # Pillow decodes without holding the interpreter's lock, so threads are enough.
+    pool = ThreadPoolExecutor(max(1, workers))
+    try:
         tasks = pool.map(lambda first: _check_files(data, first), range(0, len(data), PICTURES_A_TASK))
         frames = [frame for task in tasks for frame in task]
+    finally:
+        pool.shutdown(cancel_futures=True)  # an error, or a signal, does not wait for what has not begun
     names: dict[Frame, list[str]] = {"displayed": [], "either": [], "stored": []}
     for record, frame in zip(data.records, frames, strict=True):
         names[frame].append(record.file_name)

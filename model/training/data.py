@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 import lightning
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from model.data.coco_dataset import CocoDataset
 from model.data.coco_files import Target
 from model.data.collate import AspectRatioBatchSampler, Draw, collate
 from model.data.evaluation_set import EvaluationSet, collate_evaluation
+from model.data.loading import PictureLoader
 from model.data.transforms import train_transform
 from model.runtime.preprocess import CANVAS_MULTIPLE, round_up
 from model.runtime.resize_rule import ResizeRule
@@ -82,10 +83,10 @@ class TrainingData(lightning.LightningDataModule):
         pictures = max(1, self.config.batch_size // self.config.accumulate)
         return padding_ratios(self.train.sizes, self.transform.rules, pictures, self.config.seed)
 
-    def train_dataloader(self) -> DataLoader[Any]:
+    def train_dataloader(self) -> PictureLoader:
         """Shuffled batches of like aspect ratio, augmented, each a list of parts."""
         assert self.trainer is not None
-        return DataLoader(
+        return PictureLoader(
             TrainingSet(self.train, self.transform),
             batch_sampler=self.sampler(self.trainer.global_rank, self.trainer.world_size, self.trainer.global_step),
             collate_fn=partial(collate, parts=self.config.accumulate),
@@ -94,12 +95,12 @@ class TrainingData(lightning.LightningDataModule):
             pin_memory=self.trainer.accelerator.__class__.__name__ == "CUDAAccelerator",
         )
 
-    def val_dataloader(self) -> DataLoader[Any] | list[Any]:
+    def val_dataloader(self) -> PictureLoader | list[Any]:
         """Every picture once, in all processes together."""
         if self.val is None:
             return []
         assert self.trainer is not None
-        return DataLoader(
+        return PictureLoader(
             EvaluationSet(self.val, self.rule),
             batch_size=EVALUATION_BATCH,
             sampler=range(self.trainer.global_rank, len(self.val), self.trainer.world_size),

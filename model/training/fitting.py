@@ -17,7 +17,8 @@ from model.training.data import TrainingData
 from model.training.log import RunLog
 from model.training.module import TrainingModule
 from model.training.progress import RunProgress
-from model.training.resume_file import ResumeFile, check_resume
+from model.training.resume_file import ResumeFile, WholeFiles, check_resume
+from model.training.stopping import StopRequest
 from model.training.validation import Validation
 
 
@@ -39,13 +40,14 @@ def fit(
     callbacks: Sequence[Callback] = (),
     hardware: Hardware | None = None,
     resume: Path | None = None,
+    stop: StopRequest | None = None,
 ) -> None:
     """Train for the module's steps; figures go to `out/log.jsonl` and `out/tensorboard`, the state to `out/resume`.
 
     Without `validation` nothing is validated. With a moving average the module holds the averaged weights afterwards.
 
-    Raises what `check_resume` raises, Interrupted after a signal, ValueError where there is no such hardware, and
-    FloatingPointError where the loss diverges.
+    Raises what `check_resume` raises, Interrupted after `stop` has heard a signal, ValueError where there is no such
+    hardware, and FloatingPointError where the loss diverges.
     """
     config = module.config
     resumed_step = None if resume is None else check_resume(resume, module)
@@ -53,15 +55,15 @@ def fit(
         RunLog(out / "log.jsonl", lambda: module.global_step, resumed_step=resumed_step),
         TensorBoardLogger(out, "tensorboard", ""),
     ]
+    every = config.evaluation_steps(data.batches) or None if validation else None
     observers: list[Callback] = [
         *([validation] if validation else []),
         *callbacks,
         # Everything before this line sees the averaged weights at the end of a validation.
         *([EMAWeightAveraging(decay=config.ema)] if config.ema else []),
+        ResumeFile(out, config.save_every, every, stop or StopRequest()),
         RunProgress(every_steps=config.log_every),
-        ResumeFile(out, config.save_every),
     ]
-    every = config.evaluation_steps(data.batches) or None if validation else None
     trainer = make_trainer(module, hardware or Hardware(), loggers, observers, every)
     for logger in loggers:
         logger.log_hyperparams(asdict(config))
@@ -104,6 +106,7 @@ def make_trainer(
                 precision=precision,
                 logger=loggers,
                 callbacks=callbacks,
+                plugins=[WholeFiles()],
                 val_check_interval=validate_every,
                 check_val_every_n_epoch=None,
                 limit_val_batches=None if validate_every else 0,

@@ -89,7 +89,9 @@ class RunLog(Logger):
         """Cut the file after its last line up to a step, and continue the clock from the seconds of that line."""
         end, seconds = 0, 0.0
         for line in _whole_lines(self.path):
-            if line.entry.get("step", 0) > step:
+            at = line.entry.get("step", 0)
+            # A validation comes after the file to resume from is written, and comes again.
+            if at > step or (at == step > 0 and "loss" not in line.entry):
                 break
             end, seconds = line.end, line.entry.get("seconds", seconds)
             self._config = line.entry.get("config", self._config)

@@ -5,63 +5,93 @@ from __future__ import annotations
 import signal
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import lightning
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
 from torch import Tensor
 
 from model.checkpoint.errors import CheckpointError
 from model.checkpoint.files import load_file
+from model.runtime.whole_file import whole_file
 from model.training.module import SETTINGS_KEY, TrainingModule
+from model.training.stopping import Interrupted, StopRequest
 
 # Settings that a run may change when it continues; any other would make it another run.
 FREE = {"epochs", "steps", "evaluate_every", "log_every", "save_every", "workers"}
 
 
-class Interrupted(Exception):  # noqa: N818 - not an error
-    """The run was asked to stop; the message says how to go on."""
-
-
 class ResumeFile(lightning.Callback):
-    """Writes `OUT/resume/last.ckpt` every so many steps, and when the run is asked to stop.
+    """Writes `OUT/resume/last.ckpt`: every so many steps, before a validation, before the last step, and when asked to
+    stop, which ends the run with `Interrupted`.
 
-    The first SIGINT or SIGTERM ends the run after the present step, with `Interrupted`; a second is left to Python.
+    So a run that stops anywhere, in a validation or while its last weights are written, loses no more than a step.
     """
 
-    def __init__(self, out: Path, every: int) -> None:
+    def __init__(self, out: Path, every: int, validate_every: int | None, stop: StopRequest) -> None:
+        """Write every so many steps; `validate_every` is how often the trainer validates, None for never."""
         self.path = out / "resume" / "last.ckpt"
         self.every = every
-        self.stopped = False
-        self._handlers: dict[int, Any] = {}
+        self.validate_every = validate_every
+        self.stop = stop
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Listen for signals; several processes would not all stop at one step, and leave it to their launcher."""
-        if trainer.world_size == 1:
-            self._handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-            for number in self._handlers:
-                signal.signal(number, self._stop)
+        """Do the validation that was due where the run goes on; the file to resume from was written before it."""
+        self.stop.wait()
+        if trainer.global_step and self._validates(trainer.global_step):
+            _validate(trainer)
 
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *_: Any) -> None:
-        """Write the state of the run as it is after this step."""
-        if self.stopped or trainer.global_step % self.every == 0:
+        """Write the state of the run as it is after this step. Raises Interrupted after a signal."""
+        step, last = trainer.global_step, trainer.max_steps
+        if step == last:  # the weights themselves are written next
+            return
+        stopped = self._stopped(trainer)
+        if stopped or step % self.every == 0 or step == last - 1 or self._validates(step):
             trainer.save_checkpoint(self.path, weights_only=False)
         # Lightning's own way to stop would validate first, which may take long.
-        if self.stopped and trainer.global_step < trainer.max_steps:
-            raise Interrupted(f"stopped at step {trainer.global_step}: go on with --resume {self.path}")
+        if stopped:
+            raise Interrupted(self.stop.number or signal.SIGTERM, f"stopped at step {step} of {last}")
 
-    def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        """Listen no more."""
-        self._restore()
+    def on_validation_batch_end(self, trainer: lightning.Trainer, *_: Any, **__: Any) -> None:
+        """Leave a validation after a signal; processes that share it have to end it together."""
+        if self.stop.number is not None and trainer.world_size == 1:
+            raise Interrupted(self.stop.number, "stopped in a validation")
 
-    def _stop(self, number: int, frame: FrameType | None) -> None:
-        self.stopped = True
-        self._restore()
+    def _validates(self, step: int) -> bool:
+        return self.validate_every is not None and step % self.validate_every == 0
 
-    def _restore(self) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        self._handlers = {}
+    def _stopped(self, trainer: lightning.Trainer) -> bool:
+        """Whether any process was asked to stop: all of them stop after the same step."""
+        asked = self.stop.number is not None
+        return asked if trainer.world_size == 1 else trainer.strategy.reduce_boolean_decision(asked, all=False)
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Writes a file beside its place first, where Lightning copies it there from the system's folder for such files.
+
+    Nor is there a second copy of it in memory meanwhile.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write a file that takes the place of an older one when it is whole."""
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(Path(path)) as unfinished:
+            torch.save(checkpoint, unfinished)
+
+
+def _validate(trainer: lightning.Trainer) -> None:
+    """Validate as Lightning does after a step, which it leaves out where a run that is resumed begins."""
+    loop, epoch = trainer.fit_loop.epoch_loop.val_loop, trainer.fit_loop.epoch_progress.current
+    completed = epoch.completed
+    # A run that goes on behind the last batch of an epoch is counted into the next one already.
+    epoch.completed = (trainer.global_step - 1) // int(trainer.num_training_batches)
+    loop.restarting = False  # from the first picture
+    trainer.validating = True
+    loop.run()
+    trainer.training = True
+    epoch.completed = completed
 
 
 def check_resume(path: Path, module: TrainingModule) -> int:

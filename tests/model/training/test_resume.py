@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import pty
 import random
+import select
 import signal
 import subprocess
 import sys
@@ -23,6 +25,7 @@ STEPS = 8
 SETTINGS = ("--steps", str(STEPS), "--batch-size", "2", "--log-every", "1", "--save-every", "1", "--warmup-steps", "4")
 # Everything that has a state of its own: a moving average, augmentation, parts, workers, validation on the way.
 RICH = ("--ema", "0.9", "--multi-scale", "--crop", "--accumulate", "2", "--workers", "1", "--evaluate-every", "1")
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def command(root: Path, out: Path, *options: str) -> list[str]:
@@ -34,9 +37,8 @@ def command(root: Path, out: Path, *options: str) -> list[str]:
 @contextmanager
 def running(words: list[str]) -> Iterator[subprocess.Popen[bytes]]:
     """A real process, which computes alike however many cores there are; none is left behind."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
-        words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+        words, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
     ) as process:
         try:
             yield process
@@ -62,9 +64,10 @@ def wait_for_step(out: Path, step: int, process: subprocess.Popen[bytes]) -> Non
 
 
 def figures(out: Path) -> list[dict[str, Any]]:
-    """What a run logged of its steps, but for the time they took; a validation that was interrupted is not repeated."""
-    entries = [entry for entry in read_log(out / "log.jsonl") if "loss" in entry]
-    assert [entry["step"] for entry in entries] == list(range(1, STEPS + 1))
+    """What a run logged of its steps and validations, but for the time they took."""
+    entries = [entry for entry in read_log(out / "log.jsonl") if "config" not in entry]
+    assert [entry["step"] for entry in entries if "loss" in entry] == list(range(1, STEPS + 1))
+    assert [entry["step"] for entry in entries if "AP" in entry] == [3, 6, 8]
     return [{name: value for name, value in entry.items() if name != "seconds"} for entry in entries]
 
 
@@ -90,16 +93,54 @@ def test_a_run_killed_at_a_random_step_goes_on_as_if_it_had_not_been(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("number", "whom", "workers"),
+    [(signal.SIGTERM, "the process", 1), (signal.SIGTERM, "the group", 2), (signal.SIGINT, "the group", 4)],
+)
 def test_a_run_that_is_asked_to_stop_says_how_to_go_on_and_loses_no_step(
-    number: int, uninterrupted: Path, tiny_shapes: Path, tmp_path: Path
+    number: int, whom: str, workers: int, uninterrupted: Path, tiny_shapes: Path, tmp_path: Path
 ) -> None:
-    with running(command(tiny_shapes, tmp_path, "--save-every", "1000")) as process:
+    settings = command(tiny_shapes, tmp_path, "--save-every", "1000", "--workers", str(workers))
+    with running(settings) as process:
         wait_for_step(tmp_path, 3, process)
-        process.send_signal(number)
-        _, errors = process.communicate(timeout=120)
+        os.killpg(process.pid, number) if whom == "the group" else process.send_signal(number)
+        _, errors = process.communicate(timeout=240)
     last = tmp_path / "resume" / "last.ckpt"
-    assert process.returncode == 1
-    assert f"go on with --resume {last}" in errors.decode()
-    finish(command(tiny_shapes, tmp_path, "--resume", str(last)))
+    assert process.returncode == 128 + number
+    assert errors.decode().splitlines()[-1].endswith(f": go on with --resume {last}")
+    assert "Traceback" not in errors.decode()
+    finish([*settings, "--resume", str(last)])
     assert figures(tmp_path) == figures(uninterrupted)
+
+
+@pytest.mark.slow
+def test_control_c_in_a_terminal_stops_a_run_with_its_workers(
+    uninterrupted: Path, tiny_shapes: Path, tmp_path: Path
+) -> None:
+    words = command(tiny_shapes, tmp_path, "--save-every", "1000", "--workers", "2")
+    process, terminal = pty.fork()
+    if process == 0:
+        os.execve(words[0], words, ENVIRONMENT)  # noqa: S606 - in the child, where subprocess cannot help
+    log, said = tmp_path / "log.jsonl", b""
+    while not (log.exists() and any(entry.get("step", 0) >= 3 for entry in read_log(log))):
+        said += shown(terminal)
+    os.write(terminal, b"\x03")
+    while (ended := os.waitpid(process, os.WNOHANG))[0] == 0:
+        said += shown(terminal)
+    said += shown(terminal)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(ended[1]) == 128 + signal.SIGINT, said.decode()
+    assert b"go on with --resume" in said
+    assert b"Traceback" not in said
+    finish([*words, "--resume", str(tmp_path / "resume" / "last.ckpt")])
+    assert figures(tmp_path) == figures(uninterrupted)
+
+
+def shown(terminal: int) -> bytes:
+    """What a terminal shows in a moment."""
+    if not select.select([terminal], [], [], 0.05)[0]:
+        return b""
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # nobody writes to it any more
+        return b""
