@@ -19,7 +19,7 @@ from service.http.error_answers import TABLE, error_response
 from service.http.gate import Gate
 from service.http.middleware import CrossOrigin, HeadAsGet, RequestObserver
 from service.http.open_inference.routes import protocol_router
-from service.http.openapi import describe_access
+from service.http.openapi import describe_access, describe_formats
 from service.http.paths import OPENAPI
 from service.http.routes import metrics_router, pages_router, router
 from service.lifecycle.in_flight import InFlight
@@ -76,6 +76,7 @@ def create_app(settings: Settings, loader: ModelLoader | None = None, spans: Spa
         app.include_router(metrics_router)
     # Made now and kept, so that the first who asks does not hold up the event loop.
     describe_access(app.openapi(), access)
+    describe_formats(app.openapi(), settings.formats)
     return app
 
 

@@ -13,12 +13,13 @@ from pydantic import ValidationError
 from model.runtime.answers.detections import OutputError
 from model.runtime.engines.device_errors import DeviceMemoryError
 from service.errors import DeviceFullError, NoMasksError, ParameterError
+from service.http.asked import detect_task, segment_task
 from service.http.error_answers import error_body, row_of
-from service.images.answers import TASKS, Task, TaskName
+from service.images.answers import Task, TaskName
 from service.lifecycle.loading import LoadedModel, load_model
 from service.lifecycle.pipeline import describe
 from service.predict.running import UnusedPicture, run_pictures
-from service.schemas import DetectParameters
+from service.schemas import DetectParameters, SegmentParameters
 from service.settings import Settings, read_settings
 
 
@@ -41,7 +42,7 @@ class InProcess:
 
     def describe(self) -> bytes:
         """What GET /model answers."""
-        return describe(self._model)
+        return describe(self._model, self._settings.formats)
 
     def answer(
         self, task: TaskName, pictures: Iterable[Callable[[], bytes]], query: Mapping[str, str]
@@ -65,17 +66,18 @@ class InProcess:
             picture = run.picture
             try:
                 content = wanted.answer(self._model.metadata, picture.prepared, run.outputs, picture.trace)
-            except (OutputError, MemoryError) as error:
+            except (OutputError, MemoryError, ParameterError) as error:
                 yield picture.number, *_refused(error)
             else:
                 yield picture.number, HTTPStatus.OK, content.body
 
     def _task(self, task: TaskName, query: Mapping[str, str]) -> Task:
         try:
-            parameters = DetectParameters.model_validate(query)
+            if task == "detect":
+                return detect_task(DetectParameters.model_validate(query), accept="")(self._model.metadata)
+            return segment_task(SegmentParameters.model_validate(query), accept="")(self._model.metadata)
         except ValidationError as error:
             raise RequestValidationError(error.errors()) from error
-        return TASKS[task].of(self._model.metadata, parameters.threshold, classes=parameters.classes)
 
 
 def _refused(error: Exception) -> tuple[int, bytes]:

@@ -204,6 +204,7 @@ class ModelResponse(Body):
     segment_threshold: Score
     padding: Literal["exact", "published"]
     provenance: dict[str, Any] = Field(description="where the model came from and what it measured")
+    formats: list[str] = Field(description="the image formats that are opened, such as jpeg")
     device: str
     precision: str = Field(description="what it is computed in there, such as float32 or bfloat16")
     digest: str = Field(description="the artifact's SHA-256, by which files are told apart")
@@ -234,15 +235,3 @@ class ErrorResponse(Body):
     """The one shape of every answer that is not a success."""
 
     error: ErrorBody
-
-
-class DetectResults(Body):
-    """Answer of POST /detect to several images, in their order."""
-
-    results: list[DetectResponse | ErrorResponse]
-
-
-class SegmentResults(Body):
-    """Answer of POST /segment to several images, in their order."""
-
-    results: list[SegmentResponse | ErrorResponse]

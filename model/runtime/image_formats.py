@@ -73,6 +73,11 @@ def spoken(image_format: str) -> str:
     return _SPOKEN.get(image_format, image_format)
 
 
+def words_of_open(words: Collection[str]) -> list[str]:
+    """What the formats are called that are decoded when those of these words are as well, such as "jpeg" and "heic"."""
+    return [*sorted(name.lower() for name in ALWAYS), *sorted(set(words))]
+
+
 def open_formats(words: Collection[str]) -> frozenset[str]:
     """Formats that are decoded when those of these words are as well; their decoders are loaded.
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
+from model.runtime.image_formats import words_of_open
 from service.http.access import Access
+from service.http.answer_examples import AnswerExample
 from service.http.error_answers import TABLE
-from service.http.paths import HEALTH
+from service.http.paths import DETECT, HEALTH, SEGMENT
 from service.schemas import ErrorResponse
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
@@ -18,66 +21,60 @@ def _object_of(name: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "required": [name], "additionalProperties": False, "properties": {name: schema}}
 
 
-# The handlers read the body themselves, within limits, so it has to be described by hand.
-IMAGE_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "description": "a JPEG, PNG or WebP, as the field `image` of a form, in base64 in JSON, or as the body itself, "
-        "which is read by its first bytes. A form with several fields `image`, or JSON with `images`, gets a list",
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["image"],
-                    "additionalProperties": False,
-                    "properties": {"image": {"type": "array", "minItems": 1, "items": _BINARY["schema"]}},
+def image_body(formats: Collection[str] = ()) -> dict[str, Any]:
+    """The declaration of a body with an image, of one of these formats or of those that always are opened.
+
+    The handlers read the body themselves, within limits, so it has to be described by hand.
+    """
+    words = words_of_open(formats)
+    types = [f"image/{word}" for word in words]
+    return {
+        "requestBody": {
+            "required": True,
+            "description": f"a picture ({', '.join(words)}), as the field `image` of a form, in base64 in JSON, or as "
+            "the body itself, which is read by its first bytes. A form with several fields `image`, or JSON with "
+            "`images`, gets a list",
+            "content": {
+                "multipart/form-data": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["image"],
+                        "additionalProperties": False,
+                        "properties": {"image": {"type": "array", "minItems": 1, "items": _BINARY["schema"]}},
+                    },
+                    "encoding": {"image": {"contentType": ", ".join(types)}},
                 },
-                "encoding": {"image": {"contentType": "image/jpeg, image/png, image/webp"}},
+                "application/json": {
+                    "schema": {
+                        "oneOf": [
+                            _object_of("image", _BASE64),
+                            _object_of("images", {"type": "array", "minItems": 1, "items": _BASE64}),
+                        ]
+                    }
+                },
+                "application/octet-stream": _BINARY,
+                **dict.fromkeys(types, _BINARY),
             },
-            "application/json": {
-                "schema": {
-                    "oneOf": [
-                        _object_of("image", _BASE64),
-                        _object_of("images", {"type": "array", "minItems": 1, "items": _BASE64}),
-                    ]
-                }
-            },
-            "application/octet-stream": _BINARY,
-            "image/jpeg": _BINARY,
-            "image/png": _BINARY,
-            "image/webp": _BINARY,
-        },
-    }
-}
-
-
-def answers(description: str, example: dict[str, Any], *media_types: str) -> dict[int | str, dict[str, Any]]:
-    """The declaration of a success that is JSON such as the example, or a file."""
-    content = {"application/json": {"example": example}, **dict.fromkeys(media_types, _BINARY)}
-    return {200: {"description": description, "content": content}}
-
-
-_FOUND = {"label": "cat", "category_id": 17, "isthing": True, "score": 0.9876}
-_BOX = {"x1": 12.0, "y1": 8.0, "x2": 210.0, "y2": 180.0}
-_SEEN = {"model": "detr-resnet-50-panoptic", "image": {"width": 4, "height": 2}}
-DETECT_EXAMPLE: dict[str, Any] = {
-    "model": "detr-resnet-50",
-    "image": {"width": 640, "height": 480},
-    "detections": [{**_FOUND, "box": _BOX}],
-}
-SEGMENT_EXAMPLE: dict[str, Any] = {
-    **_SEEN,
-    "segments": [
-        {
-            "id": 1,
-            **_FOUND,
-            "area": 8,
-            "box": {"x1": 0.0, "y1": 0.0, "x2": 4.0, "y2": 2.0},
-            "rle": {"size": [2, 4], "counts": "08"},
         }
-    ],
-    "panoptic_png": "iVBORw0KGgo...",
-}
+    }
+
+
+def describe_formats(api: dict[str, Any], formats: Collection[str]) -> None:
+    """Say in a description which formats are opened beside those that always are."""
+    for path in (DETECT, SEGMENT):
+        api["paths"][path]["post"].update(image_body(formats))
+
+
+def answers(
+    description: str, examples: Mapping[str, AnswerExample], *media_types: str
+) -> dict[int | str, dict[str, Any]]:
+    """The declaration of a success that is JSON such as the examples, or a file."""
+    shown = {
+        name: {"summary": each.summary or "what is answered if nothing is asked for", "value": each.value}
+        for name, each in examples.items()
+    }
+    content = {"application/json": {"examples": shown}, **dict.fromkeys(media_types, _BINARY)}
+    return {200: {"description": description, "content": content}}
 
 
 _RETRY_AFTER = {"Retry-After": {"description": "seconds", "schema": {"type": "integer", "minimum": 1}}}

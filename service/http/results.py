@@ -7,8 +7,22 @@ from collections.abc import Sequence
 
 from service.http.error_answers import TABLE, error_body, row_of
 from service.images.answers import Content
+from service.images.coco import DetectionEntries, InstanceEntries, PanopticResultEntry
+from service.schemas import Body, DetectResponse, ErrorResponse, InstanceResponse, SegmentResponse
 
 logger = logging.getLogger(__name__)
+
+
+class DetectResults(Body):
+    """Answer of POST /detect to several images, in their order."""
+
+    results: list[DetectResponse | DetectionEntries | ErrorResponse]
+
+
+class SegmentResults(Body):
+    """Answer of POST /segment to several images, in their order."""
+
+    results: list[SegmentResponse | InstanceResponse | PanopticResultEntry | InstanceEntries | ErrorResponse]
 
 
 def content_of_each(answers: Sequence[Content | Exception], request_id: str) -> Content:

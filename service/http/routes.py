@@ -13,22 +13,22 @@ from starlette.responses import HTMLResponse, Response
 from service.errors import ParameterError
 from service.http import paths
 from service.http.access import require_admin
+from service.http.answer_examples import DETECT_EXAMPLES, SEGMENT_EXAMPLES
 from service.http.asked import detect_task, segment_task
 from service.http.exchange import exchange
-from service.http.openapi import ADMIN_KEY, DETECT_EXAMPLE, IMAGE_BODY, SEGMENT_EXAMPLE, answers, errors
+from service.http.openapi import ADMIN_KEY, answers, errors, image_body
+from service.http.results import DetectResults, SegmentResults
 from service.images.coco import DetectionEntries, InstanceEntries, PanopticResultEntry
 from service.images.pictures import PICTURE_TYPES
 from service.lifecycle.service import Service
 from service.schemas import (
     DetectParameters,
     DetectResponse,
-    DetectResults,
     HealthResponse,
     InstanceResponse,
     ModelResponse,
     SegmentParameters,
     SegmentResponse,
-    SegmentResults,
 )
 
 
@@ -64,9 +64,9 @@ def service_of(request: Request) -> Service:
     paths.DETECT,
     summary="Find objects",
     response_model=DetectResponse | DetectResults | DetectionEntries,
-    responses=answers("what was found, in the form that was asked for", DETECT_EXAMPLE, *PICTURE_TYPES)
+    responses=answers("what was found, in the form that was asked for", DETECT_EXAMPLES, *PICTURE_TYPES)
     | errors(408, 413, 415, 503, 504),
-    openapi_extra=IMAGE_BODY,
+    openapi_extra=image_body(),
 )
 async def detect(request: Request, parameters: Annotated[DetectParameters, Query()]) -> Response:
     """Boxes of the objects in an image, or in each of several, in pixels of the image as displayed, or drawn."""
@@ -78,9 +78,9 @@ async def detect(request: Request, parameters: Annotated[DetectParameters, Query
     paths.SEGMENT,
     summary="Segment the whole picture",
     response_model=SegmentResponse | SegmentResults | InstanceResponse | PanopticResultEntry | InstanceEntries,
-    responses=answers("the segments, in the form that was asked for", SEGMENT_EXAMPLE, *PICTURE_TYPES)
+    responses=answers("the segments, in the form that was asked for", SEGMENT_EXAMPLES, *PICTURE_TYPES)
     | errors(408, 413, 415, 503, 504),
-    openapi_extra=IMAGE_BODY,
+    openapi_extra=image_body(),
 )
 async def segment(request: Request, parameters: Annotated[SegmentParameters, Query()]) -> Response:
     """Segments of an image: JSON, entries for COCO, the COCO id PNG (`Accept: image/png`), or painted over it."""

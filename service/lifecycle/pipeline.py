@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from functools import partial
 
 from model.runtime.decode import LargeWorkError
 from model.runtime.engines.engine import Engine
+from model.runtime.image_formats import words_of_open
 from service.batching.batcher import Batcher
 from service.batching.limits import BatchLimits
 from service.batching.waiting import EngineInput
@@ -57,7 +58,7 @@ class Pipeline:
         """
         model = warm.model
         self.metadata = model.metadata
-        self.description = describe(model)  # what GET /model says, made once
+        self.description = describe(model, settings.formats)  # what GET /model says, made once
         self.in_flight: InFlight[object] = InFlight(within=admitted)  # images
         limits = BatchLimits(
             settings.max_batch_size,
@@ -191,9 +192,12 @@ class Pipeline:
         return await self._cpu.run_large(preparing(self._rules)), True
 
 
-def describe(model: LoadedModel) -> bytes:
-    """The metadata, and by what an operator sees which file is served, and since when."""
+def describe(model: LoadedModel, formats: Collection[str]) -> bytes:
+    """The metadata, the image formats that are opened when these are asked for, and by what an operator sees which file
+    is served, and since when.
+    """
     described = json.loads(model.metadata.to_json()) | {
+        "formats": words_of_open(formats),
         "device": model.engine.device,
         "precision": model.engine.precision,
         "digest": model.digest,

@@ -30,6 +30,7 @@ class Found(NamedTuple):
     score: float
     category_id: int
     box_xyxy: tuple[float, float, float, float]  # pixels: left, top, right, bottom
+    isthing: bool  # True for objects that can be counted, False for stuff such as sky
 
 
 class Answer:
@@ -45,6 +46,7 @@ class Answer:
         category_ids: int64 [k], what the model calls these classes.
         scores: float64 [k], 0 to 1.
         boxes_xyxy: float64 [k, 4]: left, top, right, bottom.
+        isthing: bool [k], True for objects that can be counted, False for stuff such as sky.
     """
 
     _LIST: ClassVar[str]  # where the finds are in the JSON
@@ -66,6 +68,7 @@ class Answer:
         self.scores = self._column("score", np.float64)
         sides = [[find["box"][side] for side in ("x1", "y1", "x2", "y2")] for find in finds]
         self.boxes_xyxy = _frozen(np.array(sides, dtype=np.float64).reshape(-1, 4))
+        self.isthing = self._column("isthing", np.bool_)
 
     def _column(self, name: str, dtype: type[Any]) -> NDArray[Any]:
         return _frozen(np.array([find[name] for find in self._finds], dtype=dtype))
@@ -87,8 +90,9 @@ class Answer:
         return True  # it is an answer, though nothing may have been found
 
     def __iter__(self) -> Iterator[Found]:
-        rows = zip(self.labels, self.scores.tolist(), self.category_ids.tolist(), self.boxes_xyxy.tolist(), strict=True)
-        return (Found(label, score, number, tuple(box)) for label, score, number, box in rows)
+        columns = self.scores.tolist(), self.category_ids.tolist(), self.boxes_xyxy.tolist(), self.isthing.tolist()
+        rows = zip(self.labels, *columns, strict=True)
+        return (Found(label, score, number, tuple(box), isthing) for label, score, number, box, isthing in rows)
 
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and self._body == other._body
@@ -156,11 +160,10 @@ class DetectAnswer(Answer):
 
 
 class SegmentAnswer(Answer):
-    """The segments of a picture; see `Answer`.
+    """The segments of a picture; see `Answer`. Those of `mode="instance"` may overlap.
 
     Attributes:
         segment_ids: int64 [k], the values of their pixels in `id_map`.
-        isthing: bool [k], True for objects that can be counted, False for stuff such as sky.
         areas: int64 [k], pixels.
     """
 
@@ -169,7 +172,6 @@ class SegmentAnswer(Answer):
     def _read(self, body: dict[str, Any]) -> None:
         super()._read(body)
         self.segment_ids = self._column("id", np.int64)
-        self.isthing = self._column("isthing", np.bool_)
         self.areas = self._column("area", np.int64)
 
     @cached_property
@@ -192,9 +194,24 @@ class SegmentAnswer(Answer):
         """One segment's mask in COCO's compressed run lengths, {"size": [height, width], "counts": str}."""
         return dict(self._finds[number]["rle"])
 
+    def polygons(self, number: int) -> list[list[NDArray[np.int64]]]:
+        """The outline of one segment: polygons that fill its mask pixel for pixel, as a GeoJSON MultiPolygon has them.
+
+        Each polygon is its outer ring and then its holes; each ring is int64 [n, 2], the x and y of its corners on the
+        edges of pixels, the first once more at the end.
+
+        Raises ValueError if `segment` was not asked for them.
+        """
+        polygons = self._finds[number].get("polygons")
+        if polygons is None:
+            raise ValueError("the answer has no outlines: ask with segment(..., polygons=True)")
+        return [[np.array(ring, dtype=np.int64).reshape(-1, 2) for ring in polygon] for polygon in polygons]
+
     @cached_property
     def id_map(self) -> NDArray[np.int32]:
-        """The segment id of each pixel, int32 [height, width]; 0 is void, which no segment has."""
+        """The segment id of each pixel, int32 [height, width]; 0 is void, which no segment has. Of instances that
+        overlap, the best one counts.
+        """
         if self._body.get("panoptic_png"):
             with Image.open(io.BytesIO(base64.b64decode(self._body["panoptic_png"]))) as png:
                 red, green, blue = np.moveaxis(np.asarray(png.convert("RGB"), dtype=np.int32), 2, 0)
@@ -205,8 +222,7 @@ class SegmentAnswer(Answer):
         return _frozen(ids)
 
     def _drawn(self, canvas: Image.Image) -> Image.Image:
-        masks = (self.mask(number) for number in range(len(self)))
-        return drawing.draw_masks(canvas, masks, self.labels, self.scores, self.category_ids)
+        return drawing.draw_masks(canvas, self.mask, self.labels, self.scores, self.category_ids)
 
 
 def _frozen(array: NDArray[Any]) -> NDArray[Any]:

@@ -63,7 +63,9 @@ class Client(Detector):
         self.close()
 
     def close(self) -> None:
-        """End the requests that are under way, and close the connections; a later request opens new ones."""
+        """End the requests under way, which raise ClientClosedError, and close the connections; a later request
+        opens new ones.
+        """
         with self._lock:
             self._open = None
             if self._finalizer is not None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TypeVar, overload
 
 from detr_client.answers import Answer, DetectAnswer, SegmentAnswer
-from detr_client.replies import Classes, query_of
+from detr_client.replies import Classes, Mode, query_of
 from detr_client.sources import Source
 
 A = TypeVar("A", bound=Answer)
@@ -58,13 +58,21 @@ class Detector(ABC):
             SourceError, OSError: the source is no picture, or its file cannot be read.
             RefusedError: the server, or the model in this process, refused or failed; see its subclasses.
             NoServerError, TooLateError, StrangeAnswerError: there is no server, no answer in time, or a strange one.
+            ClientClosedError: the client was closed meanwhile.
             IncompleteError: one of several pictures has no answer.
         """
         return self._answer("detect", DetectAnswer, source, query_of(threshold, classes), bgr, progress)
 
     @overload
     def segment(  # type: ignore[overload-overlap]  # a str is an iterable of str
-        self, source: Source, *, threshold: float | None = None, classes: Classes | None = None, bgr: bool = False
+        self,
+        source: Source,
+        *,
+        threshold: float | None = None,
+        classes: Classes | None = None,
+        mode: Mode = "panoptic",
+        polygons: bool = False,
+        bgr: bool = False,
     ) -> SegmentAnswer: ...
 
     @overload
@@ -74,6 +82,8 @@ class Detector(ABC):
         *,
         threshold: float | None = None,
         classes: Classes | None = None,
+        mode: Mode = "panoptic",
+        polygons: bool = False,
         bgr: bool = False,
         progress: bool = False,
     ) -> list[SegmentAnswer]: ...
@@ -84,11 +94,27 @@ class Detector(ABC):
         *,
         threshold: float | None = None,
         classes: Classes | None = None,
+        mode: Mode = "panoptic",
+        polygons: bool = False,
         bgr: bool = False,
         progress: bool = False,
     ) -> SegmentAnswer | list[SegmentAnswer]:
-        """Segment a picture, or several; everything is as in `detect`."""
-        return self._answer("segment", SegmentAnswer, source, query_of(threshold, classes), bgr, progress)
+        """Segment a picture, or several.
+
+        Args:
+            source: as in `detect`.
+            threshold: as in `detect`.
+            classes: as in `detect`.
+            mode: "panoptic" for one segment for each pixel, "instance" for a mask for each object, which may overlap;
+                that is things only, unless classes are asked for.
+            polygons: have the outlines of segments as well, see `SegmentAnswer.polygons`.
+            bgr: as in `detect`.
+            progress: as in `detect`.
+
+        Returns and raises what `detect` does, with answers that are a SegmentAnswer.
+        """
+        query = query_of(threshold, classes, mode, polygons)
+        return self._answer("segment", SegmentAnswer, source, query, bgr, progress)
 
     @abstractmethod
     def _answer(

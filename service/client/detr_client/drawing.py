@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,22 +34,25 @@ def draw_boxes(
 
 def draw_masks(
     canvas: Image.Image,
-    masks: Iterable[NDArray[np.bool_]],
+    mask_of: Callable[[int], NDArray[np.bool_]],
     labels: Sequence[str],
     scores: NDArray[np.float64],
     category_ids: NDArray[np.int64],
 ) -> Image.Image:
-    """Tint k masks, each bool [height, width], on an RGB picture and return it, with a label in each."""
+    """Tint k masks, each bool [height, width], on an RGB picture and return it, with a label in each, the first on
+    top.
+    """
     pixels = np.array(canvas)
     tags = []
-    for number, mask in enumerate(masks):
+    for number in reversed(range(len(labels))):
+        mask = mask_of(number)
         color = _color(int(category_ids[number]))
         pixels[mask] = (pixels[mask] >> 1) + (np.array(color, dtype=np.uint8) >> 1)
         if mask.any():
             tags.append((f"{labels[number]} {scores[number]:.0%}", _middle(mask), color))
     canvas.paste(Image.fromarray(pixels))
     draw, font = ImageDraw.Draw(canvas), _font(canvas)
-    for text, corner, color in reversed(tags):
+    for text, corner, color in tags:
         _tag(draw, canvas, font, text, corner, color)
     return canvas
 

@@ -22,6 +22,10 @@ class TooLateError(DetrError, TimeoutError):
     """There is no answer within `deadline_s`, tries and the waits between them included."""
 
 
+class ClientClosedError(DetrError):
+    """The client was closed while this was under way."""
+
+
 class StrangeAnswerError(DetrError):
     """What answered is no detr-serve, or one whose answers this package does not understand."""
 

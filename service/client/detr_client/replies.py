@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from detr_client.answers import Answer
 from detr_client.errors import StrangeAnswerError, refused_error
@@ -12,11 +12,17 @@ from detr_client.errors import StrangeAnswerError, refused_error
 A = TypeVar("A", bound=Answer)
 
 Classes = str | int | Iterable[str | int]  # names or category ids
+# One segment for each pixel, or a mask for each object.
+Mode = Literal["panoptic", "instance"]
 
 
-def query_of(threshold: float | None, classes: Classes | None) -> dict[str, str]:
+def query_of(
+    threshold: float | None, classes: Classes | None, mode: Mode = "panoptic", polygons: bool = False
+) -> dict[str, str]:
     """The query parameters of a request; what is not given is the model's own."""
     query = {} if threshold is None else {"threshold": repr(float(threshold))}
+    query |= {} if mode == "panoptic" else {"mode": mode}
+    query |= {"polygons": "true"} if polygons else {}
     if classes is not None:
         one = isinstance(classes, str | int)
         query["classes"] = ",".join(str(part) for part in ([classes] if one else classes))  # type: ignore[union-attr]

@@ -71,3 +71,12 @@ export function thumbnail(name, onChoose) {
     canvas,
   };
 }
+
+const ENDINGS = {heic: [".heic", ".heif"], tiff: [".tif", ".tiff"]};  // not every browser knows their types
+
+/** Have these formats chosen from the disk, and say in a line which they are. */
+export function showFormats(formats, chooser, line) {
+  chooser.accept = formats.flatMap(kind => [`image/${kind}`, ...ENDINGS[kind] ?? []]).join();
+  const names = formats.map(kind => kind.toUpperCase().replace("WEBP", "WebP"));
+  line.textContent = `${names.join(", ").replace(/, ([^,]*)$/, " or $1")}.`;
+}

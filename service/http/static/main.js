@@ -2,7 +2,7 @@
 import {isAnswer, things, understand} from "./answers.js";
 import {openCamera} from "./camera.js";
 import {asCurl, asPython, copy} from "./commands.js";
-import {listClasses, listItems, showTimes, thumbnail} from "./lists.js";
+import {listClasses, listItems, showFormats, showTimes, thumbnail} from "./lists.js";
 import {paint, readIds, resize} from "./painting.js";
 import {asBrowsersShow, asServed} from "./picture.js";
 import {asCoco, asJson, save, saveJson} from "./saving.js";
@@ -52,6 +52,7 @@ async function describe() {
     `(${names.join(", ")}), and nothing of what is in photographs.`;
   document.querySelector("#classes summary").textContent = `What the model knows: ${things(names.length, "class", "classes")}`;
   $("example").hidden = !example();
+  showFormats(model.formats, $("file"), $("formats"));
   want(model.categories.map(category => category.id));
   defaultThreshold();
   run();
@@ -61,9 +62,6 @@ async function describeServer() {
   const api = await get("openapi.json");
   if (!api) return;
   keyed = Boolean(api.security?.length);
-  const kinds = Object.keys(api.paths["/detect"].post.requestBody.content).filter(kind => kind.startsWith("image/"));
-  const names = kinds.map(kind => kind.slice(6).toUpperCase().replace("WEBP", "WebP"));
-  if (names.length) $("formats").textContent = `${names.join(", ").replace(/, ([^,]*)$/, " or $1")}.`;
   $("metrics").hidden = !api.paths["/metrics"] || !await leads("metrics");
   refresh();
 }

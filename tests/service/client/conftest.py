@@ -1,4 +1,4 @@
-"""A server of the demo model, the same model in process, and a picture."""
+"""A server of the demo model that wants a key, the same model in process, and a picture."""
 
 from __future__ import annotations
 
@@ -13,19 +13,23 @@ from tests.client_packages import write_metadata
 from tests.layout import REPOSITORY
 from tests.server_process import ServerProcess, serving
 
+KEY = "a key of more than 16 characters".replace(" ", "-")
 EXAMPLE = REPOSITORY / "docs" / "example.jpg"
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     folder = tmp_path_factory.mktemp("server")
-    with serving(None, folder, "--batch-timing-ms", "0", "--retry-after-s", "1") as process:
+    keys = folder / "keys"
+    keys.write_text(KEY)
+    options = ("--batch-timing-ms", "0", "--retry-after-s", "1", "--api-keys-file", str(keys))
+    with serving(None, folder, *options) as process:
         yield process
 
 
 @pytest.fixture
 def client(server: ServerProcess) -> Iterator[Client]:
-    with Client(server.url) as made:
+    with Client(server.url, api_key=KEY) as made:
         yield made
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from detr_client import Client, Found, LocalModel
+from detr_client.drawing import draw_masks
 
 supervision = pytest.importorskip("supervision")
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of pycocotools
@@ -31,6 +32,7 @@ def test_detections_are_read_only_arrays(client: Client, example: Path) -> None:
     first = next(iter(answer))
     assert isinstance(first, Found)
     assert (first.label, first.box_xyxy) == (answer.labels[0], tuple(answer.boxes_xyxy[0]))
+    assert {found.label: found.isthing for found in answer}.items() >= {"heart": True, "sky": False}.items()
     with pytest.raises(ValueError, match="read-only"):
         answer.scores[0] = 1
     with pytest.raises(AttributeError, match="frozen"):
@@ -50,6 +52,49 @@ def test_masks_fit_areas_boxes_and_the_id_map(client: Client, example: Path) -> 
         assert found.box_xyxy == (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
     assert answer.isthing.any()
     assert not answer.isthing.all()
+
+
+def test_instances_are_masks_that_may_overlap_and_the_best_lies_on_top(
+    client: Client, local: LocalModel, example: Path
+) -> None:
+    answer = client.segment(example, mode="instance")
+    assert local.segment(example, mode="instance") == answer
+    assert answer.isthing.all()
+    assert answer.masks.sum(axis=(1, 2)).tolist() == answer.areas.tolist()
+    for number in range(len(answer)):
+        better = answer.masks[:number].any(axis=0)
+        assert ((answer.id_map == answer.segment_ids[number]) == (answer.mask(number) & ~better)).all()
+    stuff = client.segment(example)
+    names = {label for label, isthing in zip(stuff.labels, stuff.isthing, strict=True) if not isthing}
+    assert set(client.segment(example, mode="instance", classes=sorted(names), threshold=0.1).labels) <= names
+
+
+@pytest.mark.parametrize("mode", ["panoptic", "instance"])
+def test_outlines_filled_are_the_masks(mode: Any, client: Client, local: LocalModel, example: Path) -> None:
+    answer = client.segment(example, mode=mode, polygons=True)
+    assert local.segment(example, mode=mode, polygons=True) == answer
+    for number in range(len(answer)):
+        doubled = 0  # twice the area, by the shoelace formula; a hole runs the other way around
+        for ring in (ring for polygon in answer.polygons(number) for ring in polygon):
+            assert (ring[0] == ring[-1]).all()
+            doubled += int((ring[:-1, 0] * ring[1:, 1] - ring[1:, 0] * ring[:-1, 1]).sum())
+        assert abs(doubled) == 2 * answer.areas[number]
+    with pytest.raises(ValueError, match="polygons=True"):
+        client.segment(example, mode=mode).polygons(0)
+
+
+def test_of_masks_that_overlap_the_first_is_on_top() -> None:
+    everywhere = np.ones((200, 200), dtype=bool)
+
+    def tint(category_ids: list[int]) -> Any:
+        """RGB of a pixel beside the labels, of a black picture."""
+        ids = np.array(category_ids)
+        black, labels = Image.new("RGB", (200, 200)), ["a"] * len(ids)
+        canvas = draw_masks(black, lambda _: everywhere, labels, np.ones(len(ids)), ids)
+        return np.asarray(canvas)[150, 10].astype(int)
+
+    assert (tint([1, 2]) >= tint([1])).all(), "it has its whole share"
+    assert not (tint([2, 1]) >= tint([1])).all()
 
 
 def test_thresholds_and_classes_are_the_servers(client: Client, local: LocalModel, example: Path) -> None:

@@ -21,6 +21,7 @@ from detr_client import (
     BadRequestError,
     BusyError,
     Client,
+    ClientClosedError,
     FailedError,
     IncompleteError,
     NoServerError,
@@ -29,7 +30,7 @@ from detr_client import (
     TooLateError,
 )
 from detr_client.retries import wait_before
-from tests.processes import free_port
+from tests.processes import free_port, until
 
 ANSWER = {"model": "m", "image": {"width": 4, "height": 3}, "detections": [], "of_tomorrow": 1}
 FOUND = {"label": "a", "category_id": 1, "score": 0.5, "box": {"x1": 0, "y1": 0, "x2": 1, "y2": 1}, "isthing": True}
@@ -291,6 +292,62 @@ def test_a_closed_client_opens_again_and_many_threads_share_one() -> None:
         client.close()
         assert client.detect(b"a").model == "m"
         client.close()
+
+
+def test_closing_ends_what_is_under_way_in_other_threads() -> None:
+    raised: list[Exception] = []
+
+    def ask(client: Client, source: Any) -> None:
+        try:
+            client.detect(source)
+        except Exception as error:
+            raised.append(error)
+
+    with script(Step(), Step(after_s=3), Step(after_s=3), Step(after_s=3)) as server:
+        client = Client(server.url, concurrency=1)
+        threads = [threading.Thread(target=ask, args=(client, source)) for source in ([b"a", b"b", b"c"], b"d")]
+        threads[0].start()
+        until(lambda: len(server.seen) == 2)
+        threads[1].start()
+        until(lambda: len(server.seen) == 3)
+        client.close()
+        for thread in threads:
+            thread.join(timeout=60)
+    (incomplete,) = (error for error in raised if isinstance(error, IncompleteError))
+    assert [answer is not None for answer in incomplete.answers] == [True, False, False]
+    assert isinstance(incomplete.__cause__, ClientClosedError)
+    assert [type(error) for error in raised if error is not incomplete] == [ClientClosedError]
+    assert len(server.seen) == 3, "nothing is sent after it"
+
+
+def test_a_client_that_waits_to_ask_again_is_closed_at_once() -> None:
+    async def ask() -> None:
+        async with AsyncClient(server.url) as client:
+            asking = asyncio.create_task(client.detect(b"a"))
+            while not server.seen:
+                await asyncio.sleep(0.01)
+            await client.aclose()
+            with pytest.raises(ClientClosedError, match="closed before there was an answer"):
+                await asyncio.wait_for(asking, timeout=20)
+
+    with script(refused(503, retry_after="30")) as server:
+        asyncio.run(ask())
+        assert len(server.seen) == 1
+
+
+def test_a_task_that_is_cancelled_is_cancelled_and_its_client_goes_on() -> None:
+    async def ask() -> None:
+        async with AsyncClient(server.url) as client:
+            asking = asyncio.create_task(client.detect([b"a", b"b"]))
+            while not server.seen:
+                await asyncio.sleep(0.01)
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+            assert (await client.detect(b"c")).model == "m"
+
+    with script(Step(after_s=2), Step(after_s=2), Step()) as server:
+        asyncio.run(ask())
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,7 @@ async def test_model_describes_the_artifact(serving: Serving) -> None:
     assert body.resize == EdgesInfo(rule="edges", shortest_edge=64, longest_edge=107, rounding="published")
     assert body.categories[0].color == (220, 40, 40)
     assert body.provenance == {"source": "tests"}
+    assert body.formats == ["jpeg", "png", "webp"]
 
 
 async def test_each_stage_is_timed_in_a_header(serving: Serving, jpeg: bytes) -> None:

@@ -6,11 +6,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
 import pytest
 
+from service.http.answer_examples import DETECT_EXAMPLES, SEGMENT_EXAMPLES, AnswerExample
 from service.http.error_answers import TABLE
 from service.http.paths import STATIC
-from service.schemas import DetectResponse, ErrorResponse, SegmentResponse
+from service.schemas import ErrorResponse
 from tests.service.conftest import Serving
 
 REPOSITORY = Path(__file__).parents[3]
@@ -91,14 +93,61 @@ async def test_the_description_declares_both_bodies_and_the_parameters(serving: 
         assert answers.keys() == {"application/json", "image/png", "image/jpeg", "image/webp"}
 
 
-async def test_the_description_shows_each_answer_and_each_error_by_an_example(serving: Serving) -> None:
+async def test_formats_that_are_opened_are_described(serving: Serving) -> None:
+    async with serving(formats="gif,bmp") as app:
+        api = (await app.client.get("/openapi.json")).json()
+        model = (await app.client.get("/model")).json()
+    for path in ("/detect", "/segment"):
+        body = api["paths"][path]["post"]["requestBody"]
+        assert {"image/jpeg", "image/bmp", "image/gif"} <= body["content"].keys()
+        assert "image/tiff" not in body["content"]
+        assert body["description"].startswith("a picture (jpeg, png, webp, bmp, gif)")
+    assert model["formats"] == ["jpeg", "png", "webp", "bmp", "gif"]
+    assert "image/gif" not in (await description(serving))["paths"]["/detect"]["post"]["requestBody"]["content"]
+
+
+async def test_the_description_shows_each_error_by_an_example(serving: Serving) -> None:
     api = await description(serving)
-    for path, shape in (("/detect", DetectResponse), ("/segment", SegmentResponse)):
+    for path in ("/detect", "/segment"):
         responses = api["paths"][path]["post"]["responses"]
-        shape.model_validate(responses["200"]["content"]["application/json"]["example"])
         codes = set[str]()
         for status, answer in responses.items():
+            if status == "200":
+                continue
             for code, example in answer["content"]["application/json"].get("examples", {}).items():
                 assert ErrorResponse.model_validate(example["value"]).error.code == code, status
                 codes.add(code)
         assert codes == {row.code for row in TABLE.values() if str(row.status) in responses}
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "example"),
+    [
+        (path, name, example)
+        for path, examples in (("/detect", DETECT_EXAMPLES), ("/segment", SEGMENT_EXAMPLES))
+        for name, example in examples.items()
+    ],
+)
+async def test_an_example_of_an_answer_is_like_a_real_one_and_both_are_as_described(
+    path: str, name: str, example: AnswerExample, serving: Serving, jpeg: bytes
+) -> None:
+    async with serving() as app:
+        api = (await app.client.get("/openapi.json")).json()
+        pictures = [jpeg, b"no picture"][: example.images]
+        files = [("image", ("a.jpg", picture)) for picture in pictures]
+        real = (await app.client.post(f"{path}?{example.query}", files=files)).json()
+    answers = api["paths"][path]["post"]["responses"]["200"]["content"]["application/json"]
+    assert answers["examples"][name]["value"] == example.value
+    described = jsonschema_rs.validator_for({**answers["schema"], "components": api["components"]})
+    described.validate(example.value)
+    described.validate(real)
+    assert names_in(example.value) == names_in(real)
+
+
+def names_in(value: Any) -> Any:
+    """The names in JSON; of a list those of each kind of thing in it."""
+    if isinstance(value, dict):
+        return tuple(sorted((name, names_in(each)) for name, each in value.items()))
+    if isinstance(value, list):
+        return frozenset(names_in(each) for each in value)
+    return type(value).__name__
