@@ -18,8 +18,13 @@ class SpanSink:
     """What has arrived."""
 
     url: str
-    requests: list[ExportTraceServiceRequest] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
     open: Event = field(default_factory=Event)  # cleared, it keeps whoever sends spans waiting
+
+    @property
+    def requests(self) -> list[ExportTraceServiceRequest]:
+        """All that has arrived, read only now, so that whoever measures is not held up."""
+        return [ExportTraceServiceRequest.FromString(body) for body in tuple(self.bodies)]
 
     @property
     def spans(self) -> list[Span]:
@@ -47,7 +52,7 @@ def span_sink() -> Iterator[SpanSink]:
             sink.open.wait(60)
             if self.headers["content-encoding"] == "gzip":
                 body = gzip.decompress(body)
-            sink.requests.append(ExportTraceServiceRequest.FromString(body))
+            sink.bodies.append(body)
             self.send_response(200)
             self.send_header("content-length", "0")
             self.end_headers()

@@ -2,8 +2,9 @@
 
     python -m tests.benchmarks.tracing --rounds 6 --seconds 3
 
-The engine is scripted. With a delay it is what bounds a service, as a network is; with none the service bounds itself,
-which no network lets it do. The collector is a thread of this process, and takes processor time of the same machine.
+First the demo model. Then the engine is scripted: with a delay it is what bounds a service, as a network is; with none
+the service bounds itself, which no network lets it do. The collector is a thread of this process, and takes processor
+time of the same machine.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from statistics import median
 
 from service.bench.load import BenchTarget, Request, closed_loop
 from tests.reliability.scripted_engine import picture
-from tests.server_process import ServerProcess, scripted
+from tests.server_process import ServerProcess, scripted, serving
 from tests.span_sink import span_sink
 from tests.tiny_artifact import write_tiny_artifact
 
@@ -25,18 +26,18 @@ CLIENTS = 8
 
 
 def main() -> None:
-    """Print a line for each delay."""
+    """Print a line for each engine."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--seconds", type=float, default=3.0)
     options = parser.parse_args()
     print("engine, ms an image | requests/s without, with, ratio | CPU ms a request without, with | spans a request")
-    for delay_ms in (20.0, 5.0, 0.0):
+    for delay_ms in (None, 20.0, 5.0, 0.0):
         print(row(delay_ms, options.rounds, options.seconds), flush=True)
 
 
-def row(delay_ms: float, rounds: int, seconds: float) -> str:
-    """Both sides, in turns; the ratio is the median of the rounds' ratios."""
+def row(delay_ms: float | None, rounds: int, seconds: float) -> str:
+    """Both sides, in turns; the ratio is the median of the rounds' ratios. Without a delay it is the demo model."""
     rates: dict[str, list[float]] = {"without": [], "with": []}
     costs: dict[str, list[float]] = {"without": [], "with": []}
     with ExitStack() as stack:
@@ -45,8 +46,11 @@ def row(delay_ms: float, rounds: int, seconds: float) -> str:
         sink = stack.enter_context(span_sink())
         servers = {}
         for name, env in (("without", {}), ("with", {"OTEL_EXPORTER_OTLP_ENDPOINT": sink.url})):
-            script = {"delay_per_image_ms": delay_ms}
-            servers[name] = stack.enter_context(scripted(artifact, folder, script=script, env=env))
+            if delay_ms is None:
+                server = serving(None, folder, "--batch-timing-ms", "0", env=env)
+            else:
+                server = scripted(artifact, folder, script={"delay_per_image_ms": delay_ms}, env=env)
+            servers[name] = stack.enter_context(server)
             load(servers[name], 1)
         before, answered = len(sink.spans), 0
         for number in range(rounds):
@@ -58,7 +62,8 @@ def row(delay_ms: float, rounds: int, seconds: float) -> str:
     ratio = median(have / lack for have, lack in zip(rates["with"], rates["without"], strict=True))
     told = [f"{median(rates[name]):.1f}" for name in rates] + [f"{ratio:.3f}"]
     cpu = [f"{median(costs[name]):.2f}" for name in costs]
-    return f"{delay_ms:g} | {', '.join(told)} | {', '.join(cpu)} | {(len(sink.spans) - before) / answered:.2f}"
+    engine = "demo model" if delay_ms is None else f"{delay_ms:g}"
+    return f"{engine} | {', '.join(told)} | {', '.join(cpu)} | {(len(sink.spans) - before) / answered:.2f}"
 
 
 def load(server: ServerProcess, seconds: float) -> tuple[float, float, int]:
