@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,11 +20,12 @@ from model.exporting.float16 import to_float16
 from model.exporting.parity_proof import TOLERANCES, ParityError, ParityReport, golden_sample, prove
 from model.exporting.served_network import ServedNetwork
 from model.exporting.to_onnx import to_onnx
+from model.exporting.triton_repository import write_triton_repository
 from model.network.build import build_model, detector_of
 from model.network.config import PRESETS, ModelConfig
 from model.network.detr import DETR
 from model.network.segmentation import DETRsegm
-from model.runtime.artifact.file import Artifact, ArtifactError
+from model.runtime.artifact.file import Artifact, ArtifactError, read_artifact
 from model.runtime.artifact.metadata import Metadata
 from model.runtime.artifact.writing import write_proved
 from model.runtime.engines.golden_replay import replay_golden
@@ -38,14 +40,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="CHECKPOINT",
         help="Export this checkpoint: one of `detr train` (.safetensors), a published .pth, what another trainer "
-        "saved, or a Hugging Face folder.",
+        "saved, or a Hugging Face folder. --triton takes an artifact (.onnx) as well.",
     )
     parser.add_argument(
         "--out",
         type=Path,
-        required=True,
         metavar="PATH",
         help="Write the artifact to this file, or the Hugging Face model to this folder.",
+    )
+    parser.add_argument(
+        "--triton",
+        type=Path,
+        metavar="DIR",
+        help="Write a model repository for NVIDIA Triton to this folder: the graph (NAME_graph) and a model that takes "
+        "pictures and asks it (NAME, which is detr unless --name gives another).",
     )
     parser.add_argument(
         "--format",
@@ -121,12 +129,20 @@ def _resize_rule(text: str) -> ResizeRule:
 
 def run(args: argparse.Namespace) -> None:
     """Carry out `detr export`. What goes wrong ends in one clear line."""
+    if args.out is None and args.triton is None:
+        raise SystemExit("detr export: give --out, where the artifact is written to, or --triton")
     if args.format == "hugging-face":
         _export_hugging_face(args)
-        return
+    elif args.triton is not None:
+        _export_triton(args)
+    else:
+        _export_artifact(args, args.out)
+
+
+def _export_artifact(args: argparse.Namespace, out: Path) -> None:
     export_file(
         args.checkpoint,
-        args.out,
+        out,
         preset=args.preset,
         names=args.names,
         weights=args.weights,
@@ -137,11 +153,40 @@ def run(args: argparse.Namespace) -> None:
     )
 
 
+def _export_triton(args: argparse.Namespace) -> None:
+    """Write the repository of an artifact, which is made first if it is not there yet."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = args.out or Path(folder) / f"{args.name or 'detr'}.onnx"
+        if args.checkpoint.suffix != ".onnx":
+            _export_artifact(args, path)
+        elif wrong := [option for option, given in _of_checkpoints(args).items() if given]:
+            raise SystemExit(
+                f"detr export: {args.checkpoint} is an artifact already, and {wrong[0]} is for checkpoints"
+            )
+        else:
+            path = args.checkpoint
+        try:
+            write_triton_repository(args.triton, read_artifact(path), args.name or "detr")
+        except (ArtifactError, ValueError, OSError) as error:
+            raise SystemExit(f"detr export: {error}") from error
+    print(f"wrote {args.triton}, for tritonserver --model-repository")
+
+
+def _of_checkpoints(args: argparse.Namespace) -> dict[str, bool]:
+    """Options that say how a checkpoint becomes an artifact, and whether they are given."""
+    names = ("out", "preset", "names", "weights", "resize")
+    return {f"--{name}": getattr(args, name) is not None for name in names} | {
+        "--padding": args.padding != "exact",
+        "--precision": args.precision != "float32",
+    }
+
+
 def _export_hugging_face(args: argparse.Namespace) -> None:
     of_artifact = {
         "--padding": args.padding != "exact",
         "--precision": args.precision != "float32",
         "--name": args.name,
+        "--triton": args.triton,
     }
     if wrong := [option for option, given in of_artifact.items() if given]:
         raise SystemExit(f"detr export: {wrong[0]} is of the artifact that is served, not of a Hugging Face model")

@@ -3,7 +3,8 @@
 import io
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from ctypes.util import find_library
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +22,14 @@ COCO = "facebook/detr-resnet-50"
 
 @pytest.fixture(scope="session")
 def need() -> Callable[..., None]:
-    """A check that the named programs, and root where asked for, are there.
+    """A check that the named programs and libraries, and root where asked for, are there.
 
     A desk without them skips the test and says why. CI has to have them, so there it fails.
     """
 
-    def check(*programs: str, root: bool = False) -> None:
+    def check(*programs: str, libraries: Sequence[str] = (), root: bool = False) -> None:
         missing = [program for program in programs if shutil.which(program) is None]
+        missing += [f"lib{library}" for library in libraries if find_library(library) is None]
         if root and os.geteuid() != 0:
             missing.append("root")
         if missing and os.environ.get("CI") == "true":
