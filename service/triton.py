@@ -39,7 +39,7 @@ class UnansweredError(Exception):
     is_clients = False  # whether another picture or threshold would have had one
 
 
-class RefusedError(UnansweredError):
+class UnusableError(UnansweredError):
     """A picture or a threshold that cannot be used."""
 
     is_clients = True
@@ -91,11 +91,11 @@ class TritonPythonModel:
 
     def _prepare(self, file: bytes, threshold: float) -> Picture:
         if not 0 <= threshold <= 1:
-            raise RefusedError(f"threshold is {threshold:g}, and has to be from 0 to 1")
+            raise UnusableError(f"threshold is {threshold:g}, and has to be from 0 to 1")
         try:
             return Picture(prepare(file, "", self._rules, Trace()), threshold)
         except (ServiceError, ImageError) as error:
-            raise RefusedError(str(error)) from error
+            raise UnusableError(str(error)) from error
 
     def _detect(self, pictures: Sequence[Picture]) -> None:
         """Give pictures their answers. Where padding leaks, as published, only pictures of one size share a batch."""
@@ -153,8 +153,8 @@ class TritonPythonModel:
         filled = {name: _filled(value, len(logits)) for name, value in values.items()}
         return {"num_detections": np.array([len(categories)], np.int32), **filled}
 
-    def _response(self, pictures: list[Picture] | RefusedError) -> Any:
-        errors = [pictures] if isinstance(pictures, RefusedError) else [one.answer for one in pictures]
+    def _response(self, pictures: list[Picture] | UnusableError) -> Any:
+        errors = [pictures] if isinstance(pictures, UnusableError) else [one.answer for one in pictures]
         for error in errors:
             if isinstance(error, UnansweredError):
                 code = self._triton.TritonError.INVALID_ARG if error.is_clients else self._triton.TritonError.INTERNAL
@@ -173,12 +173,12 @@ def _filled(values: NDArray[Any], length: int) -> NDArray[Any]:
     return result
 
 
-def _outcome(reading: Sequence[Future[Picture]]) -> list[Picture] | RefusedError:
+def _outcome(reading: Sequence[Future[Picture]]) -> list[Picture] | UnusableError:
     """The pictures of a request, or why there is one that cannot be used."""
     pictures = []
     for number, future in enumerate(reading):
         try:
             pictures.append(future.result())
-        except RefusedError as error:
-            return error if len(reading) == 1 else RefusedError(f"picture {number}: {error}")
+        except UnusableError as error:
+            return error if len(reading) == 1 else UnusableError(f"picture {number}: {error}")
     return pictures

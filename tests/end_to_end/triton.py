@@ -97,7 +97,13 @@ class Triton:
     def serving(self, repository: Path, log: Path) -> Iterator[str]:
         """Run the server with a repository, for the length of a `with` block; its address."""
         url = f"http://127.0.0.1:{free_port()}"
-        command = [self._server / "bin/tritonserver", "--model-repository", repository, "--exit-timeout-secs", "1"]
+        command: list[str | Path] = [
+            self._server / "bin/tritonserver",
+            "--model-repository",
+            repository,
+            "--exit-timeout-secs",
+            "1",
+        ]
         command += ["--http-address", "127.0.0.1", "--http-port", url.rpartition(":")[2], "--allow-grpc", "false"]
         command += ["--allow-metrics", "false", "--backend-directory", self._server / "backends"]
         with running(command, f"{url}/v2/health/ready", log, env=environment(), timeout_s=_START_S):
