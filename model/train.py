@@ -75,6 +75,10 @@ def print_once(line: str) -> None:
     print(line, flush=True)
 
 
+# Figures that the best weights are chosen by.
+MEASURES = {"AP": "AP of boxes", "AP_mask": "AP of masks", "PQ": "panoptic quality (PQ)"}
+
+
 @dataclass(frozen=True)
 class DataSplits:
     """What is learnt from and, where there are annotations for it, what is validated with."""
@@ -102,6 +106,8 @@ def train(args: argparse.Namespace, stop: StopRequest) -> Path:
             print_once(f"warning: {sentence}")
     args.out.mkdir(parents=True, exist_ok=True)
     evaluator = validation_evaluator(args, data, start)
+    for note in validation_notes(evaluator):
+        print_once(note)
     module = TrainingModule(
         start.network,
         start.config.num_classes,
@@ -207,6 +213,18 @@ def validation_evaluator(args: argparse.Namespace, data: DataSplits, start: Star
         mask_stride=detector_of(start.network).body.level_strides[0] if start.config.masks else None,
         thing_masks=False,  # where there are segments, these decide
     )
+
+
+def validation_notes(evaluator: Evaluator | None) -> list[str]:
+    """What the best weights will be chosen by, and which figures of the validation will be undefined."""
+    if evaluator is None:
+        return []
+    measure = MEASURES[evaluator.measure]
+    notes = list(evaluator.notes())
+    best = f"best.safetensors will hold the weights with the highest {measure} in validation"
+    if not evaluator.has_objects:
+        best = f"there will be no best.safetensors, as it is chosen by {measure}"
+    return [*(f"validation: {note}" for note in notes), best]
 
 
 def describe_run(

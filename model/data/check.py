@@ -74,7 +74,7 @@ def check_dataset(data: CocoDataset, *, workers: int) -> DatasetReport:
     """
     report = _report(data)
     if not any(count for _, count in report.boxes):
-        raise ValueError(f"{data.annotations} has no object in any of its {len(data)} images: nothing can be learnt")
+        raise ValueError(f"{data.annotations} has no object in any of its {len(data)} images: {_why_nothing(data)}")
     if not data.images.is_dir():
         raise FileNotFoundError(f"there is no folder {data.images}, where the images of {data.annotations} should be")
     # Pillow decodes without holding the interpreter's lock, so threads are enough.
@@ -88,6 +88,15 @@ def check_dataset(data: CocoDataset, *, workers: int) -> DatasetReport:
     for record, frame in zip(data.records, frames, strict=True):
         names[frame].append(record.file_name)
     return replace(report, either_way=tuple(names["either"]), as_stored=tuple(names["stored"]))
+
+
+def _why_nothing(data: CocoDataset) -> str:
+    if data.objects.crowds and not len(data.objects.labels):
+        return (
+            f"all its {data.objects.crowds} annotations are crowds (iscrowd 1), which are left out; set iscrowd to 0 "
+            "for single objects"
+        )
+    return "nothing can be learnt"
 
 
 def check_categories(train: CocoDataset, val: CocoDataset) -> None:

@@ -124,6 +124,13 @@ class Evaluator:
             return "PQ"
         return f"AP{OF_MASKS}" if self.with_masks else "AP"
 
+    @property
+    def has_objects(self) -> bool:
+        """Whether anything is annotated that is no crowd, without which no average precision is defined."""
+        return self.with_segments or any(
+            not entry["iscrowd"] for record in self.data.records for entry in self.things.of_picture(record.id)
+        )
+
     def update(self, indices: Sequence[int], sizes: Sequence[tuple[int, int]], outputs: RawOutputs) -> None:
         """Take the network's answer for a batch.
 

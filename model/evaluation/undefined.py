@@ -10,7 +10,7 @@ from model.evaluation.average_precision import NOTHING
 from model.evaluation.instance_truth import InstanceTruth
 
 # Word for the objects whose area is in a range of COCO's, and the figures that are of these only.
-SIZES = {"small": "APs and ARs", "medium": "APm and ARm", "large": "APl and ARl"}
+SIZES = {"small": ("APs", "ARs"), "medium": ("APm", "ARm"), "large": ("APl", "ARl")}
 _KINDS = {"PQ_th": "things", "PQ_st": "stuff"}
 
 
@@ -31,8 +31,8 @@ def why_no_precision(truth: InstanceTruth, images: Sequence[int]) -> list[str]:
     missing = [size for size in SIZES if not any(ranges[size][0] <= area <= ranges[size][1] for area in areas)]
     if not missing:
         return []
-    figures = " and ".join(", ".join(SIZES[size] for size in missing).rsplit(", ", 1))
-    return [f"{figures} are undefined, because no annotated object is {' or '.join(missing)}"]
+    *figures, last = (name for size in missing for name in SIZES[size])
+    return [f"{', '.join(figures)} and {last} are undefined, because no annotated object is {' or '.join(missing)}"]
 
 
 def why_no_quality(figures: Mapping[str, float]) -> list[str]:

@@ -25,6 +25,7 @@ from model.runtime.resize_rule import ResizeRule
 from model.training.config import TrainConfig
 
 EVALUATION_BATCH = 4  # pictures a process; the answer does not depend on it
+MASKS_BATCH = 1  # the same where masks are validated: those of all queries may be computed, which takes much memory
 
 _Augmentation = Callable[[Tensor, Target, torch.Generator], tuple[Tensor, Target]]
 
@@ -102,7 +103,7 @@ class TrainingData(lightning.LightningDataModule):
         assert self.trainer is not None
         return PictureLoader(
             EvaluationSet(self.val, self.rule),
-            batch_size=EVALUATION_BATCH,
+            batch_size=EVALUATION_BATCH if self.config.stage == "detection" else MASKS_BATCH,
             sampler=range(self.trainer.global_rank, len(self.val), self.trainer.world_size),
             collate_fn=collate_evaluation,
             num_workers=self.config.workers,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -19,11 +20,11 @@ LOSSES = {
     "loss_mask": "mask",
     "loss_dice": "dice",
 }
-_QUALITY = ("AP", "PQ")
+_QUALITY = ("AP", "AP_mask", "PQ")
 
 
 class RunProgress(ProgressBar):
-    """Steps done of all steps, the losses, AP and PQ of the last validation, and the time that is left.
+    """Steps done of all steps, the losses, AP and PQ of the last validation (NaN is a dash), and the time left.
 
     Figures are those that the module logs under the names in `LOSSES` and `_QUALITY`. A run that is resumed begins
     where it was; validation is part of the run's pace, so the time left includes it.
@@ -138,7 +139,8 @@ class RunProgress(ProgressBar):
     def _figures(self, trainer: lightning.Trainer) -> str:
         found = trainer.callback_metrics
         losses = [f"{short} {float(found[name]):.3g}" for name, short in LOSSES.items() if name in found]
-        return "  ".join([*losses, *(f"{name} {value:.3f}" for name, value in self._quality.items())])
+        quality = (f"{name} –" if math.isnan(value) else f"{name} {value:.3f}" for name, value in self._quality.items())
+        return "  ".join([*losses, *quality])
 
     def _print_line(self, trainer: lightning.Trainer) -> None:
         step, now = trainer.global_step, self._clock()

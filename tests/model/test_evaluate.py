@@ -240,9 +240,12 @@ def test_the_command_prints_and_writes_the_figures(
     where = ["--data", "shapes", "--root", str(own_truth), "--json", str(tmp_path / "figures.json")]
     main(["evaluate", "--model", str(panoptic_artifact), "--device", "cpu", "--workers", "0", *where])
     written = json.loads((tmp_path / "figures.json").read_text())
-    assert list(written) == [*NAMES, *PANOPTIC_NAMES]
+    assert list(written) == [*NAMES, *PANOPTIC_NAMES, "notes"]
+    assert "AP of masks is left out" in written["notes"][-1]
+    assert "annotation 1 has no segmentation" in written["notes"][-1]
     assert written["AP"] == pytest.approx(1, abs=1e-6)
-    rows = {words[0]: words[1:] for line in capsys.readouterr().out.splitlines() if (words := line.split())}
+    table = capsys.readouterr().out.rpartition("\n\n")[0]  # the notes are below
+    rows = {words[0]: words[1:] for line in table.splitlines() if (words := line.split())}
     for name in NAMES:
         assert rows[name][0] == ("–" if written[name] == NOTHING else f"{written[name]:.4f}")
     assert rows["things"] == [f"{written[f'{name}_th']:.4f}" for name in ("PQ", "SQ", "RQ")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,6 +19,7 @@ from model.checkpoint.saving import save_checkpoint
 from model.checkpoint.strict import Checkpoint
 from model.data.collate import TrainingBatch
 from model.data.shapes.command import CATEGORIES
+from model.evaluation.evaluator import Evaluator
 from model.network.config import PRESETS
 from model.runtime.resize_rule import Edges
 from model.train import command_line
@@ -176,6 +178,77 @@ def test_validation_keeps_the_best_weights_draws_samples_and_logs_ap_and_pq(trai
     assert best["measured"]["PQ"] == pytest.approx(max(row["PQ"] for row in validated), abs=1e-4)
     assert sorted(path.name for path in (out / "samples").iterdir()) == ["step-000002.jpg", "step-000003.jpg"]
     assert list((out / "tensorboard").glob("events.*"))
+
+
+@pytest.mark.parametrize("stage", ["masks", "joint"])
+def test_the_best_of_masks_learnt_from_polygons_has_the_highest_ap_of_masks(
+    train: Train,
+    detector: Path,
+    stage: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """AP of boxes cannot change where the detector is frozen, so the first validation would be the best by it."""
+    real, of_masks = Evaluator.figures, iter([0.1, 0.3, 0.2])
+    monkeypatch.setattr(Evaluator, "figures", lambda self: real(self) | {"AP": 0.5, "AP_mask": next(of_masks)})
+    start = ("--data", "coco", "--stage", stage, "--init", str(detector), "--recipe", "demo")
+    out = train(*start, "--evaluate-every", "0.34", "--samples", "0")
+    validated = [row for row in figures(out) if "AP" in row]
+    assert [(row["step"], row["AP"], round(row["AP_mask"], 4)) for row in validated] == [
+        (1, 0.5, 0.1),
+        (2, 0.5, 0.3),
+        (3, 0.5, 0.2),
+    ]
+    best = read_checkpoint(out / "best.safetensors").provenance
+    assert (best["steps"], best["measured"]["AP_mask"], best["measured"]["AP"]) == (2, 0.3, 0.5)
+    printed = capsys.readouterr()
+    assert "best.safetensors will hold the weights with the highest AP of masks in validation" in printed.out
+    assert "AP 0.500  AP_mask 0.300" in printed.err
+
+
+def test_a_validation_without_objects_says_why_it_has_no_figures(
+    train: Train, tiny_shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = shutil.copytree(tiny_shapes, tmp_path / "crowds")
+    path = root / "annotations" / "instances_val2017.json"
+    path.write_text(path.read_text().replace('"iscrowd":0', '"iscrowd":1'))
+    out = train(
+        "--data", "coco", "--evaluate-every", "1", "--recipe", "demo", "--samples", "0", "--skip-check", root=root
+    )
+    printed = capsys.readouterr()
+    assert re.search(r"validation: AP is undefined, because all \d+ annotations of .* are crowds", printed.out)
+    assert "there will be no best.safetensors" in printed.out
+    assert "AP –" in printed.err
+    (validated,) = (row for row in figures(out) if "AP" in row)
+    assert validated["AP"] is None
+    assert not (out / "best.safetensors").exists()
+    assert read_checkpoint(out / "model.safetensors").provenance["measured"] == {}
+    with pytest.raises(SystemExit) as raised:
+        train("--data", "coco", "--evaluate-every", "1", "--recipe", "demo", root=root, out="checked")
+    assert re.search(r"no object .*: all its \d+ annotations are crowds \(iscrowd 1\)", error_line(raised))
+
+
+@pytest.mark.slow
+def test_ids_of_annotations_change_nothing_of_a_run(train: Train, tiny_shapes: Path, tmp_path: Path) -> None:
+    """COCO's evaluator takes 0 for no match, and of equal ids the last."""
+    runs = {}
+    for name, first, step in (("usual", 1, 1), ("from_0", 0, 1), ("equal", 7, 0)):
+        root = shutil.copytree(tiny_shapes, tmp_path / name)
+        for path in (root / "annotations").glob("instances_*.json"):
+            content = json.loads(path.read_text())
+            for number, entry in enumerate(content["annotations"]):
+                entry["id"] = first + step * number
+            path.write_text(json.dumps(content))
+        options = ("--data", "coco", "--recipe", "demo", "--lr", "0.001", "--evaluate-every", "1", "--samples", "0")
+        out = train(*options, root=root, out=f"run_{name}", steps=9)
+        rows = [{key: value for key, value in row.items() if key != "seconds"} for row in figures(out)]
+        runs[name] = (rows, read_checkpoint(out / "best.safetensors"))
+    rows, best = runs["usual"]
+    assert sum("AP" in row for row in rows) == 3
+    for name in ("from_0", "equal"):
+        assert runs[name][0] == rows
+        assert runs[name][1].provenance["steps"] == best.provenance["steps"]
+        assert weights_differ(runs[name][1], best) == set()
 
 
 def test_a_moving_average_is_what_is_saved(train: Train) -> None:

@@ -129,7 +129,6 @@ def run_lengths_of(xywh: Sequence[int], form: str) -> Any:
     return {"size": [200, 200], "counts": np.diff(borders, prepend=0).tolist()}
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(data=st.data())
 def test_figures_of_masks_are_those_of_cocos_own_evaluator(tmp_path: Path, data: st.DataObject) -> None:

@@ -6,6 +6,8 @@ import contextlib
 import io
 import itertools
 import json
+import re
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -18,18 +20,19 @@ import torch.distributed
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch.multiprocessing.spawn import spawn
 
-from model.evaluation.average_precision import NAMES
+from model.evaluation.average_precision import NAMES, NOTHING
 from model.evaluation.evaluator import Evaluator
 from model.evaluation.opening import open_evaluator, open_judged
 from model.evaluation.panoptic_quality import MatchCounts
 from model.evaluation.ranking import picture_counts
 from model.runtime.answers.detections import OutputError
 from model.runtime.categories import Category
-from model.runtime.engines.raw_outputs import NO_MASKS, RawOutputs
+from model.runtime.engines.raw_outputs import ALL_MASKS, NO_MASKS, RawOutputs
 from tests.model.evaluation.scenes import (
     CAT,
     CATEGORIES,
@@ -67,6 +70,7 @@ def evaluator(
     mask_stride: int | None = 4,
     categories: Sequence[Category] = CATEGORIES,
     data_root: Path | None = None,
+    thing_masks: bool = True,
 ) -> Evaluator:
     data = open_judged(kind, data_root or root, "val", masks=mask_stride is not None)
     return open_evaluator(
@@ -77,6 +81,7 @@ def evaluator(
         categories=categories,
         segment_threshold=0.4,
         mask_stride=mask_stride,
+        thing_masks=thing_masks,
     )
 
 
@@ -151,6 +156,107 @@ def test_box_figures_are_cocos_own_of_every_query(root: Path, tmp_path: Path, se
     figures = ours.figures()
     assert list(figures) == [*NAMES, *PANOPTIC_NAMES]
     assert [figures[name] for name in NAMES] == pytest.approx(theirs.stats.tolist(), abs=1e-6)
+
+
+@pytest.fixture(scope="module")
+def masked(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same pictures, whose things have masks: a rectangle within the box; of the crowd, run lengths of the box."""
+    masked = tmp_path_factory.mktemp("masked") / "coco"
+    shutil.copytree(root, masked)
+    path = masked / "annotations" / "instances_val2017.json"
+    content = json.loads(path.read_text())
+    sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
+    for entry in content["annotations"]:
+        x, y, width, height = entry["bbox"]
+        pixels = np.zeros(sizes[entry["image_id"]], np.uint8, order="F")
+        pixels[y : y + height, x : x + width - 3] = 1
+        whole = coco_mask.encode(pixels)
+        rle = {"size": whole["size"], "counts": whole["counts"].decode()}
+        right = x + width - 3
+        entry["segmentation"] = rle if entry["iscrowd"] else [[x, y, right, y, right, y + height, x, y + height]]
+    path.write_text(json.dumps(content))
+    return masked
+
+
+@pytest.mark.parametrize(("kind", "seed"), [("coco", 1), ("coco", 2), ("coco-panoptic", 3)])
+def test_mask_figures_are_cocos_own_of_the_published_mask_of_every_query(
+    masked: Path, tmp_path: Path, kind: str, seed: int
+) -> None:
+    """Upsampled by torch, where the sigmoid is above one half, with the score and class of the query's box."""
+    ours = evaluator(masked, kind)
+    assert ours.mask_threshold == ALL_MASKS
+    assert ours.measure == ("AP_mask" if kind == "coco" else "PQ")
+    answers = random_answers(ours.data.sizes, seed)
+    found: list[dict[str, Any]] = []
+    for index, _, output in answers:
+        assert output.pred_masks is not None
+        output.pred_masks[0, 2:8, 2:8] += 3  # something that is nearly found
+        give(ours, [answers[index]])
+        masks = torch.nn.functional.interpolate(
+            torch.from_numpy(output.pred_masks)[:, None], ours.data.sizes[index], mode="bilinear"
+        )
+        for logits, mask in zip(output.pred_logits[0], masks[:, 0].sigmoid().numpy() > 0.5, strict=True):
+            probabilities = np.exp(logits) / np.exp(logits).sum()
+            label = int(probabilities[:-1].argmax())
+            rle = coco_mask.encode(np.asfortranarray(mask, np.uint8))
+            found.append(
+                {
+                    "image_id": ours.data.records[index].id,
+                    "category_id": CATEGORIES[label].id,
+                    "segmentation": {"size": rle["size"], "counts": rle["counts"].decode()},
+                    "score": float(probabilities[label]),
+                }
+            )
+    path = tmp_path / "found.json"
+    path.write_text(json.dumps([d for d in found if ISTHING[d["category_id"]]]))
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(masked / "annotations" / "instances_val2017.json"))
+        theirs = COCOeval(truth, truth.loadRes(str(path)), "segm")
+        theirs.evaluate()
+        theirs.accumulate()
+        theirs.summarize()
+    result = ours.result()
+    assert [result.figures[f"{name}_mask"] for name in NAMES] == pytest.approx(theirs.stats.tolist(), abs=1e-6)
+    assert list(result.figures)[: len(NAMES)] == list(NAMES)
+    for row in result.classes:
+        assert ("AP_mask" in row.figures) == ("AP" in row.figures) == row.category.isthing
+    if kind == "coco-panoptic":
+        alone = evaluator(masked, kind, thing_masks=False)
+        give(alone, answers)
+        assert alone.figures() == {name: value for name, value in result.figures.items() if "_mask" not in name}
+
+
+# Why figures are undefined.
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("none", "APm, ARm, APl and ARl are undefined, because no annotated object is medium or large"),
+        ("empty", "AP is undefined, because nothing is annotated in the 5 pictures of"),
+        ("crowds", "AP is undefined, because all 7 annotations of the 5 pictures of"),
+        ("boxes", "AP of masks is left out: .*annotation 1 has no segmentation"),
+    ],
+)
+def test_a_dash_has_a_reason(masked: Path, tmp_path: Path, change: str, reason: str) -> None:
+    other = tmp_path / "coco"
+    shutil.copytree(masked, other)
+    path = other / "annotations" / "instances_val2017.json"
+    content = json.loads(path.read_text())
+    for entry in content["annotations"]:
+        entry["iscrowd"] = 1 if change == "crowds" else entry["iscrowd"]
+        if change == "boxes":
+            entry["segmentation"] = []
+    content["annotations"] = [] if change == "empty" else content["annotations"]
+    path.write_text(json.dumps(content))
+    ours = evaluator(other, "coco")
+    give(ours, random_answers(ours.data.sizes, 3))
+    result = ours.result()
+    assert any(re.search(reason, note) for note in result.notes), result.notes
+    assert result.notes == ours.notes()
+    assert ours.has_objects == (change in ("none", "boxes"))
+    assert ("AP_mask" in result.figures) == (change != "boxes")
+    assert (result.figures["AP"] == NOTHING) == (not ours.has_objects)
 
 
 @settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
