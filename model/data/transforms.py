@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import InterpolationMode
@@ -18,6 +20,7 @@ from torchvision.transforms.v2 import functional as F
 
 from model.data.coco_files import Target
 from model.data.mask_layers import visible
+from model.runtime.preprocess import resize_to
 from model.runtime.resize_rule import Edges, ResizeRule
 
 _Item = tuple[Tensor, Target]
@@ -130,7 +133,13 @@ def _resized(image: Tensor, target: Target, size: tuple[int, int]) -> _Item:
     target = dict(target, boxes=F.resize(_boxes(target), list(size)))
     if "mask_ids" in target:
         target["mask_ids"] = F.resize(target["mask_ids"], list(size), interpolation=InterpolationMode.NEAREST)
-    return F.resize(image, list(size), antialias=True), target
+    return _resampled(image, size), target
+
+
+def _resampled(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """A picture, uint8 [3, H, W], as the service would resize it."""
+    picture = Image.fromarray(image.as_subclass(Tensor).permute(1, 2, 0).contiguous().numpy())
+    return torch.from_numpy(np.ascontiguousarray(resize_to(picture, size))).permute(2, 0, 1)
 
 
 def _cropped(image: Tensor, target: Target, crop: Crop, generator: torch.Generator) -> _Item:

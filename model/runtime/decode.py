@@ -20,7 +20,7 @@ from model.runtime.image_formats import ALWAYS, ONE_CALL, WORK_OF_ONE_CALL, form
 from model.runtime.jpeg_segments import split_jpeg
 from model.runtime.orientation import Turn, plugin_exif, turn_of
 from model.runtime.png_chunks import split_png
-from model.runtime.preprocess import CropBox
+from model.runtime.resampling import CropBox
 from model.runtime.resize_rule import ResizeRule
 
 # Above Pillow's own bound an image is refused like any other that is too large, instead of with a line on

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import io
 import time
+from bisect import bisect_left
+
+from model.runtime.jpeg_segments import scan_starts
 
 # Pixels, times the scans that each may have: of a large image, from which on it takes 0.3 to 5 seconds of CPU time.
 # Cameras' pictures of 12 and 24 megapixels have one scan, and are below.
@@ -18,7 +21,6 @@ _LEAST_PIECE = 256
 # CPU seconds after which the decoder should ask again. A scan of a progressive JPEG can take a hundred bytes and, with
 # 50 megapixels, a tenth of a second.
 _PACE = 0.05
-_START_OF_SCAN = b"\xff\xda"  # of a JPEG; its pixels' data never have these two bytes
 
 
 class MeteredFile(io.BytesIO):
@@ -28,6 +30,7 @@ class MeteredFile(io.BytesIO):
         """Count from now on; there is no limit yet."""
         super().__init__(data)
         self.is_spent = False
+        self._scans: list[int] = []  # where each begins, and the end of the data
         self._in_small_pieces = False
         self._piece = _PIECE
         self._began = self._asked = time.thread_time()
@@ -40,6 +43,9 @@ class MeteredFile(io.BytesIO):
         got gets less the next time. Not all of Pillow's readers can live with less than they asked for.
         """
         self._limit, self._in_small_pieces = seconds, in_small_pieces
+        if in_small_pieces:
+            data = self.getvalue()  # no copy, as long as nobody writes
+            self._scans = [*scan_starts(data).tolist(), len(data)]
 
     def read(self, size: int | None = -1, /) -> bytes:
         """The next bytes, or none when the time is spent."""
@@ -59,11 +65,13 @@ class MeteredFile(io.BytesIO):
 
         A hundred bytes can be a scan of all pixels, so that even a small piece could be many seconds of work.
         """
-        end = data.find(_START_OF_SCAN, len(_START_OF_SCAN))
-        if end < 0:
+        begin = self.tell() - len(data)
+        # A marker that begins here is of the scan that is given.
+        end = self._scans[bisect_left(self._scans, begin + 2)] if len(data) > 2 else self.tell()
+        if end + 2 > self.tell():
             return data
-        self.seek(end - len(data), io.SEEK_CUR)
-        return data[:end]
+        self.seek(end)
+        return data[: end - begin]
 
     def _adapt(self, seconds: float) -> None:
         """Choose how much to give, by what it took to decode the last piece."""

@@ -9,6 +9,9 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 _START_OF_IMAGE = b"\xff\xd8"
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
 _APP0, _APP1, _APP14, _APP15, _COMMENT = 0xE0, 0xE1, 0xEE, 0xEF, 0xFE
@@ -18,6 +21,7 @@ _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 # from each of 16 million fill bytes would keep Python's lock for a third of a second.
 _MARKER = re.compile(rb"[^\xff]*+\xff++(?:\x00[^\xff]*+\xff++)*+([^\x00\xff])")
 _EXIF = b"Exif\0"
+_PIECE = 2**20  # bytes that are looked through at a time, so that it takes little memory
 
 
 class SplitJpeg(NamedTuple):
@@ -61,9 +65,28 @@ def split_jpeg(data: bytes | bytearray, max_segments: int) -> SplitJpeg:
             kept.append(segment)
         seen.add(marker)
     # In the pixels' data both markers are what they seem. Behind the image anything may follow, such as a film.
-    end = data.find(bytes((0xFF, _END_OF_IMAGE)), scans_from)
-    scans = data.count(bytes((0xFF, _START_OF_SCAN)), scans_from, end if end >= 0 else len(data))
-    return SplitJpeg(b"".join([*kept, view[scans_from:]]), exif, count, scans)
+    rest = view[scans_from:]
+    ends, begins = _places(rest, _END_OF_IMAGE), scan_starts(rest)
+    scans = int(np.searchsorted(begins, ends[0])) if len(ends) else len(begins)
+    return SplitJpeg(b"".join([*kept, rest]), exif, count, scans)
+
+
+def scan_starts(data: bytes | bytearray | memoryview) -> NDArray[np.intp]:
+    """Where scans begin, in ascending order, or what looks so."""
+    return _places(data, _START_OF_SCAN)
+
+
+def _places(data: bytes | bytearray | memoryview, marker: int) -> NDArray[np.intp]:
+    """Where a marker is, in ascending order.
+
+    Python's own search takes a third of the time of decoding the picture: pixels' data are full of 0xFF.
+    """
+    octets = np.asarray(memoryview(data))
+    found = [np.zeros(0, dtype=np.intp)]
+    for start in range(0, len(octets), _PIECE):
+        piece = octets[start : start + _PIECE + 1]
+        found.append(start + np.flatnonzero((piece[:-1] == 0xFF) & (piece[1:] == marker)))
+    return np.concatenate(found)
 
 
 def _makes_picture(marker: int, segment: memoryview, seen: set[int]) -> bool:

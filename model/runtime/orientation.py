@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from model.runtime.preprocess import CropBox
+from model.runtime.resampling import CropBox
 
 _ORIENTATION, _EXIF_DIRECTORY = 0x0112, 0x8769  # tags
 _SHORT, _LONG = 3, 4  # types: two and four bytes, unsigned

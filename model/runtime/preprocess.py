@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from model.runtime.resampling import CropBox, resample
 from model.runtime.resize_rule import ResizeRule
 
 if TYPE_CHECKING:  # who only puts images on a canvas waits for no Pillow
@@ -22,8 +23,6 @@ if TYPE_CHECKING:  # who only puts images on a canvas waits for no Pillow
 # A canvas side divides by the backbone's largest stride. An image's valid cells at stride s are then exactly
 # ceil(h / s) x ceil(w / s), at every stride, whatever it is batched with.
 CANVAS_MULTIPLE = 32
-
-CropBox = tuple[float, float, float, float]  # left, top, right, bottom in pixels, which may be fractions
 
 
 @dataclass(frozen=True)
@@ -57,11 +56,7 @@ IMAGENET_NORMALIZATION = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.2
 
 
 def resize(image: NDArray[np.uint8], rule: ResizeRule) -> NDArray[np.uint8]:
-    """Resize RGB uint8 [H, W, 3] -> [h, w, 3]; the array itself comes back when its size is right already.
-
-    Pillow's bilinear filter widens with the scale when it shrinks an image (it is antialiased), which is what
-    the published weights were trained and measured with.
-    """
+    """Resize RGB uint8 [H, W, 3] -> [h, w, 3], see `resize_to`; the array itself comes back when its size is right."""
     size = rule.size(image.shape[0], image.shape[1])
     if size == image.shape[:2]:
         return image
@@ -70,14 +65,23 @@ def resize(image: NDArray[np.uint8], rule: ResizeRule) -> NDArray[np.uint8]:
     return resize_to(Image.fromarray(image), size)
 
 
-def resize_to(image: Image.Image, size: tuple[int, int], box: CropBox | None = None) -> NDArray[np.uint8]:
-    """Like `resize`, to (height, width) itself, of a whole RGB image or of a box of it; the result is an array."""
-    width, height = image.size
-    if size != (height, width) or box not in (None, (0, 0, width, height)):
-        from PIL import Image
+def resize_to(
+    picture: Image.Image, size: tuple[int, int], box: CropBox | None = None, multiple: int = CANVAS_MULTIPLE
+) -> NDArray[np.uint8]:
+    """An RGB picture, or a box of it, as an array of (height, width), [h, w, 3]: `resample` has how.
 
-        image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box)
-    return np.asarray(image)
+    It lies on a canvas of its own, with sides that `multiple` divides, so that `make_batch` copies nothing where the
+    picture goes alone.
+    """
+    height, width = size
+    canvas = np.zeros((1, round_up(height, multiple), round_up(width, multiple), 3), dtype=np.uint8)
+    image = canvas[0, :height, :width]
+    whole = (0.0, 0.0, float(picture.width), float(picture.height))
+    if picture.size == (width, height) and (box is None or box == whole):
+        image[...] = np.asarray(picture)
+    else:
+        resample(picture, canvas[0], size, box or whole)
+    return image
 
 
 @dataclass(frozen=True)
@@ -107,12 +111,29 @@ def make_batch(images: Sequence[NDArray[np.uint8]], multiple: int = CANVAS_MULTI
     sizes = tuple((image.shape[0], image.shape[1]) for image in images)
     height = round_up(max(height for height, _ in sizes), multiple)
     width = round_up(max(width for _, width in sizes), multiple)
-    canvas = np.zeros((len(images), height, width, 3), dtype=np.uint8)
     padding_mask = np.ones((len(images), height, width), dtype=np.bool_)
-    for index, (image, (h, w)) in enumerate(zip(images, sizes, strict=True)):
-        canvas[index, :h, :w] = image
+    for index, (h, w) in enumerate(sizes):
         padding_mask[index, :h, :w] = False
+    canvas = _own_canvas(images[0], height, width) if len(images) == 1 else None
+    if canvas is None:
+        canvas = np.zeros((len(images), height, width, 3), dtype=np.uint8)
+        for index, (image, (h, w)) in enumerate(zip(images, sizes, strict=True)):
+            canvas[index, :h, :w] = image
     return Batch(canvas, padding_mask, sizes)
+
+
+def _own_canvas(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8] | None:
+    """The canvas [1, height, width, 3] that an image lies on already, as `resize_to` leaves it, with nothing beside it;
+    None if it lies elsewhere.
+    """
+    canvas = image.base
+    if not isinstance(canvas, np.ndarray) or canvas.shape != (1, height, width, 3) or canvas.dtype != image.dtype:
+        return None
+    h, w = image.shape[:2]
+    is_at_corner = image.ctypes.data == canvas.ctypes.data and image.strides == canvas.strides[1:]
+    if not (is_at_corner and canvas.flags.c_contiguous) or canvas[0, h:].any() or canvas[0, :h, w:].any():
+        return None
+    return canvas
 
 
 def round_up(length: int, multiple: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,10 +25,12 @@ class BatchResult:
     seconds: float
 
 
-def run_batch(engine: Engine, canvas: Future[Batch], thresholds: NDArray[np.float32], clock: TimeSource) -> BatchResult:
+def run_batch(
+    engine: Engine, canvas: Callable[[], Batch], thresholds: NDArray[np.float32], clock: TimeSource
+) -> BatchResult:
     """Run a batch, by this clock, and split it by image. `thresholds` is [B]. Raises what engine or canvas raise."""
     started = clock()
-    batch = canvas.result()
+    batch = canvas()
     engine_started = clock()
     raw = engine.infer(batch, thresholds)
     engine_seconds = clock() - engine_started

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,18 +24,24 @@ class CanvasMaker:
         self._ahead: tuple[Images, Future[Batch]] | None = None
 
     def prepare(self, images: Images) -> None:
-        """Begin a batch that is likely to be next, in place of one that was begun before."""
-        self.forget()
-        self._ahead = (images, self._make(images))
+        """Begin a batch that is likely to be next, in place of one that was begun before.
 
-    def take(self, images: Images) -> Future[Batch]:
-        """The batch of these images: the one made ahead if it is of the same, else a new one."""
+        An image that goes alone lies on its canvas already, and nothing is begun.
+        """
+        self.forget()
+        if len(images) > 1:
+            self._ahead = (images, self._thread.submit(make_batch, images, self._multiple))
+
+    def take(self, images: Images) -> Callable[[], Batch]:
+        """What gives the batch of these images, in the engine's thread: the one made ahead if it is of the same, else a
+        new one.
+        """
         ahead, self._ahead = self._ahead, None
         if ahead is not None:
             if len(ahead[0]) == len(images) and all(a is b for a, b in zip(ahead[0], images, strict=True)):
-                return ahead[1]
+                return ahead[1].result
             ahead[1].cancel()
-        return self._make(images)
+        return partial(make_batch, images, self._multiple)
 
     def forget(self) -> None:
         """Let go of what was made ahead."""
@@ -45,6 +52,3 @@ class CanvasMaker:
     def close(self) -> None:
         """Make nothing more."""
         self._thread.shutdown(wait=False, cancel_futures=True)
-
-    def _make(self, images: Images) -> Future[Batch]:
-        return self._thread.submit(make_batch, images, self._multiple)

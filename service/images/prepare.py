@@ -12,7 +12,7 @@ from model.runtime.artifact.metadata import Metadata
 from model.runtime.decode import ImageLimits, decode, decode_reduced
 from model.runtime.decode_budget import LARGE_WORK
 from model.runtime.image_formats import open_formats
-from model.runtime.preprocess import resize_to
+from model.runtime.preprocess import CANVAS_MULTIPLE, resize_to
 from model.runtime.resize_rule import ResizeRule
 from service.images.answers import Prepared
 from service.images.bodies import image_bytes
@@ -31,13 +31,14 @@ class ImageRules:
     limits: ImageLimits  # what is refused
     resize: ResizeRule  # how large the network sees an image
     reduced_decode: bool = False  # a JPEG may be decoded at a fraction of its size, see `decode_reduced`
+    canvas_multiple: int = CANVAS_MULTIPLE  # pixels; what the sides of an image's canvas divide by
 
     def for_now(self) -> ImageRules:
         """The same, but large images are put off by LargeWorkError."""
         return replace(self, limits=replace(self.limits, work_now=LARGE_WORK))
 
     @classmethod
-    def of(cls, settings: Settings, metadata: Metadata) -> ImageRules:
+    def of(cls, settings: Settings, metadata: Metadata, canvas_multiple: int = CANVAS_MULTIPLE) -> ImageRules:
         """Those of a service with these settings and a model with these metadata."""
         limits = ImageLimits(
             largest_image(settings, metadata),
@@ -47,7 +48,7 @@ class ImageRules:
             settings.decode_cpu_ms / 1000,
             formats=open_formats(settings.formats),
         )
-        return cls(limits, metadata.resize, settings.reduced_decode)
+        return cls(limits, metadata.resize, settings.reduced_decode, canvas_multiple)
 
 
 def prepare(
@@ -78,7 +79,8 @@ def prepare(
         )
     trace.orientation = decoded.orientation
     with trace.stage("preprocess"):
-        resized = resize_to(decoded.picture, rules.resize.size(*decoded.orig_size), decoded.box)
+        size = rules.resize.size(*decoded.orig_size)
+        resized = resize_to(decoded.picture, size, decoded.box, rules.canvas_multiple)
 
     def decode_again() -> NDArray[np.uint8]:
         return decode(image_in(body, content_type), rules.limits)

@@ -71,7 +71,7 @@ class Pipeline:
         self._host = host
         self._digest = model.digest
         self._is_retired = False
-        self._rules = ImageRules.of(settings, model.metadata)
+        self._rules = ImageRules.of(settings, model.metadata, model.canvas_multiple)
         self._rules_for_now = self._rules.for_now()
         self._timeout = settings.request_timeout_ms / 1000  # seconds
         self._max_images = min(settings.max_images_per_request, settings.max_batch_size + settings.max_queue_size)

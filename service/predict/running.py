@@ -72,7 +72,7 @@ def run_pictures(
     Returns:
         Each picture once; the order is near that of the pictures.
     """
-    rules = ImageRules.of(settings, model.metadata)
+    rules = ImageRules.of(settings, model.metadata, model.canvas_multiple)
     with ThreadPoolExecutor(settings.cpu_threads) as pool:
         waiting: list[ReadyPicture] = []
         # As many as a batch are prepared while another runs.

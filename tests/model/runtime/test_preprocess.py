@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torchvision.transforms.v2 import functional as torchvision_functional
 
-from model.runtime.preprocess import CANVAS_MULTIPLE, Batch, make_batch, resize
+from model.runtime.preprocess import CANVAS_MULTIPLE, Batch, make_batch, resize, resize_to
 from model.runtime.resize_rule import Edges
 
 
@@ -14,18 +14,47 @@ def image_of(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def test_resizing_is_pillows_bilinear_filter() -> None:
+def assert_within_a_level(found: NDArray[np.uint8], reference: NDArray[np.uint8]) -> None:
+    assert found.shape == reference.shape
+    assert np.abs(found.astype(int) - reference).max() <= 1
+
+
+def test_resizing_follows_the_rule() -> None:
     image = image_of(97, 141)
     resized = resize(image, Edges(48, 80))
-    reference = Image.fromarray(image).resize((69, 48), Image.Resampling.BILINEAR)
+    reference = np.asarray(Image.fromarray(image).resize((69, 48), Image.Resampling.BILINEAR))
     assert resized.dtype == np.uint8
-    np.testing.assert_array_equal(resized, np.asarray(reference))
+    assert_within_a_level(resized, reference)
 
 
 def test_resizing_agrees_with_torchvision_on_a_pillow_image() -> None:
     image = image_of(60, 90)
     reference = torchvision_functional.resize(Image.fromarray(image), [48], max_size=80)
-    np.testing.assert_array_equal(resize(image, Edges(48, 80)), np.asarray(reference))
+    assert_within_a_level(resize(image, Edges(48, 80)), np.asarray(reference))
+
+
+@given(st.tuples(st.integers(1, 70), st.integers(1, 70)), st.sampled_from([32, 64, 96]))
+def test_a_resized_picture_lies_on_the_canvas_that_it_gets_alone(size: tuple[int, int], multiple: int) -> None:
+    for wanted in ((40, 33), size):
+        image = resize_to(Image.fromarray(image_of(*size)), wanted, multiple=multiple)
+        batch = make_batch([image], multiple)
+        assert np.shares_memory(batch.images, image)
+        copied = make_batch([image.copy()], multiple)
+        assert not np.shares_memory(copied.images, image)
+        np.testing.assert_array_equal(batch.images, copied.images)
+        np.testing.assert_array_equal(batch.padding_mask, copied.padding_mask)
+
+
+def test_an_image_whose_canvas_is_another_or_not_empty_is_copied() -> None:
+    canvas = np.zeros((1, 64, 64, 3), dtype=np.uint8)
+    canvas[0, 10, 63] = 1
+    elsewhere = np.zeros((1, 64, 64, 3), dtype=np.uint8)
+    every_second = np.zeros((1, 64, 128, 3), dtype=np.uint8)[:, :, ::2]
+    crops = [canvas[0, :40, :40], elsewhere[0, 10:50, 3:63], np.zeros((1, 96, 64, 3), dtype=np.uint8)[0, :40, :40]]
+    for image in (*crops, every_second[0, :40, :40]):
+        batch = make_batch([image])
+        assert not np.shares_memory(batch.images, image)
+        assert not batch.images[batch.padding_mask].any()
 
 
 def test_an_image_of_the_right_size_is_returned_untouched() -> None:

@@ -297,14 +297,14 @@ async def test_a_canvas_that_others_could_join_is_made_when_the_engine_is_about_
 ) -> None:
     async with batching(engine, max_batch_size=4) as batcher:
         first = await busy(batcher, engine)
-        rest = [submit(batcher, 1)]
-        await until(lambda: canvases == [[255], [1]])
+        rest = [submit(batcher, red) for red in (1, 2)]
+        await until(lambda: canvases == [[255], [1, 2]])
         assert engine.batches == [[255]]
-        rest.append(submit(batcher, 2))
-        await until(lambda: len(batcher._waiting) == 2)
+        rest.append(submit(batcher, 3))
+        await until(lambda: len(batcher._waiting) == 3)
         engine.release()
         await asyncio.gather(first, *rest)
-    assert engine.batches == [[255], [1, 2]], "who comes later joins all the same"
+    assert engine.batches == [[255], [1, 2, 3]], "who comes later joins all the same"
 
 
 async def test_a_canvas_made_for_one_who_gave_up_is_not_used(engine: FakeEngine, canvases: list[list[int]]) -> None:
