@@ -1,14 +1,14 @@
 """What the service itself costs an image: the real server with an engine that takes no processor time.
 
-    python -m tests.benchmarks.host_path [--against DIR] [--turns 3] [--seconds 4] [--cores 2] [--latency-ms 0] [--json OUT]
+    python -m tests.benchmarks.host_path [--against DIR] [--turns 3] [--seconds 4] [--cores 2] [--latency-ms 0]
 
 The engine sleeps for the given latency and says what DETR R50 would (`tests/benchmarks/host_server.py`); pictures are
-resized by R50's rule, 800 and 1333. For each picture: milliseconds of the server's processor time an image, by thread and
-by stage, and images a second. "Images a second" counts only the time of the cores that others leave: the server's
+resized by R50's rule, 800 and 1333. For each picture: milliseconds of the server's processor time an image, by thread
+and by stage, and images a second. "Images a second" counts only the time of the cores that others leave: the server's
 processor time and what was idle, so that neither the clients nor what else the machine does weighs on it.
 
-With `--against`, another checkout of the project is measured in the same run, in turns, and the last column is this
-one's processor time ÷ the other's, as the median of the turns. Answers of both are compared.
+With `--against`, another checkout of the project is measured in the same run, in turns: it stands in brackets, and the
+last columns are this one's figures ÷ the other's, as the median of the turns. Answers of both are compared.
 """
 
 from __future__ import annotations

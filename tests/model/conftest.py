@@ -10,6 +10,7 @@ import pytest
 from model.checkpoint.saving import save_checkpoint
 from model.data.shapes.command import CATEGORIES, write_shapes
 from model.network.segmentation import DETRsegm
+from model.runtime import resampling
 from service.cli import main
 from tests.model.networks import SMALL, filled, sharpen_masks
 
@@ -19,6 +20,12 @@ ARTIFACTS = [
     pytest.param("detection_artifact", marks=pytest.mark.slow),
     pytest.param("segmentation_artifact", marks=pytest.mark.slow),
 ]
+
+
+@pytest.fixture
+def pillows_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have Pillow itself resize, where the reference that is compared with does."""
+    monkeypatch.setattr(resampling, "_library", lambda: None)
 
 
 @pytest.fixture(scope="session")

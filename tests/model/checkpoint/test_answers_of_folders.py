@@ -30,6 +30,8 @@ from tests.model.checkpoint.test_checkpoint_hugging_face import edit_json
 from tests.model.networks import filled
 from tests.model.transformers_models import randomize
 
+pytestmark = pytest.mark.usefixtures("pillows_pixels")
+
 SIZES = [(60, 60), (48, 144), (150, 50), (61, 97), (33, 200)]  # of pictures, (height, width)
 EDGES = {"shortest_edge": 64, "longest_edge": 96}
 SMALL: dict[str, Any] = {

@@ -15,6 +15,8 @@ from model.checkpoint.preprocessor import read_preprocessor
 from model.runtime.preprocess import IMAGENET_NORMALIZATION, Normalization, resize
 from model.runtime.resize_rule import Bounds, Edges, FixedSize, OwnSize, ResizeRule
 
+pytestmark = pytest.mark.usefixtures("pillows_pixels")
+
 EDGES = {"shortest_edge": 20, "longest_edge": 32}
 # Of a transformers that is about to save it; each file below is this one with something else.
 USUAL: dict[str, Any] = {
