@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -16,6 +17,7 @@ from starlette.responses import Response
 
 from service.http.access import Access, open_access
 from service.http.error_answers import TABLE, error_response
+from service.http.exchange import check_room
 from service.http.gate import Gate
 from service.http.middleware import CrossOrigin, HeadAsGet, RequestObserver
 from service.http.open_inference.routes import protocol_router
@@ -106,6 +108,7 @@ def _middleware(settings: Settings, service: Service, access: Access, spans: Spa
         Gate,
         access=access,
         requests=requests,
+        check_room=partial(check_room, service),
         max_header_bytes=settings.max_header_bytes,
         max_requests=settings.max_requests,
         retry_after_s=retry_after_s,

@@ -12,7 +12,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from model.runtime.artifact.metadata import Metadata
-from service.errors import EmptyUploadError, MediaTypeError, UploadTooLargeError
+from service.errors import EmptyUploadError, MediaTypeError, QueueFullError, UploadTooLargeError
+from service.http.paths import is_protocol
 from service.http.results import content_of_each
 from service.images.answers import Content, Task
 from service.images.bodies import can_hold_image, media_type_of
@@ -31,6 +32,23 @@ def check_is_image(kind: str) -> None:
             "the body has to be multipart/form-data with a field `image`, application/json with the image in base64, "
             "or the image itself (image/*, application/octet-stream)"
         )
+
+
+def check_room(service: Service, scope: Scope) -> None:
+    """Refuse an upload while the queue is full; what is wrong with its headers is told first, for no waiting mends it.
+
+    Its parameters are not looked at: that would cost more than all the rest of the refusal.
+
+    Raises:
+        MediaTypeError, UploadTooLargeError: see `check_headers`.
+        QueueFullError: there is no room.
+    """
+    try:
+        service.admission.check_room(1)
+    except QueueFullError:
+        if not is_protocol(scope["path"]):  # whose bodies are of other types
+            check_headers(Request(scope), service.settings.max_body_bytes)
+        raise
 
 
 async def exchange(

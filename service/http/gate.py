@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -10,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.errors import CrowdedError, HeadersTooLargeError
 from service.http.access import Access
 from service.http.error_answers import error_response
-from service.http.paths import HEALTH
+from service.http.paths import HEALTH, takes_images
 from service.lifecycle.in_flight import InFlight
 from service.process.trace import trace_of
 
@@ -27,6 +28,7 @@ class Gate:
         app: ASGIApp,
         access: Access,
         requests: InFlight[object],
+        check_room: Callable[[Scope], None],
         max_header_bytes: int,
         max_requests: int,
         retry_after_s: int,
@@ -37,6 +39,8 @@ class Gate:
             app: what is guarded.
             access: knows the API keys.
             requests: in flight on this port, the one that is checked among them.
+            check_room: raises what an upload is answered for which there is no room. Asked here, before the request
+                is understood, because what a refusal costs is taken from the engine.
             max_header_bytes: of a request's target and headers.
             max_requests: in flight at once, health aside; fewer than connections, so that health gets through.
             retry_after_s: what Retry-After says on a 503.
@@ -44,6 +48,7 @@ class Gate:
         self._app = app
         self._access = access
         self._requests = requests
+        self._check_room = check_room
         self._max_header_bytes = max_header_bytes
         self._max_requests = max_requests
         self._retry_after_s = retry_after_s
@@ -68,6 +73,8 @@ class Gate:
         self._access.check(scope)
         if self._requests.count > self._max_requests and scope["path"] not in HEALTH:
             raise CrowdedError("too many requests are under way, please try again later")
+        if scope["method"] == "POST" and takes_images(scope["path"]):
+            self._check_room(scope)
 
     async def _answer(self, error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
         trace = trace_of(scope)

@@ -91,6 +91,13 @@ def route_of(target: str) -> str | None:
     return next((path for path, pattern in _PATTERNS.items() if pattern.fullmatch(target)), None)
 
 
+def takes_images(target: str) -> bool:
+    """Whether a POST to a request's path asks for a place in the queue."""
+    if target in (DETECT, SEGMENT):
+        return True
+    return is_protocol(target) and route_of(target) in (INFER_V2, VERSION_INFER_V2)
+
+
 def is_protocol(target: str) -> bool:
     """Whether what is answered there, errors included, has the form of the Open Inference Protocol."""
     return target == SERVER_V2 or target.startswith(f"{SERVER_V2}/")

@@ -53,6 +53,20 @@ async def test_each_port_has_requests_of_its_own_and_the_gauge_shows_all(serving
         await asyncio.gather(*working)
 
 
+@pytest.mark.parametrize("path", ["/detect?x=1", "/segment", "/v2/models/nobody/infer"])
+async def test_a_full_queue_refuses_before_the_request_is_understood(
+    serving: Serving, engine: FakeEngine, path: str
+) -> None:
+    async with serving(engine, retry_after_s=7) as app:
+        app.service.admission.capacity = 0
+        response = await app.client.post(path, content=b"?", headers={"content-type": "image/png"})
+        assert (response.status_code, response.headers["retry-after"]) == (503, "7")
+        assert (await app.client.get("/model")).status_code == 200
+        assert (await app.client.get("/detect")).status_code == 405
+        samples = await app.samples()
+    assert samples['detr_rejected_total{reason="queue_full"}'] == 1
+
+
 async def test_headers_are_bounded_in_number(serving: Serving, engine: FakeEngine) -> None:
     async with serving(engine) as app:
         many = [(f"x-{number}", "") for number in range(1000)]

@@ -12,7 +12,7 @@ import service
 from service.app import create_app
 from service.http import paths
 from service.http.open_inference.routes import protocol_router
-from service.http.paths import ENDPOINTS, HEALTH, PAGES, route_of
+from service.http.paths import ENDPOINTS, HEALTH, PAGES, route_of, takes_images
 from service.http.routes import metrics_router, pages_router, router
 from service.settings import Settings
 from tests.service.conftest import JPEG, Serving, red_png
@@ -29,6 +29,12 @@ def test_the_app_answers_the_paths_of_the_table_and_no_others() -> None:
     named = {value for name, value in vars(paths).items() if name.isupper() and isinstance(value, str)}
     assert set(ENDPOINTS) == named | set(paths.STATIC)
     assert ENDPOINTS.keys() > HEALTH | PAGES
+
+
+def test_images_are_taken_where_a_post_asks_for_a_place_in_the_queue() -> None:
+    taking = {"/detect", "/segment", "/v2/models/segment/infer", "/v2/models/a/versions/1/infer"}
+    others = {*HEALTH, *PAGES, "/model", "/metrics", "/v2", "/v2/models/a", "/v2/models/a/b/infer", "/detect/", "/x"}
+    assert {path for path in taking | others if takes_images(path)} == taking
 
 
 def test_no_path_is_written_beside_the_table() -> None:
