@@ -20,6 +20,8 @@ BUILD_OPTIONS ?=
 LOCK ?=
 # For more options to pytest, e.g. make test TESTS="tests/service -k queue -x"
 TESTS ?=
+# What make gpu runs: the environment of make test where it is, else whatever is installed.
+GPU_PYTHON ?= $(if $(wildcard $(DEV)/bin/python),$(DEV)/bin/python,$(PYTHON))
 # How many tests make test runs at once.
 WORKERS ?= 2
 
@@ -35,7 +37,7 @@ MYPY_PATHS := model service tests
 .DELETE_ON_ERROR:
 # What buildah makes by default has no place for a health check.
 BUILD_FORMAT = $(if $(findstring buildah,$(BUILDER)),--format docker)
-.PHONY: help serve image test test-rest test-all test-wire soak lint format typecheck docs templates pictures lock audit clean
+.PHONY: help serve image test test-rest test-all test-wire soak gpu lint format typecheck docs templates pictures lock audit clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,10 +51,10 @@ image: ## Build the container image, and publish it with PUSH=registry/name: ACC
 	@$(if $(PUSH),$(BUILDER) tag detr-serve:$(TAG) $(PUSH):$(TAG) && $(BUILDER) push $(PUSH):$(TAG))
 
 test: $(DEV)/installed ## Install everything, torch included, and run the tests that are not slow: TESTS, WORKERS
-	$(DEV)/bin/python -m pytest -m 'not slow and not soak' --numprocesses $(WORKERS) $(TESTS)
+	$(DEV)/bin/python -m pytest -m 'not slow and not soak and not gpu' --numprocesses $(WORKERS) $(TESTS)
 
 test-rest: $(DEV)/installed ## Run the slow tests, which make test leaves out: TESTS
-	$(DEV)/bin/python -m pytest -m 'slow and not soak' $(TESTS)
+	$(DEV)/bin/python -m pytest -m 'slow and not soak and not gpu' $(TESTS)
 
 test-all: test test-rest ## Run all tests but the soak
 
@@ -64,6 +66,9 @@ test-wire: ## Run the tests of service/wire against the newest uvicorn and h11, 
 
 soak: $(DEV)/installed ## Run the long tests of reliability, about an hour of load, faults and chaos: TESTS
 	$(DEV)/bin/python -m pytest -m soak $(TESTS)
+
+gpu: ## Try and measure on this machine's NVIDIA GPU with what is installed, at most 7 minutes: DRY_RUN=1 takes the CPU, TESTS
+	$(if $(DRY_RUN),DETR_GPU_DRY_RUN=1) $(GPU_PYTHON) -m pytest tests/gpu -m gpu -q $(TESTS)
 
 lint: $(DEV)/installed ## Check style, likely bugs and formatting
 	$(DEV)/bin/ruff check

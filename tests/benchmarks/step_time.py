@@ -38,7 +38,7 @@ from model.network.nested_tensor import normalize
 from model.runtime.resize_rule import ResizeRule
 from model.training.config import TrainConfig
 from model.training.data import TrainingData, TrainingSet
-from model.training.fitting import fit
+from model.training.fitting import Hardware, fit
 from model.training.module import TrainingModule
 from model.training.recipes import RECIPES
 
@@ -56,21 +56,22 @@ class Clock(lightning.Callback):
         self.ticks.append(time.perf_counter())
 
 
-def plain_steps(root: Path, config: TrainConfig, steps: int) -> list[float]:
-    """Seconds of every step of a plain loop."""
+def plain_steps(root: Path, config: TrainConfig, steps: int, device: str = "cpu") -> list[float]:
+    """Seconds of every step of a plain loop on "cpu" or "cuda"."""
     network, data, rule = _setting(root)
-    network = network.train().to(memory_format=torch.channels_last)
+    network = network.train().to(device).to(memory_format=torch.channels_last)
     criterion = SetCriterion(12, HungarianMatcher())
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     sampler = AspectRatioBatchSampler(data.sizes, config.batch_size, drop_last=True)
     batches = DataLoader(TrainingSet(data, train_transform(rule)), batch_sampler=sampler, collate_fn=collate)
     ticks = [time.perf_counter()]
     for (batch,) in _first(batches, steps):
-        with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16-mixed"):
-            inputs = normalize(batch.images, batch.padding_mask)
+        with torch.autocast(device, torch.bfloat16, enabled=config.precision == "bf16-mixed"):
+            inputs = normalize(batch.images.to(device), batch.padding_mask.to(device))
             inputs = inputs._replace(tensors=inputs.tensors.contiguous(memory_format=torch.channels_last))
             outputs = network(inputs)
-        loss = weighted_sum(criterion(_float(outputs), batch.targets))
+        targets = [{name: value.to(device) for name, value in target.items()} for target in batch.targets]
+        loss = weighted_sum(criterion(_float(outputs), targets))
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip)
         optimizer.step()
@@ -79,13 +80,14 @@ def plain_steps(root: Path, config: TrainConfig, steps: int) -> list[float]:
     return [after - before for before, after in pairwise(ticks)][SKIPPED:]
 
 
-def our_steps(root: Path, config: TrainConfig, steps: int) -> list[float]:
-    """Seconds of every step of `detr train`'s loop."""
+def our_steps(root: Path, config: TrainConfig, steps: int, device: str = "cpu") -> list[float]:
+    """Seconds of every step of `detr train`'s loop on "cpu" or "cuda"."""
     network, data, rule = _setting(root)
     module = TrainingModule(network, 12, config, steps)
     clock = Clock()
     with tempfile.TemporaryDirectory() as out:
-        fit(module, TrainingData(data, None, rule, config), Path(out), callbacks=[clock])
+        hardware = Hardware("gpu" if device == "cuda" else "cpu", 1)
+        fit(module, TrainingData(data, None, rule, config), Path(out), callbacks=[clock], hardware=hardware)
     return [after - before for before, after in pairwise(clock.ticks)][SKIPPED:]
 
 

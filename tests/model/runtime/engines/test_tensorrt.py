@@ -49,6 +49,14 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "libnvinfer_plugin.so.10 does not load" in (tensorrt.load_tensorrt() or "")
 
 
+def test_the_hint_names_the_version_that_is_linked_against(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorRT 11, which `pip install tensorrt` brings, has no libnvinfer.so.10."""
+    install(monkeypatch)
+    said = tensorrt.load_tensorrt() or ""
+    assert "TensorRT 10 is not installed (libnvinfer.so.10 does not load)" in said
+    assert said.endswith("install 'tensorrt<11'")
+
+
 def test_a_build_without_tensorrt_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     assert "built without TensorRT" in (tensorrt.load_tensorrt() or "")

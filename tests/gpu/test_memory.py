@@ -1,4 +1,4 @@
-"""Row F11 on a GPU: its memory, not a script, is what runs out. Without a GPU this is skipped and says why."""
+"""Row F11 on a GPU: its memory, not a script, is what runs out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from model.runtime.artifact.file import Artifact, read_artifact
-from model.runtime.engines.cuda import missing_for_cuda
 from model.runtime.engines.device_errors import DeviceError, DeviceMemoryError
 from model.runtime.engines.onnxruntime_engine import GpuOptions
 from model.runtime.engines.opening import open_engine
@@ -18,12 +17,14 @@ from model.runtime.engines.raw_outputs import NO_MASKS
 from model.runtime.preprocess import make_batch
 from service.bench.pictures import synthetic_jpeg
 from service.settings import DEMO_MODEL
-from tests.reliability.conftest import PATIENT, Measured
+from tests.gpu.table import Part
 from tests.server_process import ServerProcess, serving
 
-MISSING = missing_for_cuda()
 BATCH = 16
+ROUNDS = 5
 PICTURES = [synthetic_jpeg((480, 640), seed) for seed in range(BATCH)]
+# So that a busy machine is not taken for a fault.
+PATIENT = ("--request-timeout-ms", "600000", "--header-timeout-ms", "600000", "--body-timeout-ms", "600000")
 # Nothing is run before the first request, so that the memory has not been shown to be enough.
 UNTIMED = ("--device", "cuda", "--batch-timing-ms", "0", "--warm-up-ms", "0", "--max-batch-size", str(BATCH))
 
@@ -54,9 +55,9 @@ def all_at_once(server: ServerProcess) -> list[object]:
         return list(pool.map(ask, PICTURES))
 
 
+@pytest.mark.gpu
 @pytest.mark.row(id="F11")
-@pytest.mark.skipif(MISSING is not None, reason=f"F11 on a GPU IS NOT RUN: {MISSING}")
-def test_a_gpu_with_too_little_memory_answers_everybody_in_smaller_batches(tmp_path: Path, measured: Measured) -> None:
+def test_a_gpu_with_too_little_memory_answers_everybody_in_smaller_batches(tmp_path: Path, part: Part) -> None:
     artifact = read_artifact(DEMO_MODEL)
     limits = (round(2**24 * 1.25**step) for step in range(30))
     enough_for_two = next(limit for limit in limits if runs(artifact, limit, 2))
@@ -67,10 +68,12 @@ def test_a_gpu_with_too_little_memory_answers_everybody_in_smaller_batches(tmp_p
     (tmp_path / "tight").mkdir()
     limited = ("--gpu-memory-bytes", str(enough_for_two))
     with serving(None, tmp_path / "tight", *PATIENT, *UNTIMED, *limited) as tight:
-        for _ in range(5):
+        for _ in range(ROUNDS):
             assert all_at_once(tight) == expected
         samples = tight.samples()
-        assert samples['detr_batch_splits_total{reason="memory"}'] >= 1
-        assert samples["detr_max_batch_size"] < BATCH
+        splits, ceiling = samples['detr_batch_splits_total{reason="memory"}'], samples["detr_max_batch_size"]
+        assert splits >= 1
+        assert ceiling < BATCH
         assert tight.errors() == []
-    measured("F11", f"on a GPU limited to {enough_for_two / 1e6:.0f} MB: 5 x {BATCH} images answered right")
+    limit = f"limited to {enough_for_two / 1e6:.0f} MB"
+    part.tell(f"{limit}: {ROUNDS} x {BATCH} images answered right, {splits:g} splits, ceiling {ceiling:g} afterwards")
