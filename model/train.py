@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -27,6 +28,7 @@ from model.runtime.answers.detections import OutputError
 from model.runtime.engines.raw_outputs import NO_MASKS
 from model.training.advice import Plan, advice
 from model.training.choosing import queries_for
+from model.training.class_weights import class_weights
 from model.training.config import TrainConfig
 from model.training.data import TrainingData
 from model.training.fitting import Hardware, fit
@@ -34,6 +36,7 @@ from model.training.freezing import refuse_random
 from model.training.initial import StartingNetwork, starting_network
 from model.training.log import read_log
 from model.training.module import TrainingModule
+from model.training.moving_average import RAW
 from model.training.options import add_arguments, read_recipe
 from model.training.recipes import Recipe
 from model.training.samples import SamplePredictions
@@ -115,6 +118,7 @@ def train(args: argparse.Namespace, stop: StopRequest) -> Path:
         steps,
         evaluator.mask_threshold if evaluator else NO_MASKS,
         start.config.normalization,
+        weights_of_classes(config, data.train),
     )
 
     @rank_zero_only
@@ -125,7 +129,7 @@ def train(args: argparse.Namespace, stop: StopRequest) -> Path:
     validation = Validation(evaluator, partial(save, args.out / "best.safetensors")) if evaluator else None
     samples = [SamplePredictions(data.val, args.out, start.config, args.samples)] if data.val and args.samples else []
     hardware = Hardware(args.accelerator, args.devices, args.nodes)
-    fit(
+    average = fit(
         module,
         loaders,
         args.out,
@@ -137,6 +141,13 @@ def train(args: argparse.Namespace, stop: StopRequest) -> Path:
     )
     path: Path = args.out / "model.safetensors"
     save(path, validation.figures if validation else {})
+    if average:
+        average.use(module, RAW)
+        save(args.out / "model-raw.safetensors", validation.raw_figures if validation else {})
+    if module.global_step < steps:
+        print_once(
+            f"ended at step {module.global_step} of {steps}: {config.patience} validations were no better (--patience)"
+        )
     return path
 
 
@@ -174,6 +185,16 @@ def network_to_train(args: argparse.Namespace, recipe: Recipe, data: CocoDataset
         image_size=edges,
         num_queries=queries,
     )
+
+
+def weights_of_classes(config: TrainConfig, data: CocoDataset) -> list[float] | None:
+    """What each class weighs in the loss, said where they are not alike."""
+    counts = np.bincount(data.objects.labels, minlength=len(data.categories)).tolist()
+    weights = class_weights(config.class_weights, data.categories, counts)
+    if weights is not None:
+        named = zip(data.categories, weights, strict=True)
+        print_once("class weights: " + ", ".join(f"{category.name} {weight:.3g}" for category, weight in named))
+    return weights
 
 
 @rank_zero_only

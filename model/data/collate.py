@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from model.data.coco_files import Target
+from model.data.repeats import epoch_length, repeated
 from model.network.nested_tensor import pad_images
 from model.runtime.preprocess import CANVAS_MULTIPLE
 
@@ -74,6 +75,7 @@ class AspectRatioBatchSampler(Sampler[list[Draw]]):
         process: int = 0,
         processes: int = 1,
         start: int = 0,
+        factors: NDArray[np.float64] | None = None,
     ) -> None:
         """Sample from pictures of the given (height, width).
 
@@ -86,15 +88,17 @@ class AspectRatioBatchSampler(Sampler[list[Draw]]):
             processes: how many share each batch: process p of P gets every P-th draw from its p-th.
             start: batches that the run has done already. Epoch `start // len(self)` begins after its first
                 `start % len(self)`; other epochs are whole.
+            factors: how often each picture comes in an epoch, in the mean, by default once (see `repeats`).
 
         Raises:
             ValueError: if an epoch would have no batch, or a batch cannot be shared equally.
         """
-        if batch_size < 1 or len(sizes) < (batch_size if drop_last else 1):
-            raise ValueError(f"{len(sizes)} pictures do not make a batch of {batch_size}")
+        shown = len(sizes) if factors is None else epoch_length(factors)  # an epoch
+        if batch_size < 1 or shown < (batch_size if drop_last else 1):
+            raise ValueError(f"{shown} pictures do not make a batch of {batch_size}")
         if start < 0 or not 0 <= process < processes:
             raise ValueError(f"there is no process {process} of {processes}, or no batch {start} to start with")
-        last = 0 if drop_last else len(sizes) % batch_size
+        last = 0 if drop_last else shown % batch_size
         if batch_size % processes or last % processes:
             uneven = batch_size if batch_size % processes else last
             raise ValueError(f"{processes} processes cannot share a batch of {uneven} pictures equally")
@@ -104,6 +108,8 @@ class AspectRatioBatchSampler(Sampler[list[Draw]]):
         self.process = process
         self.processes = processes
         self.start = start
+        self._factors = factors
+        self._shown = shown
         self._ratios = np.array([width / height for height, width in sizes])
         self.epoch = start // len(self)  # a loader may ask for batches before it is told the epoch
 
@@ -118,7 +124,7 @@ class AspectRatioBatchSampler(Sampler[list[Draw]]):
 
     def __len__(self) -> int:
         """Number of batches of a whole epoch."""
-        count = len(self._ratios) / self.batch_size
+        count = self._shown / self.batch_size
         return math.floor(count) if self.drop_last else math.ceil(count)
 
     def __iter__(self) -> Iterator[list[Draw]]:
@@ -135,7 +141,8 @@ class AspectRatioBatchSampler(Sampler[list[Draw]]):
     def _batches(self) -> list[list[int]]:
         """All batches of the present epoch, of all processes."""
         rng = np.random.default_rng([self.seed, self.epoch])
-        batches, rest = self._full_batches(rng.permutation(len(self._ratios)))
+        shown = np.arange(self._shown) if self._factors is None else repeated(self._factors, rng)
+        batches, rest = self._full_batches(rng.permutation(shown))
         rest.sort(key=lambda index: float(self._ratios[index]))
         batches += [rest[start : start + self.batch_size] for start in range(0, len(rest), self.batch_size)]
         if self.drop_last and len(batches[-1]) < self.batch_size:

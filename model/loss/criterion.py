@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -51,14 +51,23 @@ def world_totals(parts: Sequence[Totals]) -> Totals:
 class SetCriterion(nn.Module):
     """Matches predictions to targets, then scores class, box and mask of every query.
 
-    `eos_coef` is the weight of no-object among the classes, of which almost all queries are.
+    `eos_coef` is the weight of no-object among the classes, of which almost all queries are; `class_weights` are those
+    of the real classes, 1 each by default.
     """
 
-    def __init__(self, num_classes: int, matcher: HungarianMatcher, eos_coef: float = 0.1) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        matcher: HungarianMatcher,
+        eos_coef: float = 0.1,
+        class_weights: Sequence[float] | None = None,
+    ) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.matcher = matcher
         class_weight = torch.ones(num_classes + 1)
+        if class_weights is not None:
+            class_weight[:-1] = torch.tensor(class_weights)
         class_weight[-1] = eos_coef
         self.class_weight: Tensor
         self.register_buffer("class_weight", class_weight, persistent=False)
@@ -93,10 +102,15 @@ class SetCriterion(nn.Module):
     def totals(self, targets: list[dict[str, Tensor]], num_queries: int) -> Totals:
         """The totals of one batch of this process, for a network of so many queries; `world_totals` takes them."""
         counts = [len(t["labels"]) for t in targets]
-        matched = sum(min(count, num_queries) for count in counts)
-        no_object = len(targets) * num_queries - matched
+        matched = [min(count, num_queries) for count in counts]
+        # Of more objects than queries some have no match, and which is not known here: each counts as their mean.
+        objects = [
+            self.class_weight[target["labels"]].sum() * (share / max(1, count))
+            for target, share, count in zip(targets, matched, counts, strict=True)
+        ]
+        no_object = len(targets) * num_queries - sum(matched)
         boxes = torch.as_tensor(float(sum(counts)), device=self.class_weight.device)
-        return Totals(boxes, matched + no_object * self.class_weight[-1])
+        return Totals(boxes, torch.stack(objects).sum() + no_object * self.class_weight[-1])
 
     def _of_this_batch(self, outputs: Predictions, targets: list[dict[str, Tensor]]) -> Totals:
         return world_totals([self.totals(targets, outputs["pred_logits"].shape[1])])
@@ -142,11 +156,11 @@ class SetCriterion(nn.Module):
         return {"loss_mask": focal, "loss_dice": dice}
 
 
-def weighted_sum(losses: dict[str, Tensor]) -> Tensor:
-    """The loss to minimise: every loss by its published coefficient; figures that are no losses are left out."""
+def weighted_sum(losses: dict[str, Tensor], weights: Mapping[str, float] = LOSS_WEIGHTS) -> Tensor:
+    """The loss to minimise: every loss by its coefficient, published ones by default; what is no loss is left out."""
     return torch.stack(
         [
-            LOSS_WEIGHTS[name.rstrip("0123456789").rstrip("_")] * value
+            weights[name.rstrip("0123456789").rstrip("_")] * value
             for name, value in losses.items()
             if name.startswith("loss_")
         ]

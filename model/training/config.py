@@ -19,6 +19,7 @@ VALIDATIONS = 30  # in a run that does not say every how many epochs
 _Count = Annotated[int, Field(ge=1), "COUNT"]
 _CountOrNone = Annotated[int, Field(ge=0), "COUNT"]
 _Steps = Annotated[int, Field(ge=1), "STEPS"]
+_Factor = Annotated[float, Field(ge=0), "FACTOR"]
 _Rate = Annotated[float, Field(ge=0), "RATE"]
 
 
@@ -48,7 +49,7 @@ class TrainConfig:
     """Set the learning rate of all but the backbone."""
     lr_backbone: _Rate = 1e-5
     """Set the learning rate of the backbone."""
-    weight_decay: Annotated[float, Field(ge=0), "FACTOR"] = 1e-4
+    weight_decay: _Factor = 1e-4
     """Set AdamW's weight decay."""
     warmup_steps: _CountOrNone = 0
     """Let the learning rates rise linearly over this many optimizer steps at the start."""
@@ -61,6 +62,32 @@ class TrainConfig:
     """Drop the learning rates, or begin to decay them, after this fraction of the run, from 0 to 1."""
     lr_drops: Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], "FRACTION"] = (0.6, 0.9)
     """Drop the learning rates of the schedule step after each of these fractions of the run, from 0 to 1."""
+    class_loss_weight: _Factor = 1.0
+    """Multiply the loss of the classes, a cross-entropy, by this."""
+    l1_loss_weight: _Factor = 5.0
+    """Multiply the L1 loss of the boxes by this."""
+    giou_loss_weight: _Factor = 2.0
+    """Multiply the generalised IoU loss of the boxes by this."""
+    mask_loss_weight: _Factor = 1.0
+    """Multiply the focal loss of the masks by this."""
+    dice_loss_weight: _Factor = 1.0
+    """Multiply the dice loss of the masks by this."""
+    no_object_weight: _Factor = 0.1
+    """Weigh no-object, which most queries are to predict, by this among the classes."""
+    class_weights: Annotated[tuple[str, ...], "balanced|NAME=WEIGHT"] = ()
+    """Weigh objects of these classes by these factors in the loss of the classes, or all classes by how seldom they are
+    (balanced): the rarer, the more, and 1 in the mean of all objects. A class that is not named has 1.
+    """
+    repeat_threshold: Annotated[float, Field(ge=0, le=1), "FRACTION"] = 0.0
+    """Show pictures with a class that is in less than this fraction of them several times an epoch, as many as the
+    square root of how much less, as for LVIS, where it is 0.001; 0 shows each picture once.
+    """
+    cost_class: _Factor = 1.0
+    """Weigh the probability of the class by this where queries are matched to objects."""
+    cost_box: _Factor = 5.0
+    """Weigh the L1 distance of the boxes by this where queries are matched to objects."""
+    cost_giou: _Factor = 2.0
+    """Weigh the generalised IoU of the boxes by this where queries are matched to objects."""
     clip: Annotated[float, Field(ge=0), "NORM"] = 0.1
     """Scale gradients down to this norm; 0 leaves them as they are."""
     ema: Annotated[float, Field(ge=0, lt=1), "FRACTION"] = 0.0
@@ -83,6 +110,8 @@ class TrainConfig:
     """Validate after every so many epochs; a part of one counts too, and 0 never validates. Recipes for data of any
     size validate thirty times in a run instead.
     """
+    patience: _CountOrNone = 0
+    """End the run early when so many validations in a row were no better than the best before them; 0 never does."""
     log_every: _Steps = 20
     """Write a line of the log after every so many optimizer steps."""
     save_every: _Steps = 1000
@@ -100,7 +129,20 @@ class TrainConfig:
             raise ValueError(
                 f"--batch-size {self.batch_size} cannot be divided into --accumulate {self.accumulate} parts"
             )
+        if not (self.cost_class or self.cost_box or self.cost_giou):
+            raise ValueError("--cost-class, --cost-box and --cost-giou are all 0: nothing would decide what is matched")
         return self
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """What each loss is multiplied by, by the criterion's names."""
+        return {
+            "loss_ce": self.class_loss_weight,
+            "loss_bbox": self.l1_loss_weight,
+            "loss_giou": self.giou_loss_weight,
+            "loss_mask": self.mask_loss_weight,
+            "loss_dice": self.dice_loss_weight,
+        }
 
     def total_steps(self, batches: int) -> int:
         """Optimizer steps of the whole run, where an epoch has so many batches."""

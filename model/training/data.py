@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import lightning
 import torch
@@ -19,10 +19,12 @@ from model.data.coco_files import Target
 from model.data.collate import AspectRatioBatchSampler, Draw, collate
 from model.data.evaluation_set import EvaluationSet, collate_evaluation
 from model.data.loading import PictureLoader
+from model.data.repeats import repeat_factors
 from model.data.transforms import train_transform
 from model.runtime.preprocess import CANVAS_MULTIPLE, round_up
 from model.runtime.resize_rule import ResizeRule
 from model.training.config import TrainConfig
+from model.training.moving_average import AVERAGED, RAW
 
 EVALUATION_BATCH = 4  # pictures a process; the answer does not depend on it
 MASKS_BATCH = 1  # the same where masks are validated: those of all queries may be computed, which takes much memory
@@ -65,6 +67,8 @@ class TrainingData(lightning.LightningDataModule):
         self.rule = rule
         self.config = config
         self.transform = train_transform(rule, multi_scale=config.multi_scale, crop=config.crop)
+        threshold = config.repeat_threshold
+        self.factors = repeat_factors(train.objects, threshold) if threshold else None
         self.batches = len(self.sampler())  # an epoch
 
     def sampler(self, process: int = 0, processes: int = 1, start: int = 0) -> AspectRatioBatchSampler:
@@ -77,6 +81,7 @@ class TrainingData(lightning.LightningDataModule):
             process=process,
             processes=processes,
             start=start,
+            factors=self.factors,
         )
 
     def padding(self) -> PaddingRatios:
@@ -96,15 +101,18 @@ class TrainingData(lightning.LightningDataModule):
             pin_memory=self.trainer.accelerator.__class__.__name__ == "CUDAAccelerator",
         )
 
-    def val_dataloader(self) -> PictureLoader | list[Any]:
-        """Every picture once, in all processes together."""
+    def val_dataloader(self) -> list[PictureLoader]:
+        """Every picture once, in all processes together; twice where an average of the weights is judged as well."""
         if self.val is None:
             return []
+        return [self._validation(self.val) for _ in ((AVERAGED, RAW) if self.config.ema else (RAW,))]
+
+    def _validation(self, pictures: CocoDataset) -> PictureLoader:
         assert self.trainer is not None
         return PictureLoader(
-            EvaluationSet(self.val, self.rule),
+            EvaluationSet(pictures, self.rule),
             batch_size=EVALUATION_BATCH if self.config.stage == "detection" else MASKS_BATCH,
-            sampler=range(self.trainer.global_rank, len(self.val), self.trainer.world_size),
+            sampler=range(self.trainer.global_rank, len(pictures), self.trainer.world_size),
             collate_fn=collate_evaluation,
             num_workers=self.config.workers,
         )

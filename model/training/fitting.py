@@ -10,16 +10,17 @@ from pathlib import Path
 
 import lightning
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
+from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from model.training.data import TrainingData
 from model.training.log import RunLog
 from model.training.module import TrainingModule
+from model.training.moving_average import MovingAverage
 from model.training.progress import RunProgress
 from model.training.resume_file import ResumeFile, WholeFiles, check_resume
 from model.training.stopping import StopRequest
-from model.training.validation import Validation
+from model.training.validation import BEST, Validation
 
 
 @dataclass(frozen=True)
@@ -41,15 +42,17 @@ def fit(
     hardware: Hardware | None = None,
     resume: Path | None = None,
     stop: StopRequest | None = None,
-) -> None:
+) -> MovingAverage | None:
     """Train for the module's steps; figures go to `out/log.jsonl` and `out/tensorboard`, the state to `out/resume`.
 
-    Without `validation` nothing is validated. With a moving average the module holds the averaged weights afterwards.
+    Without `validation` nothing is validated. With a moving average, which is returned, the module holds the averaged
+    weights afterwards.
 
     Raises what `check_resume` raises, Interrupted after `stop` has heard a signal, ValueError where there is no such
     hardware, and FloatingPointError where the loss diverges.
     """
     config = module.config
+    average = MovingAverage(config.ema) if config.ema else None
     resumed_step = None if resume is None else check_resume(resume, module)
     loggers: list[Logger] = [
         RunLog(out / "log.jsonl", lambda: module.global_step, resumed_step=resumed_step),
@@ -58,9 +61,9 @@ def fit(
     every = config.evaluation_steps(data.batches) or None if validation else None
     observers: list[Callback] = [
         *([validation] if validation else []),
+        *([average] if average else []),
         *callbacks,
-        # Everything before this line sees the averaged weights at the end of a validation.
-        *([EMAWeightAveraging(decay=config.ema)] if config.ema else []),
+        *([EarlyStopping(BEST, patience=config.patience, mode="max", strict=False)] if config.patience else []),
         ResumeFile(out, config.save_every, every, stop or StopRequest()),
         RunProgress(every_steps=config.log_every),
     ]
@@ -75,8 +78,9 @@ def fit(
         warnings.filterwarnings("ignore", ".*sync_dist=True")  # every process has the figures of all
         warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # Lightning with the latest torch
         trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
-        if validation and validation.step != module.steps:
+        if validation and validation.step != module.global_step:
             trainer.validate(module, datamodule=data, verbose=False)
+    return average
 
 
 def make_trainer(

@@ -53,12 +53,18 @@ class TrainingModule(lightning.LightningModule):
         steps: int,
         mask_threshold: float = NO_MASKS,
         normalization: Normalization = IMAGENET_NORMALIZATION,
+        class_weights: Sequence[float] | None = None,
     ) -> None:
-        """Take a network to train. `mask_threshold` is the probability above which validation computes a mask."""
+        """Take a network to train.
+
+        `mask_threshold` is the probability above which validation computes a mask, `class_weights` what each class
+        weighs in its loss, by default 1.
+        """
         super().__init__()
         self.automatic_optimization = False  # Lightning's own accumulation averages losses whose divisors differ
         self.network = network.to(memory_format=torch.channels_last)
-        self.criterion = SetCriterion(num_classes, HungarianMatcher())
+        matcher = HungarianMatcher(config.cost_class, config.cost_box, config.cost_giou)
+        self.criterion = SetCriterion(num_classes, matcher, config.no_object_weight, class_weights)
         self.config = config
         self.steps = steps
         self.mask_threshold = mask_threshold
@@ -89,7 +95,7 @@ class TrainingModule(lightning.LightningModule):
         for i, part in enumerate(parts):
             with nullcontext() if i == len(parts) - 1 else self._unsynchronized():
                 losses = self.losses(part, totals)
-                loss = weighted_sum(losses)
+                loss = weighted_sum(losses, self.config.loss_weights)
                 self._refuse_divergence("the loss", loss)
                 self.manual_backward(loss)
             for name, value in {"loss": loss, **losses}.items():
@@ -119,7 +125,9 @@ class TrainingModule(lightning.LightningModule):
             return self.criterion(outputs, targets, part.padding_mask, totals, match)
 
     # Lightning gives callbacks what this returns.
-    def validation_step(self, batch: EvaluationBatch, batch_index: int) -> RawOutputs:  # type: ignore[override]
+    def validation_step(  # type: ignore[override]
+        self, batch: EvaluationBatch, batch_index: int, dataloader_idx: int = 0
+    ) -> RawOutputs:
         """The network's answer as it would be served: float32, images as uint8, masks above the threshold."""
         with self._float32():
             threshold = np.full(len(batch.indices), self.mask_threshold, np.float32)

@@ -108,7 +108,9 @@ class RunProgress(ProgressBar):
     ) -> None:
         """Say how much of the validation is done."""
         if self._bar is not None:
-            self._bar.set_description_str(f"validating {batch_idx + 1}/{_validation_batches(trainer)}")
+            batches = [round(count) for count in trainer.num_val_batches]
+            done = sum(batches[:dataloader_idx]) + batch_idx + 1
+            self._bar.set_description_str(f"validating {done}/{sum(batches)}")
 
     def on_validation_end(self, trainer: lightning.Trainer, *_: Any) -> None:
         """Keep what was measured until the next time."""
@@ -157,8 +159,3 @@ class RunProgress(ProgressBar):
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-
-
-def _validation_batches(trainer: lightning.Trainer) -> int:
-    """Batches of a validation in this process."""
-    return round(sum(trainer.num_val_batches))

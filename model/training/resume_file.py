@@ -19,7 +19,7 @@ from model.training.module import SETTINGS_KEY, TrainingModule
 from model.training.stopping import Interrupted, StopRequest
 
 # Settings that a run may change when it continues; any other would make it another run.
-FREE = {"epochs", "steps", "evaluate_every", "log_every", "save_every", "workers"}
+FREE = {"epochs", "steps", "evaluate_every", "log_every", "save_every", "workers", "patience"}
 
 
 class ResumeFile(lightning.Callback):

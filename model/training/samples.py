@@ -43,8 +43,8 @@ _Picture = NDArray[np.uint8]  # RGB [height, width, 3]
 class SamplePredictions(lightning.Callback):
     """Writes `OUT/samples/step-NNNNNN.jpg` at every validation, and to TensorBoard where a run logs to it.
 
-    It draws when the first validation batch begins: between the hooks in which a moving average of the weights is taken
-    into the module and out of it again, whatever the order of the callbacks. The module has its network as `network`.
+    It draws when the first validation batch begins, with a moving average of the weights where there is one: so it must
+    come after the callback that takes it into the module. The module has its network as `network`.
     """
 
     def __init__(self, data: CocoDataset, out: Path, config: ModelConfig, count: int = 8) -> None:
@@ -63,10 +63,15 @@ class SamplePredictions(lightning.Callback):
         self.indices = range(min(count, len(data)))
 
     def on_validation_batch_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, batch: Any, batch_idx: int, *_: Any
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Draw, in process 0; raises what reading the pictures does, OutputError where an answer is not finite."""
-        if batch_idx or trainer.sanity_checking or not trainer.is_global_zero:
+        if batch_idx or dataloader_idx or trainer.sanity_checking or not trainer.is_global_zero:
             return
         step, network = trainer.global_step, pl_module.network
         assert isinstance(network, nn.Module)

@@ -12,9 +12,12 @@ from model.data.evaluation_set import EvaluationBatch
 from model.evaluation.average_precision import NOTHING
 from model.evaluation.evaluator import OF_MASKS, Evaluator
 from model.runtime.engines.raw_outputs import RawOutputs
+from model.training.moving_average import RAW
 
 _OF_SHAPES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
 KEPT = (*_OF_SHAPES, *(f"{name}{OF_MASKS}" for name in _OF_SHAPES), "PQ", "SQ", "RQ", "PQ_th", "PQ_st")
+BEST = "best"  # the figure that decides, of the best weights so far
+RAW_SUFFIX = "_raw"  # of figures of the weights themselves, where a moving average is judged as well
 _Save = Callable[[dict[str, float]], object]
 
 
@@ -23,8 +26,9 @@ class Validation(lightning.Callback):
 
     The best are those with the highest `evaluator.measure`. Where that is undefined, nothing is the best.
 
-    Must come before the callback that averages weights: at the end of a validation that one takes its average out of
-    the module again.
+    With a moving average the pictures come twice, from two loaders: the average answers first, then the weights
+    themselves; the better of both may be the best. Must come before the callback that averages weights, which changes
+    those of the module between the two and at the end.
     """
 
     def __init__(self, evaluator: Evaluator, save_best: _Save) -> None:
@@ -32,12 +36,32 @@ class Validation(lightning.Callback):
         self.evaluator = evaluator
         self.save_best = save_best
         self.best = NOTHING
-        self.figures: dict[str, float] = {}  # those that are defined
+        # Those that are defined: of the average, or of the weights where there is none, and of the weights beside it.
+        self.figures: dict[str, float] = {}
+        self.raw_figures: dict[str, float] = {}
         self.step = -1  # of the figures
+        self._loader = 0
+        self._logged: dict[str, float] = {}
 
     def on_validation_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Start counting."""
         self.evaluator.reset()
+        self.raw_figures, self._logged = {}, {}
+        self._loader = 0
+
+    def on_validation_batch_start(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Between the average and the weights, judge the average while the module has it."""
+        if dataloader_idx != self._loader:
+            self._judge(trainer)
+            self.evaluator.reset()
+            self._loader = dataloader_idx
 
     def on_validation_batch_end(  # type: ignore[override]
         self,
@@ -52,16 +76,27 @@ class Validation(lightning.Callback):
 
     def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Log the figures of all processes, those that are undefined as NaN."""
-        self.evaluator.gather()
-        figures = self.evaluator.figures()
-        kept = {name: float(figures[name]) for name in KEPT if name in figures}
-        self.figures = {name: value for name, value in kept.items() if value > NOTHING}
+        self._judge(trainer)
         self.step = trainer.global_step
-        pl_module.log_dict({name: self.figures.get(name, math.nan) for name in kept}, rank_zero_only=True)
-        judged = self.figures.get(self.evaluator.measure, NOTHING)
+        best = {BEST: self.best} if self.best > NOTHING else {}
+        pl_module.log_dict({**self._logged, **best}, rank_zero_only=True)
+
+    def _judge(self, trainer: lightning.Trainer) -> None:
+        """Count up what was seen with one set of weights, and save these where no others were better."""
+        self.evaluator.gather()
+        found = self.evaluator.figures()
+        kept = {name: float(found[name]) for name in KEPT if name in found}
+        figures = {name: value for name, value in kept.items() if value > NOTHING}
+        suffix = RAW_SUFFIX if self._loader == RAW else ""
+        self._logged |= {f"{name}{suffix}": figures.get(name, math.nan) for name in kept}
+        if self._loader == RAW:
+            self.raw_figures = figures
+        else:
+            self.figures = figures
+        judged = figures.get(self.evaluator.measure, NOTHING)
         if judged > self.best and not trainer.sanity_checking:
             self.best = judged
-            self.save_best(self.figures)
+            self.save_best(figures)
 
     def state_dict(self) -> dict[str, Any]:
         """What a run that is resumed must know."""

@@ -171,11 +171,13 @@ def test_validation_keeps_the_best_weights_draws_samples_and_logs_ap_and_pq(trai
     )
     validated = [row for row in figures(out) if "AP" in row]
     assert [row["step"] for row in validated] == [2, 3], "every 0.7 epochs of 3 batches, and at the end"
-    assert all(0 <= row["PQ"] <= 1 for row in validated)
+    assert all(0 <= row[name] <= 1 for row in validated for name in ("PQ", "PQ_raw"))
     last = read_checkpoint(out / "model.safetensors").provenance
     assert last["measured"]["PQ"] == pytest.approx(validated[-1]["PQ"], abs=1e-4)
     best = read_checkpoint(out / "best.safetensors").provenance
-    assert best["measured"]["PQ"] == pytest.approx(max(row["PQ"] for row in validated), abs=1e-4)
+    better = max(row[name] for row in validated for name in ("PQ", "PQ_raw"))
+    assert best["measured"]["PQ"] == pytest.approx(better, abs=1e-4)
+    assert validated[-1]["best"] == better
     assert sorted(path.name for path in (out / "samples").iterdir()) == ["step-000002.jpg", "step-000003.jpg"]
     assert list((out / "tensorboard").glob("events.*"))
 
@@ -251,17 +253,24 @@ def test_ids_of_annotations_change_nothing_of_a_run(train: Train, tiny_shapes: P
         assert weights_differ(runs[name][1], best) == set()
 
 
-def test_a_moving_average_is_what_is_saved(train: Train) -> None:
-    def weights(decay: str, steps: int) -> torch.Tensor:
-        rate = ("--lr", "0.01", "--warmup-steps", "0", "--lr-turn", "1")
-        out = train(*rate, "--ema", decay, out=f"{decay}-{steps}", steps=steps)
-        return read_checkpoint(out / "model.safetensors").state_dict["class_embed.weight"]
+def test_a_moving_average_is_saved_beside_the_weights_themselves(train: Train) -> None:
+    def weights(out: Path, name: str = "model") -> torch.Tensor:
+        return read_checkpoint(out / f"{name}.safetensors").state_dict["class_embed.weight"]
 
-    last, average, slow = (weights(decay, steps=3) for decay in ("0", "0.5", "0.999999"))
-    assert not torch.equal(last, average)
-    # So slow an average has hardly left the weights of the first step, which it begins with.
-    first = weights("0", steps=1)
-    assert (slow - first).abs().max() < 1e-4 < (last - first).abs().max()
+    rate = ("--lr", "0.01", "--warmup-steps", "0", "--lr-turn", "1")
+    plain = [weights(train(*rate, out=f"plain-{steps}", steps=steps)) for steps in (1, 2, 3)]
+    averaged = train(*rate, "--ema", "0.999", out="averaged")
+    assert torch.equal(weights(averaged, "model-raw"), plain[2])
+    # The average begins with the first step's weights, and keeps little of itself at first.
+    second = plain[0] + (plain[1] - plain[0]) * (1 - 2 / 11)
+    torch.testing.assert_close(weights(averaged), second + (plain[2] - second) * (1 - 3 / 12))
+    assert not (averaged.parent / "plain-3" / "model-raw.safetensors").exists()
+
+
+def test_a_run_ends_when_validations_get_no_better(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
+    out = train("--lr", "0", "--lr-backbone", "0", "--evaluate-every", "0.3", "--patience", "2", steps=9)
+    assert [row["step"] for row in figures(out) if "AP" in row] == [1, 2, 3]
+    assert "ended at step 3 of 9: 2 validations were no better (--patience)" in capsys.readouterr().out
 
 
 @pytest.fixture
@@ -409,7 +418,20 @@ def test_a_network_from_scratch_has_queries_for_all_objects_and_a_given_number_i
     assert "more objects" not in capsys.readouterr().out
     out = train("--num-queries", "7", out="few", root=crowded_shapes, steps=1)
     assert read_checkpoint(out / "model.safetensors").config.num_queries == 7
-    assert "warning: In 1 of 6 pictures there are more objects (up to 20) than" in capsys.readouterr().out
+    assert "of 6 pictures there are more objects (up to 20) than the network has queries (7)" in capsys.readouterr().out
+
+
+def test_weights_of_classes_and_rare_pictures_are_taken_and_said(
+    train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--class-weights", "star=3", "--no-object-weight", "0.2", "--cost-box", "1", "--dice-loss-weight", "2")
+    out = train(*words, "--repeat-threshold", "1", steps=1)
+    assert "class weights: circle 1, square 1, triangle 1, star 3, " in capsys.readouterr().out
+    training = read_checkpoint(out / "model.safetensors").provenance["training"]
+    assert (training["class_weights"], training["no_object_weight"], training["cost_box"]) == (["star=3"], 0.2, 1)
+    with pytest.raises(SystemExit) as raised:
+        train("--class-weights", "stars=3")
+    assert error_line(raised) == "--class-weights stars=3: there is no class 'stars'; did you mean star?"
 
 
 def test_queries_of_a_checkpoint_are_kept_as_far_as_there_are_as_many(train: Train, detector: Path) -> None:

@@ -102,6 +102,19 @@ def test_the_total_of_the_class_loss_is_the_weight_of_the_classes_that_queries_a
     assert float(class_weight) == pytest.approx(expected, rel=1e-5)
 
 
+def test_classes_weigh_in_the_loss_as_they_do_in_torchs_weighted_cross_entropy() -> None:
+    outputs, targets = scene(5, [2, 0, QUERIES])
+    weights = [0.5 + index for index in range(CLASSES)]
+    criterion = SetCriterion(CLASSES, HungarianMatcher(), 0.2, weights)
+    labels = torch.full((3, QUERIES), CLASSES)
+    for row, target, (query, matched) in zip(labels, targets, criterion.matcher(outputs, targets), strict=True):
+        row[query] = target["labels"][matched]
+    expected = torch.nn.functional.cross_entropy(
+        outputs["pred_logits"].transpose(1, 2), labels, torch.tensor([*weights, 0.2])
+    )
+    torch.testing.assert_close(criterion(outputs, targets)["loss_ce"], expected)
+
+
 def test_no_target_at_all_counts_as_one_so_that_losses_are_finite() -> None:
     nothing = Totals(torch.tensor(0.0), torch.tensor(0.5))
     assert [float(total) for total in world_totals([nothing, nothing])] == [1.0, 1.0]
