@@ -17,6 +17,7 @@ from model.checkpoint.reading import read_checkpoint
 from model.data.evaluation_set import EvaluationBatch, EvaluationSet, collate_evaluation
 from model.data.folders import DATASET_KINDS, DATASET_KINDS_IN_WORDS
 from model.data.loading import PictureLoader
+from model.evaluation.class_names import with_ids_of_data
 from model.evaluation.evaluator import EvaluationResult, Evaluator
 from model.evaluation.opening import open_evaluator, open_judged
 from model.evaluation.report import write_report
@@ -29,7 +30,6 @@ from model.hub.names import HubError
 from model.network.build import build_model
 from model.runtime.answers.detections import OutputError
 from model.runtime.artifact.file import ArtifactError, Metadata, read_artifact
-from model.runtime.categories import Category
 from model.runtime.engines.device_errors import DeviceError
 from model.runtime.engines.engine import DEVICES, Engine
 from model.runtime.engines.opening import open_engine
@@ -171,18 +171,19 @@ def evaluate(
     if workers < 0:
         raise ValueError(f"the number of workers must be at least 0, not {workers}")
     data = open_judged(kind, root, split, masks=metadata.mask_stride is not None)
+    categories, lines = with_ids_of_data(metadata.categories, data.categories)
     evaluator = open_evaluator(
         kind,
         root,
         split,
         data,
-        categories=metadata.categories,
+        categories=categories,
         segment_threshold=metadata.segment_threshold,
         mask_stride=metadata.mask_stride,
         thing_masks=thing_masks,
     )
     if notes:
-        for line in renamed_classes(metadata.categories, data.categories):
+        for line in lines:
             print(line, file=notes)
     batches = PictureLoader(
         EvaluationSet(data, metadata.resize),
@@ -214,17 +215,6 @@ def batches_of(sizes: Sequence[tuple[int, int]], batch_size: int, *, same_size: 
         else:
             batches.append([index])
     return batches
-
-
-def renamed_classes(of_model: Sequence[Category], of_data: Sequence[Category]) -> list[str]:
-    """A line for people where ids that model and data share have other names: they may be other classes."""
-    names = {category.id: category.name for category in of_data}
-    odd = [c for c in of_model if c.id in names and c.name.casefold() != names[c.id].casefold()]
-    if not odd:
-        return []
-    first = f"category {odd[0].id} is {odd[0].name!r} in the model and {names[odd[0].id]!r} in the data"
-    others = f", and {len(odd) - 1} more differ" if len(odd) > 1 else ""
-    return [f"classes are matched by id, but {first}{others}"]
 
 
 def to_record(result: EvaluationResult, *, per_class: bool) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from model.data.coco_dataset import CocoDataset, make_target
 from model.data.coco_files import ImageRecord, Target, read_annotations
@@ -54,7 +55,7 @@ class CocoDetection(CocoDataset):
             starts=np.searchsorted(every.pictures[kept], np.arange(len(self.records) + 1)),
             crowds=len(every.iscrowd) - len(kept),
         )
-        self._segmentations = [every.segmentations[i] for i in kept.tolist()] if every.segmentations else []
+        self._kept = kept
 
     def target(self, index: int) -> Target:
         """What is in one picture. Raises ValueError if the run lengths of a mask are broken."""
@@ -64,9 +65,12 @@ class CocoDetection(CocoDataset):
         return make_target(record, self.objects.labels[here], boxes, layers)
 
     def _layers(self, record: ImageRecord, here: slice) -> MaskLayers:
+        masks = (self._mask(record, index) for index in self._kept[here].tolist())
+        return layers_of(masks, (record.height, record.width))
+
+    def _mask(self, record: ImageRecord, index: int) -> NDArray[np.uint8]:
+        assert self.instances.segmentations is not None
         try:
-            return layers_of(
-                (decode_mask(one, record) for one in self._segmentations[here]), (record.height, record.width)
-            )
+            return decode_mask(self.instances.segmentations[index], record)
         except ValueError as error:
-            raise ValueError(f"{self.annotations}: a mask of image {record.id} cannot be decoded: {error}") from error
+            raise self.instances.decoding_failed(self.annotations, index, error) from error

@@ -40,7 +40,7 @@ class CocoDataset(Dataset[tuple[Tensor, Target]], ABC):
         """
         self.annotations = annotations
         self.images = images
-        self.categories = read_categories(content)
+        self.categories = read_categories(content, annotations)
         self.records, self.renamed = _with_files(read_records(content, annotations), images, annotations)
         self.masks = masks
 

@@ -99,18 +99,19 @@ def _with_ids(entries: list[Any], where: str) -> list[dict[str, Any]]:
     return list(by_id.values())
 
 
-def read_categories(content: dict[str, Any]) -> tuple[Category, ...]:
+def read_categories(content: dict[str, Any], path: Path) -> tuple[Category, ...]:
     """The categories of what `read_annotations` returned, ordered by id: a category's position is its class index.
 
     Raises ValueError if one has no name, or an id, a color or an `isthing` that is none.
     """
     return tuple(
-        _category(category, index) for index, category in enumerate(sorted(content["categories"], key=itemgetter("id")))
+        _category(category, index, path)
+        for index, category in enumerate(sorted(content["categories"], key=itemgetter("id")))
     )
 
 
-def _category(category: dict[str, Any], index: int) -> Category:
-    where = f"category {category['id']}"
+def _category(category: dict[str, Any], index: int, path: Path) -> Category:
+    where = f"{path}: category {category['id']}"
     if not abs(category["id"]) <= _LARGEST_CATEGORY_ID:
         raise wrong(where, "id", category["id"], f"{_LARGEST_CATEGORY_ID} at most")
     # Instance annotations are of things only.
@@ -161,15 +162,23 @@ def class_index(indices: dict[int, int], category_id: int, where: str) -> int:
 def panoptic_entries(content: dict[str, Any], path: Path) -> dict[int, PanopticEntry]:
     """The annotations of a panoptic file by image id. Raises ValueError naming what is malformed."""
     entries: dict[int, PanopticEntry] = {}
+    known = {image["id"] for image in content["images"]}
     for position, entry in enumerate(content["annotations"], 1):
-        id_ = whole_number(entry, "image_id", f"{path}: annotation number {position}")
+        unnamed = f"{path}: annotation number {position}"
+        id_ = whole_number(entry, "image_id", unnamed)
         where = f"{path}: image {id_}"
+        if id_ not in known:
+            raise ValueError(f"{unnamed} belongs to image {id_}, which is not in the file")
         if id_ in entries:
             raise ValueError(f"{where} has two annotations: all its segments belong into one")
         infos = entries_of(entry, "segments_info", where)
-        entries[id_] = PanopticEntry(
-            text(entry, "file_name", where), tuple(_segment(info, f"{where}, a segment", where) for info in infos)
-        )
+        segments = tuple(_segment(info, f"{where}, a segment", where) for info in infos)
+        seen: set[int] = set()
+        for segment in segments:
+            if segment.id in seen:
+                raise ValueError(f"{segment.where} is listed twice: each segment of a picture has an id of its own")
+            seen.add(segment.id)
+        entries[id_] = PanopticEntry(text(entry, "file_name", where), segments)
     return entries
 
 

@@ -52,7 +52,7 @@ def _polygon(points: Any, where: str) -> NDArray[np.float64]:
 
 
 def _checked_run_lengths(rle: dict[str, Any], record: ImageRecord, where: str) -> dict[str, Any]:
-    size, counts = field_of(rle, "size", where), field_of(rle, "counts", where)
+    size, counts = (field_of(rle, name, f"{where} has a segmentation that") for name in ("size", "counts"))
     wanted = [record.height, record.width]
     if not isinstance(size, list) or [number_from(side) for side in size] != wanted:
         raise ValueError(f"{where} has run lengths for size {size!r}, but its picture is {wanted} (height, width)")
@@ -64,7 +64,7 @@ def _checked_run_lengths(rle: dict[str, Any], record: ImageRecord, where: str) -
         encoded = coco_mask.frPyObjects({"size": wanted, "counts": [int(run or 0) for run in runs]}, *wanted)
         return {"size": wanted, "counts": encoded["counts"].decode("ascii")}
     if not isinstance(counts, str):
-        raise wrong(where, "counts", counts, "a list or a string of run lengths")
+        raise wrong(f"{where} has a segmentation that", "counts", counts, "a list or a string of run lengths")
     return {"size": wanted, "counts": counts}
 
 

@@ -39,6 +39,7 @@ class AnnotatedInstances:
     Arrays, for the reason that `objects.Objects` gives.
     """
 
+    numbers: NDArray[np.int64]  # [n], which of the file's annotations each is, from 1
     pictures: NDArray[np.int64]  # [n], the position of each one's picture among the records, ascending
     category_ids: NDArray[np.int64]  # [n]
     boxes_xywh: NDArray[np.float64]  # [n, 4], absolute pixels as in the file
@@ -65,21 +66,28 @@ class AnnotatedInstances:
         """
         indices = class_indices(categories)
         positions = {record.id: position for position, record in enumerate(records)}
-        found: list[tuple[int, InstanceRecord, MaskAnnotation]] = []
-        for instance in read_instances(content, path):
+        found: list[tuple[int, int, InstanceRecord, MaskAnnotation]] = []
+        for number, instance in enumerate(read_instances(content, path), 1):
             class_index(indices, instance.category_id, instance.where)
             position = positions.get(instance.image_id)
             if position is None:
                 raise ValueError(f"{instance.where} belongs to image {instance.image_id}, which is not in the file")
-            found.append((position, instance, _mask(instance, records[position]) if masks else ()))
-        found.sort(key=lambda each: each[0])
+            found.append((position, number, instance, _mask(instance, records[position]) if masks else ()))
+        found.sort(key=lambda each: each[:2])
         return cls(
+            np.array([number for _, number, *_ in found], dtype=np.int64),
             np.array([position for position, *_ in found], dtype=np.int64),
-            np.array([instance.category_id for _, instance, _ in found], dtype=np.int64),
-            np.array([instance.box_xywh for _, instance, _ in found], dtype=np.float64).reshape(-1, 4),
-            np.array([instance.area for _, instance, _ in found], dtype=np.float64),
-            np.array([instance.iscrowd for _, instance, _ in found], dtype=np.bool_),
+            np.array([instance.category_id for *_, instance, _ in found], dtype=np.int64),
+            np.array([instance.box_xywh for *_, instance, _ in found], dtype=np.float64).reshape(-1, 4),
+            np.array([instance.area for *_, instance, _ in found], dtype=np.float64),
+            np.array([instance.iscrowd for *_, instance, _ in found], dtype=np.bool_),
             tuple(mask for *_, mask in found) if masks else None,
+        )
+
+    def decoding_failed(self, path: Path, index: int, error: Exception) -> ValueError:
+        """The complaint about the mask of one of them, which is only seen when it is decoded."""
+        return ValueError(
+            f"{path}: the segmentation of annotation number {self.numbers[index]} cannot be used: {error}"
         )
 
 

@@ -11,7 +11,7 @@ import re
 from typing import Any
 
 _SHOWN = 60  # characters of a value in a complaint
-_FLAGS = {"0": False, "1": True, "false": False, "true": True, "no": False, "yes": True, "": False}
+_FLAGS = {"0": False, "1": True, "false": False, "true": True, "no": False, "yes": True}
 _DIGITS = re.compile(r"[+-]?[0-9]{1,20}")
 _EXACT = 2**53  # beyond, floats skip whole numbers
 _LARGEST_ID = 2**64  # what databases and hashes count to
@@ -63,12 +63,12 @@ def number_from(value: Any) -> float | None:
 
 
 def flag(entry: Any, name: str, where: str, *, default: bool) -> bool:
-    """A field that is yes or no, as 1, true, "1", "true" or "yes"; the default where it is absent or null.
+    """A field that is yes or no, as 1, true, "1", "true" or "yes"; the default where it is absent, null or empty.
 
     Raises ValueError for anything else.
     """
     value = entry.get(name) if isinstance(entry, dict) else None
-    if value is None:
+    if value is None or value == "":
         return default
     if isinstance(value, str):
         found = _FLAGS.get(value.strip().lower())

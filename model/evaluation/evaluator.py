@@ -19,7 +19,7 @@ from model.evaluation.panoptic_quality import (
     count_segments,
     panoptic_quality,
 )
-from model.evaluation.undefined import why_no_masks, why_no_precision, why_no_quality
+from model.evaluation.remarks import out_of_reach, why_no_masks, why_no_precision, why_no_quality
 from model.runtime.answers.detections import EVERY_QUERY, detections_of
 from model.runtime.answers.instances import instances_of
 from model.runtime.answers.panoptic import PanopticResult, panoptic
@@ -53,7 +53,7 @@ class EvaluationResult(NamedTuple):
     classes: tuple[ClassFigures, ...]
     precision: NDArray[np.float64]  # of boxes, [10 IoUs from 0.50 to 0.95, 101 recalls from 0 to 1], -1 for none
     pictures: int
-    notes: tuple[str, ...]  # why figures are undefined or missing, a sentence each
+    notes: tuple[str, ...]  # why figures are undefined or missing, and what cannot be matched, a sentence each
 
 
 class Evaluator:
@@ -188,12 +188,12 @@ class Evaluator:
         return EvaluationResult(figures, classes, of_boxes.precision, len(answers), notes)
 
     def notes(self) -> tuple[str, ...]:
-        """Why some figures will be undefined or missing, whatever is answered, if all pictures are; a sentence each."""
+        """Of `EvaluationResult.notes` those that depend on no answer, if all pictures are answered."""
         return self._notes([record.id for record in self.data.records])
 
     def _notes(self, images: Sequence[int]) -> tuple[str, ...]:
         masks = why_no_masks(self.things) if self.mask_stride is not None else []
-        return (*why_no_precision(self.things, images), *masks)
+        return (*why_no_precision(self.things, images), *out_of_reach(self.things, images), *masks)
 
     def panoptic(self, index: int, size: tuple[int, int], output: ImageOutputs) -> PanopticResult:
         """The panoptic answer for a picture, as in the service, which is what is judged."""

@@ -65,7 +65,7 @@ class InstanceTruth:
             FileNotFoundError, ValueError: as in `CocoDetection`.
         """
         content, without = read_annotations(file), ""
-        records, categories = read_records(content, file), read_categories(content)
+        records, categories = read_records(content, file), read_categories(content, file)
         try:
             instances = AnnotatedInstances.read(content, file, records, categories, masks=masks)
         except NoMaskError as error:
@@ -84,6 +84,11 @@ class InstanceTruth:
     def number(self, image_id: int) -> int:
         """What COCO's evaluator calls a picture."""
         return self._numbers[image_id]
+
+    def size(self, image_id: int) -> tuple[int, int]:
+        """(height, width) of a picture in pixels."""
+        record = self._records[self.number(image_id) - 1]
+        return record.height, record.width
 
     def indexed(self, entries: Sequence[dict[str, Any]]) -> COCO:
         """Annotations or detections of the same pictures, as COCO's evaluator takes them."""
@@ -117,4 +122,4 @@ class InstanceTruth:
         try:
             return entry | {"segmentation": run_lengths(instances.segmentations[index], record)}
         except ValueError as error:
-            raise ValueError(f"{self.file}: a mask of image {record.id} cannot be decoded: {error}") from error
+            raise instances.decoding_failed(self.file, index, error) from error

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.data.coco_files import ImageRecord, class_index, class_indices, panoptic_entries, read_annotations
+from model.data.file_names import FileNames
 from model.data.id_png import read_ids
 from model.evaluation.average_precision import NOTHING
 from model.runtime.categories import Category
@@ -35,11 +36,17 @@ class SegmentAnnotations:
     def __init__(self, path: Path, categories: Sequence[Category]) -> None:
         """Read a panoptic file; its id PNGs lie in the folder beside it that has its name.
 
-        Raises what `read_annotations` does, and ValueError naming a segment of an unknown category.
+        Raises what `read_annotations` does, and ValueError naming a segment of an unknown category, or a PNG whose name
+        could be several files.
         """
         indices = class_indices(categories)
         self._folder = path.with_suffix("")
         self._entries = panoptic_entries(read_annotations(path), path)
+        names = [entry.file_name for entry in self._entries.values()]
+        try:
+            self._names = dict(zip(self._entries, FileNames(self._folder).find(names), strict=True))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
         for entry in self._entries.values():
             for segment in entry.segments:
                 class_index(indices, segment.category_id, segment.where)
@@ -47,7 +54,7 @@ class SegmentAnnotations:
     def of(self, record: ImageRecord) -> PanopticMap:
         """The segments of one picture. Raises what `read_ids` does."""
         entry = self._entries[record.id]
-        png = ImageRecord(record.id, entry.file_name, record.height, record.width)
+        png = ImageRecord(record.id, self._names[record.id], record.height, record.width)
         id_map = read_ids(self._folder, png)
         crowds = frozenset(segment.id for segment in entry.segments if segment.iscrowd)
         return PanopticMap(id_map, {segment.id: segment.category_id for segment in entry.segments}, crowds)

@@ -236,6 +236,9 @@ def test_mask_figures_are_cocos_own_of_the_published_mask_of_every_query(
         ("empty", "AP is undefined, because nothing is annotated in the 5 pictures of"),
         ("crowds", "AP is undefined, because all 7 annotations of the 5 pictures of"),
         ("boxes", "AP of masks is left out: .*annotation 1 has no segmentation"),
+        ("outside", "^2 annotated boxes reaching outside their picture can only be found in part"),
+        ("flat", "^1 annotated box without an area in its picture can only be missed"),
+        ("two corners", "^1 annotated mask without a pixel can only be missed"),
     ],
 )
 def test_a_dash_has_a_reason(masked: Path, tmp_path: Path, change: str, reason: str) -> None:
@@ -247,6 +250,13 @@ def test_a_dash_has_a_reason(masked: Path, tmp_path: Path, change: str, reason: 
         entry["iscrowd"] = 1 if change == "crowds" else entry["iscrowd"]
         if change == "boxes":
             entry["segmentation"] = []
+    first, second = content["annotations"][:2]
+    if change == "outside":
+        first["bbox"][0], second["bbox"][3] = -5, 1000
+    if change == "flat":
+        first["bbox"][2] = 0
+    if change == "two corners":
+        first["segmentation"] = [[1, 1, 9, 9]]
     content["annotations"] = [] if change == "empty" else content["annotations"]
     path.write_text(json.dumps(content))
     ours = evaluator(other, "coco")
@@ -254,7 +264,7 @@ def test_a_dash_has_a_reason(masked: Path, tmp_path: Path, change: str, reason: 
     result = ours.result()
     assert any(re.search(reason, note) for note in result.notes), result.notes
     assert result.notes == ours.notes()
-    assert ours.has_objects == (change in ("none", "boxes"))
+    assert ours.has_objects == (change not in ("empty", "crowds"))
     assert ("AP_mask" in result.figures) == (change != "boxes")
     assert (result.figures["AP"] == NOTHING) == (not ours.has_objects)
 

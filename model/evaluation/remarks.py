@@ -1,11 +1,13 @@
-"""Why a figure of a whole set is undefined, in sentences for people who wonder about a dash."""
+"""What has to be said beside figures, in sentences: why one is undefined, and what no answer can match."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import pycocotools.mask
 from pycocotools.cocoeval import Params
 
+from model.data.check import ROUNDING
 from model.evaluation.average_precision import NOTHING
 from model.evaluation.instance_truth import InstanceTruth
 
@@ -33,6 +35,39 @@ def why_no_precision(truth: InstanceTruth, images: Sequence[int]) -> list[str]:
         return []
     *figures, last = (name for size in missing for name in SIZES[size])
     return [f"{', '.join(figures)} and {last} are undefined, because no annotated object is {' or '.join(missing)}"]
+
+
+def out_of_reach(truth: InstanceTruth, images: Sequence[int]) -> list[str]:
+    """What keeps figures below 1: annotations that no answer can match, as all that is served lies in its picture."""
+    beyond = empty = unmasked = 0
+    for image in images:
+        for entry in truth.of_picture(image):
+            if entry["iscrowd"]:
+                continue
+            outside, area = _outside_and_area(entry["bbox"], truth.size(image))
+            empty += area <= 0
+            beyond += area > 0 and outside > ROUNDING
+            unmasked += truth.has_masks and not pycocotools.mask.area(entry["segmentation"])
+    counts = (
+        (empty, "without an area in its picture", "without an area in their picture", "missed"),
+        (beyond, "reaching outside its picture", "reaching outside their picture", "found in part"),
+    )
+    said = [
+        f"{count} annotated box{'es' if count > 1 else ''} {many if count > 1 else one} can only be {how}"
+        for count, one, many, how in counts
+        if count
+    ]
+    if unmasked:
+        said.append(f"{unmasked} annotated mask{'s' if unmasked > 1 else ''} without a pixel can only be missed")
+    return said
+
+
+def _outside_and_area(box_xywh: Sequence[float], size: tuple[int, int]) -> tuple[float, float]:
+    """How many pixels a box reaches outside a picture of some (height, width), and the area that is inside."""
+    x, y, width, height = box_xywh
+    right, bottom = x + width, y + height
+    area = max(0.0, min(right, size[1]) - max(x, 0)) * max(0.0, min(bottom, size[0]) - max(y, 0))
+    return max(-x, -y, right - size[1], bottom - size[0]), area
 
 
 def why_no_quality(figures: Mapping[str, float]) -> list[str]:
