@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin  # noqa: F401
 
 from model.runtime.allocations import AllocationWatch
+from model.runtime.coded_frames import StrangeLayoutError, coded_frames
 from model.runtime.decode_budget import MeteredFile
 from model.runtime.image_formats import ALWAYS, ONE_CALL, WORK_OF_ONE_CALL, format_of, in_words, is_simple_tiff, spoken
 from model.runtime.jpeg_segments import split_jpeg
@@ -22,6 +23,7 @@ from model.runtime.orientation import Turn, plugin_exif, turn_of
 from model.runtime.png_chunks import split_png
 from model.runtime.resampling import CropBox
 from model.runtime.resize_rule import ResizeRule
+from model.runtime.webp_chunks import count_webp_chunks
 
 # Above Pillow's own bound an image is refused like any other that is too large, instead of with a line on
 # stderr.
@@ -32,6 +34,7 @@ warnings.simplefilter("error", Image.DecompressionBombWarning)
 # with this one by up to 0.15 (0.0002). With 2 it would be 0.04, but a 12-megapixel photo, whose half is 1.9 times as
 # large as 800 x 1066, would no longer be reduced.
 LEAST_MARGIN = 1.5
+_BLOCK = 63  # pixels by which a coded frame may be larger than its image, on each side
 
 
 class ImageError(Exception):
@@ -174,17 +177,18 @@ def open_image(data: bytes | bytearray, limits: ImageLimits) -> Iterator[OpenedI
     allocations = AllocationWatch()
     try:
         picture, exif, scans = _without_metadata(data, image_format, limits)
+        coded = _coded_pixels(data, limits) if image_format in ONE_CALL else 0
         file = MeteredFile(picture)
         file.limit(limits.cpu_seconds(0), in_small_pieces=False)  # to read what comes before its pixels
         with Image.open(file, formats=[image_format]) as image:
             _check_size(image.size, limits)
             if image_format == "TIFF" and not is_simple_tiff(image, len(data)):
                 raise ImageTooComplexError("the TIFF is compressed in a way, or laid out so, that is not accepted")
-            if image.width * image.height * scans > limits.work_now:
+            pixels = max(coded, image.width * image.height)
+            if pixels * scans > limits.work_now:
                 raise LargeWorkError
             # Of JPEG alone a few bytes can be work for all pixels, and its reader takes what it gets.
-            seconds = limits.cpu_seconds(image.width * image.height)
-            file.limit(seconds, in_small_pieces=image_format == "JPEG")
+            file.limit(limits.cpu_seconds(pixels), in_small_pieces=image_format == "JPEG")
             yield OpenedImage(image, (image.height, image.width), turn_of(exif or plugin_exif(image)))
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise _too_large(limits) from None
@@ -209,7 +213,7 @@ def _without_metadata(
     elif image_format == "JPEG":
         picture, exif, parts, scans = split_jpeg(data, limits.max_parts)
     elif image_format == "WEBP":
-        parts = _count_webp_chunks(data, limits.max_parts)
+        parts = count_webp_chunks(data, limits.max_parts)
     if parts > limits.max_parts:
         raise ImageTooComplexError(f"the image has more than {limits.max_parts} segments or chunks")
     if scans > limits.max_scans:
@@ -217,14 +221,17 @@ def _without_metadata(
     return picture, exif, WORK_OF_ONE_CALL if image_format in ONE_CALL else max(1, scans)
 
 
-def _count_webp_chunks(data: bytes | bytearray, most: int) -> int:
-    """Chunks of a WebP (RFC 9649, section 2.3), but no more than one beyond `most`."""
-    end = min(len(data), 8 + int.from_bytes(data[4:8], "little"))
-    start, count = 12, 0
-    while start + 8 <= end and count <= most:
-        length = int.from_bytes(data[start + 4 : start + 8], "little")
-        start, count = start + 8 + length + length % 2, count + 1
-    return count
+def _coded_pixels(data: bytes | bytearray, limits: ImageLimits) -> int:
+    """Pixels that the decoder of an AVIF or HEIC makes, whatever it announces. Raises what `open_image` does."""
+    try:
+        frames = coded_frames(data)
+    except StrangeLayoutError:
+        raise ImageTooComplexError("the image is laid out in a way that is not accepted") from None
+    for width, height in frames.sizes:
+        _check_size((max(1, width - _BLOCK), max(1, height - _BLOCK)), limits)
+    if frames.most_pixels > 2 * limits.max_pixels:  # tiles pass the edges of their image
+        raise _too_large(limits)
+    return frames.most_pixels
 
 
 def _reduce(image: Image.Image, size: tuple[int, int]) -> CropBox:

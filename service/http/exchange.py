@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from model.runtime.artifact.metadata import Metadata
 from service.errors import EmptyUploadError, MediaTypeError, QueueFullError, UploadTooLargeError
 from service.http.paths import is_protocol
-from service.http.results import content_of_each
+from service.http.results import content_of_each, errors_among
 from service.images.answers import Content, Task
 from service.images.bodies import can_hold_image, media_type_of
 from service.lifecycle.service import Service
@@ -74,7 +74,9 @@ async def exchange(
         await receive(request, upload, service.settings)
         content = await while_connected(request, service.answer(upload, make_task, trace_of(request.scope)))
     if isinstance(content, list):
-        content = content_of_each(content, trace_of(request.scope).request_id)
+        trace = trace_of(request.scope)
+        trace.image_errors = [(row.status, row.code) for row in errors_among(content)]
+        content = content_of_each(content, trace.request_id)
     return CountedResponse(content, service.upload_memory)
 
 

@@ -78,6 +78,8 @@ class RequestObserver:
         if self._spans is not None and path not in _NO_SPANS:
             request = EndedRequest(fields["method"], fields["route"], status, Headers(scope=scope), began, ended)
             fields["trace_id"] = self._spans.note(trace, request)
+        if trace.image_errors:
+            fields["failed_images"] = len(trace.image_errors)
         if trace.library_warnings:
             fields |= {"library_warnings": trace.library_warnings, "library_warning": trace.library_warning}
         logger.info("request", extra={"fields": fields})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from service.http.error_answers import TABLE, error_body, row_of
+from service.http.error_answers import TABLE, ErrorRow, error_body, row_of
 from service.images.answers import Content
 from service.images.coco import DetectionEntries, InstanceEntries, PanopticResultEntry
 from service.schemas import Body, DetectResponse, ErrorResponse, InstanceResponse, SegmentResponse
@@ -29,6 +29,11 @@ def content_of_each(answers: Sequence[Content | Exception], request_id: str) -> 
     """`{"results": [...]}` in the images' order: of each what a request of its own would answer, its error included."""
     bodies = [_body(answer, request_id) for answer in answers]
     return Content(b'{"results":[' + b",".join(bodies) + b"]}", "application/json")
+
+
+def errors_among(answers: Sequence[Content | Exception]) -> list[ErrorRow]:
+    """How each error among the answers is answered."""
+    return [row_of(answer) for answer in answers if isinstance(answer, Exception)]
 
 
 def _body(answer: Content | Exception, request_id: str) -> bytes:

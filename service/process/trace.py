@@ -27,6 +27,8 @@ class Trace:
     orientation: int | None = None  # of the image in the file, as EXIF numbers it, 1 to 8
     batch_size: int | None = None  # images that shared the inference
     error_code: str | None = None
+    # Of several images, those that failed: the status that each would have alone, and its error code.
+    image_errors: list[tuple[int, str]] = field(default_factory=list)
     status: int = 0  # of the answer, once it has begun
     library_warnings: int = 0  # what libraries said meanwhile
     library_warning: str | None = None  # the first of them

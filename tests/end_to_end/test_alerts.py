@@ -108,6 +108,13 @@ SICK = 'detr_requests_total{{job="detr",endpoint="detect",status="{}",instance="
 WELL = 'detr_requests_total{job="detr",endpoint="detect",status="200",instance="well"}'
 
 
+def test_images_that_fail_in_requests_of_several_are_failures(need: Callable[..., None], tmp_path: Path) -> None:
+    need("promtool")
+    failed = 'detr_failed_images_total{{job="detr",reason="x",status="{}"}}'
+    assert fires(tmp_path, "DetrFailing", {DETECT(200): "0+900x30", failed.format(500): "0+20x30"})
+    assert not fires(tmp_path, "DetrFailing", {DETECT(200): "0+900x30", failed.format(400): "0+90x30"})
+
+
 @pytest.mark.parametrize(("alert", "status"), [("DetrFailing", 500), ("DetrOverloaded", 503)])
 def test_replicas_that_are_well_do_not_hide_one_that_is_not(
     need: Callable[..., None], tmp_path: Path, alert: str, status: int

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from PIL import Image, PngImagePlugin
 
 from model.runtime.decode import DecodedImage, ImageError, ImageLimits, decode_reduced
+from model.runtime.image_formats import OPTIONAL, open_formats
 from model.runtime.preprocess import resize
 from model.runtime.resize_rule import Edges, ResizeRule
 
@@ -19,7 +21,12 @@ RULE = Edges(4, 7)
 SECONDS = 2.0  # that one upload may take
 
 
-def check(data: bytes) -> None:
+def with_all_formats() -> ImageLimits:
+    """The limits where every format is opened."""
+    return replace(LIMITS, formats=open_formats(tuple(OPTIONAL)))
+
+
+def check(data: bytes, limits: ImageLimits = LIMITS) -> None:
     """Decode and resize, both ways.
 
     Raises:
@@ -28,7 +35,7 @@ def check(data: bytes) -> None:
     """
     began = time.process_time()
     for rule in (None, RULE):
-        decoded = decode_or_refuse(data, rule)
+        decoded = decode_or_refuse(data, rule, limits)
         if decoded is None:
             continue
         assert decoded.image.dtype == np.uint8
@@ -42,10 +49,10 @@ def check(data: bytes) -> None:
     assert took <= 2 * SECONDS, f"{took:.1f} s"
 
 
-def decode_or_refuse(data: bytes, rule: ResizeRule | None) -> DecodedImage | None:
+def decode_or_refuse(data: bytes, rule: ResizeRule | None, limits: ImageLimits) -> DecodedImage | None:
     """The picture, or None where it is refused by one of the decoder's own errors, in words that give nothing away."""
     try:
-        return decode_reduced(data, LIMITS, rule)
+        return decode_reduced(data, limits, rule)
     except ImageError as error:
         message = str(error)
     assert message.isascii()
@@ -88,4 +95,29 @@ def seeds() -> dict[str, bytes]:
     add("webp animated", colours, "WEBP", exif=turned, **frames)
     add("gif", colours.convert("P"), "GIF")
     add("tiff", colours, "TIFF")
+    return found
+
+
+def seeds_of_opened() -> dict[str, bytes]:
+    """Small pictures of the formats that are opened where they are asked for."""
+    colours = Image.linear_gradient("L").resize((32, 24)).convert("RGB")
+    open_formats(tuple(OPTIONAL))  # whose plugins write them, too
+    others = [colours.rotate(90), colours.rotate(180)]
+    found: dict[str, bytes] = {}
+    for word, image_format in OPTIONAL.items():
+        forms: dict[str, tuple[Image.Image, dict[str, Any]]] = {"": (colours, {})}
+        if word in ("avif", "heic"):
+            forms[" with alpha"] = colours.convert("RGBA").rotate(9), {}
+        if word in ("avif", "gif", "tiff"):
+            forms[" of several"] = colours, {"save_all": True, "append_images": others}
+        if word == "bmp":
+            forms[" of few colours"] = colours.convert("P"), {}
+        if word == "tiff":
+            for compression in ("tiff_lzw", "tiff_adobe_deflate", "packbits"):
+                forms[f" {compression}"] = colours, {"compression": compression}
+            forms[" group4"] = colours.convert("1"), {"compression": "group4"}
+        for name, (image, options) in forms.items():
+            buffer = io.BytesIO()
+            image.save(buffer, image_format, **options)
+            found[word + name] = buffer.getvalue()
     return found

@@ -10,7 +10,7 @@ import pytest
 
 from tests.reliability.conftest import Measured
 from tests.reliability.corpus import mutations
-from tests.reliability.fuzz_target import check, seeds
+from tests.reliability.fuzz_target import check, seeds, seeds_of_opened, with_all_formats
 from tests.server_process import REPOSITORY
 
 
@@ -24,6 +24,18 @@ def test_a_changed_picture_is_a_picture_or_one_of_our_errors(name: str) -> None:
         check(seed[:length])
     for changed in mutations([seed], 150, seed=len(name)):
         check(changed)
+
+
+@pytest.mark.row(id="S15")
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("name", seeds_of_opened())
+def test_a_changed_picture_of_an_opened_format_is_a_picture_or_one_of_our_errors(name: str) -> None:
+    seed, limits = seeds_of_opened()[name], with_all_formats()
+    check(seed, limits)
+    for length in range(0, len(seed), max(1, len(seed) // 40)):
+        check(seed[:length], limits)
+    for changed in mutations([seed], 100, seed=len(name)):
+        check(changed, limits)
 
 
 @pytest.mark.soak

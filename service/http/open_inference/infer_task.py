@@ -5,20 +5,20 @@ from __future__ import annotations
 import base64
 import json
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from model.runtime.answers.detections import detections_of
+from model.runtime.answers.segment_codec import id_png
 from model.runtime.artifact.metadata import Metadata
 from model.runtime.engines.raw_outputs import ImageOutputs
 from service.http.open_inference.infer_request import InferRequest, read_infer_request
 from service.http.open_inference.served_models import VERSION, TensorSpec, served_model
 from service.images.answers import TASKS, Content, Prepared, segments_of
-from service.images.responses import detect_response, segment_response
+from service.images.responses import BOX_DECIMALS, SCORE_DECIMALS
 from service.process.trace import Trace
-from service.schemas import Detection, ImageSize, SegmentInfo
 
 JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
 _NUMBERS = {"FP32": "<f4", "INT64": "<i8"}  # little-endian, as numpy calls them
@@ -63,33 +63,34 @@ class InferTask:
             with trace.stage("postprocess"):
                 found = detections_of(outputs.pred_logits, outputs.pred_boxes, prepared.orig_size, threshold, classes)
             with trace.stage("encode"):
-                answer = detect_response(metadata, prepared.orig_size, found)
-                return self._content(_detected(answer.image, answer.detections))
+                rows = list(zip(found.labels.tolist(), found.scores.tolist(), found.boxes_xyxy.tolist(), strict=True))
+                return self._content(_detected(metadata, prepared.orig_size, rows))
         with trace.stage("postprocess"):
             segments = segments_of(metadata, prepared, outputs, threshold, classes)
         with trace.stage("encode"):
-            response = segment_response(metadata, prepared.orig_size, segments)
-            values = _detected(response.image, response.segments)
-            values["segment_ids"] = [segment.id for segment in response.segments]
-            values["panoptic_png"] = [base64.b64decode(response.panoptic_png)]
+            rows = [(each.label, each.score, each.box_xyxy) for each in segments.segments]
+            values = _detected(metadata, prepared.orig_size, rows)
+            values["segment_ids"] = lambda: [each.id for each in segments.segments]
+            values["panoptic_png"] = lambda: [id_png(segments.ids)]
             return self._content(values)
 
-    def _content(self, values: Mapping[str, Values]) -> Content:
-        """The tensors that are wanted, as JSON and as binary data behind it."""
+    def _content(self, made: Mapping[str, Callable[[], Values]]) -> Content:
+        """The tensors that are wanted, as JSON and as binary data behind it; no other is made."""
         request, tensors, binary = self._request, [], bytearray()
         specs = {output.name: output for output in self._model.outputs}
         for name, is_binary in request.outputs.items():
+            values = made[name]()
             tensor: dict[str, Any] = {
                 "name": name,
                 "datatype": specs[name].datatype,
-                "shape": _shape(specs[name], values[name]),
+                "shape": _shape(specs[name], values),
             }
             if is_binary:
-                data = _binary(specs[name], values[name])
+                data = _binary(specs[name], values)
                 tensor["parameters"] = {"binary_data_size": len(data)}
                 binary += data
             else:
-                tensor["data"] = [_in_json(value) for value in _flat(specs[name], values[name])]
+                tensor["data"] = [_in_json(value) for value in _flat(specs[name], values)]
             tensors.append(tensor)
         answer = {"model_name": self._model.name, "model_version": VERSION, "outputs": tensors}
         if request.id is not None:
@@ -100,14 +101,23 @@ class InferTask:
         return Content(text + binary, "application/octet-stream", {JSON_LENGTH_HEADER: str(len(text))})
 
 
-def _detected(size: ImageSize, found: Sequence[Detection | SegmentInfo]) -> dict[str, Values]:
-    """What both models answer, in the numbers that /detect and /segment give."""
+def _detected(
+    metadata: Metadata, orig_size: tuple[int, int], rows: Sequence[tuple[int, float, Sequence[float]]]
+) -> dict[str, Callable[[], Values]]:
+    """What makes the tensors that both models answer, in the numbers that /detect and /segment give.
+
+    Args:
+        metadata: of the model.
+        orig_size: (height, width) of the picture.
+        rows: class index, score and box of each find.
+    """
+    categories = metadata.categories
     return {
-        "boxes": [(each.box.x1, each.box.y1, each.box.x2, each.box.y2) for each in found],
-        "scores": [each.score for each in found],
-        "category_ids": [each.category_id for each in found],
-        "labels": [each.label for each in found],
-        "image_size": [size.height, size.width],
+        "boxes": lambda: [[round(side, BOX_DECIMALS) for side in box] for _, _, box in rows],
+        "scores": lambda: [round(score, SCORE_DECIMALS) for _, score, _ in rows],
+        "category_ids": lambda: [categories[label].id for label, _, _ in rows],
+        "labels": lambda: [categories[label].name for label, _, _ in rows],
+        "image_size": lambda: list(orig_size),
     }
 
 

@@ -62,8 +62,12 @@ async def test_one_image_that_fails_in_the_engine_fails_alone(serving: Serving, 
         results = (await post(app, "/detect", in_form(red_png(1), red_png(2), red_png(3), red_png(4)))).json()[
             "results"
         ]
+        metrics = app.service.metrics.text().decode()
     assert ["error" in result for result in results] == [False, True, True, False]
     assert {result["error"]["code"] for result in results[1:3]} == {"engine_error"}
+    assert 'detr_failed_images_total{reason="engine_error",status="500"} 2.0' in metrics
+    assert 'detr_failed_images_total{reason="deadline_passed",status="504"} 0.0' in metrics
+    assert 'detr_requests_total{endpoint="detect",status="200"} 1.0' in metrics
 
 
 async def test_one_image_in_a_list_is_one_image(serving: Serving, engine: FakeEngine) -> None:

@@ -16,8 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.errors import ServiceError
+from service.http.open_inference import infer_task
 from service.http.open_inference.infer_request import read_infer_request
 from service.http.open_inference.served_models import served_models
+from service.images import responses
 from tests.service.conftest import JPEG, App, Serving, red_png, until
 from tests.service.fakes import FakeEngine
 from tests.service.http.open_inference.tensors import (
@@ -69,6 +71,25 @@ async def test_segment_answers_what_segment_answers(serving: Serving, jpeg: byte
         assert tensors["segment_ids"] == [each["id"] for each in expected["segments"]]
         assert tensors["labels"] == [each["label"] for each in expected["segments"]]
         assert tensors["panoptic_png"] == [expected["panoptic_png"]]
+
+
+async def test_nothing_is_encoded_that_is_not_answered(
+    serving: Serving, jpeg: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded: list[Any] = []
+
+    def encode_ids(ids: Any) -> bytes:
+        encoded.append(ids)
+        return b"the file"
+
+    monkeypatch.setattr(infer_task, "id_png", encode_ids)
+    monkeypatch.setattr(responses, "encode_rles", encoded.append)
+    async with serving() as app:
+        labels = in_json(jpeg, outputs=[{"name": "labels"}])
+        assert (await app.client.post(SEGMENT, json=labels)).status_code == 200
+        assert encoded == []
+        assert (await app.client.post(SEGMENT, json=in_json(jpeg))).status_code == 200
+    assert len(encoded) == 1
 
 
 async def test_outputs_come_as_binary_data_where_that_is_asked_for(serving: Serving, jpeg: bytes) -> None:
