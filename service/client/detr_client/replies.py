@@ -6,12 +6,14 @@ import json
 from collections.abc import Iterable
 from typing import Any, Literal, TypeVar
 
+import numpy as np
+
 from detr_client.answers import Answer
 from detr_client.errors import StrangeAnswerError, refused_error
 
 A = TypeVar("A", bound=Answer)
 
-Classes = str | int | Iterable[str | int]  # names or category ids
+Classes = str | int | np.integer[Any] | Iterable[str | int | np.integer[Any]]  # names or category ids
 # One segment for each pixel, or a mask for each object.
 Mode = Literal["panoptic", "instance"]
 
@@ -24,7 +26,7 @@ def query_of(
     query |= {} if mode == "panoptic" else {"mode": mode}
     query |= {"polygons": "true"} if polygons else {}
     if classes is not None:
-        one = isinstance(classes, str | int)
+        one = isinstance(classes, str | int | np.integer)
         query["classes"] = ",".join(str(part) for part in ([classes] if one else classes))  # type: ignore[union-attr]
     return query
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, TypeGuard
 
@@ -15,15 +16,22 @@ from PIL import Image, ImageOps
 from detr_client.errors import SourceError
 
 # A path, the bytes of an image file, an open one, or pixels: uint8 [height, width, 3] in RGB, [height, width, 4] in
-# RGBA, or [height, width] in grey.
+# RGBA, or [height, width] or [height, width, 1] in grey.
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | NDArray[np.uint8]
 
-_PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})  # which PNG has as they are
+_PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA"})  # which PNG has as they are
+_PLAIN_MODES = {
+    "La": "LA",
+    "RGBa": "RGBA",
+    "PA": "RGBA",
+    "RGBX": "RGB",
+}  # that others are turned into, with their alpha
+_URL = re.compile(r"[a-z][a-z0-9+.-]+://|data:", re.IGNORECASE)
 
 
 def is_many(source: Source | Iterable[Source]) -> TypeGuard[Iterable[Source]]:
     """Whether this is several sources and not one."""
-    one = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, np.ndarray)
+    one = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, np.ndarray, Mapping)
     return isinstance(source, Iterable) and not isinstance(source, one) and not hasattr(source, "read")
 
 
@@ -43,17 +51,17 @@ def picture_bytes(source: Source, *, bgr: bool = False, jpeg_quality: int | None
         OSError: the file cannot be read.
     """
     if isinstance(source, bytes | bytearray | memoryview):
-        return bytes(source)
+        return _not_empty(source, "the picture has no bytes")
     if isinstance(source, str | os.PathLike):
-        return _file_bytes(source)
+        return _not_empty(_file_bytes(source), "the file is empty")
     if isinstance(source, np.ndarray):
         return _encoded(_image_of(source, bgr), jpeg_quality)
     if isinstance(source, Image.Image):
-        return _encoded(ImageOps.exif_transpose(source), jpeg_quality)
+        return _encoded(_upright(source), jpeg_quality)
     if hasattr(source, "read"):
         content = source.read()
         if isinstance(content, bytes | bytearray | memoryview):
-            return bytes(content)
+            return _not_empty(content, "the file is empty, or was read to its end: seek(0) first")
         raise SourceError(f"the file gives {type(content).__name__} and has to be opened with mode 'rb'")
     raise SourceError(
         f"a {type(source).__name__} is no picture: give a path, bytes, a file, a PIL image or a numpy array"
@@ -61,12 +69,20 @@ def picture_bytes(source: Source, *, bgr: bool = False, jpeg_quality: int | None
 
 
 def upright_rgb(source: Source, *, bgr: bool = False) -> Image.Image:
-    """A copy of a picture in RGB, turned upright. Raises SourceError or OSError if it cannot be read here."""
+    """A copy of a picture in RGB as the server sees it: upright, with white where it is transparent. Raises SourceError
+    or OSError if it cannot be read here.
+    """
     if isinstance(source, np.ndarray):
-        return _image_of(source, bgr).convert("RGB").copy()
-    if not isinstance(source, Image.Image):
-        source = Image.open(io.BytesIO(picture_bytes(source)))
-    return ImageOps.exif_transpose(source).convert("RGB").copy()
+        image = _image_of(source, bgr)
+    elif isinstance(source, Image.Image):
+        image = _upright(source)
+    else:
+        image = _upright(Image.open(io.BytesIO(picture_bytes(source))))
+    if not image.has_transparency_data:
+        return image.convert("RGB").copy()
+    seen = image.convert("RGBA")
+    white = Image.new("RGBA", seen.size, "white")
+    return Image.alpha_composite(white, seen).convert("RGB")
 
 
 def name_of_source(source: Any, number: int) -> str:
@@ -75,23 +91,51 @@ def name_of_source(source: Any, number: int) -> str:
 
 
 def _file_bytes(path: str | os.PathLike[str]) -> bytes:
-    text = os.fspath(path)
-    if text.startswith(("http://", "https://")):
+    text = os.fsdecode(path)
+    if _URL.match(text):
         raise SourceError("a URL is no picture: fetch it, and give its bytes")
     return Path(text).read_bytes()
 
 
+def _not_empty(content: bytes | bytearray | memoryview, otherwise: str) -> bytes:
+    if not len(content):
+        raise SourceError(otherwise)
+    return bytes(content)
+
+
 def _image_of(array: NDArray[Any], bgr: bool) -> Image.Image:
-    shape = " x ".join(map(str, array.shape))
+    shape = " x ".join(map(str, array.shape)) or "a single number"
     if array.dtype != np.uint8:
         raise SourceError(f"the array is of {array.dtype} and has to be of uint8, 0 to 255")
     if array.ndim == 4:
         raise SourceError(f"the array is {shape}: give the pictures of a batch as a list, list(array)")
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or 0 in array.shape:
-        raise SourceError(f"the array is {shape} and has to be height x width x 3 (RGB), x 4 (RGBA), or grey without")
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)) or 0 in array.shape:
+        raise SourceError(
+            f"the array is {shape} and has to be height x width x 3 (RGB), x 4 (RGBA), or grey without or x 1"
+        )
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
     if bgr and array.ndim == 3:
         array = array[:, :, [2, 1, 0, 3][: array.shape[2]]]
     return Image.fromarray(np.ascontiguousarray(array))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """An image turned by its EXIF orientation, in a mode that says what its pixels are to a PNG or to RGB."""
+    if 0 in image.size:
+        raise SourceError(f"the image has no pixels: {image.width} x {image.height}")
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode in _PLAIN_MODES:
+        return upright.convert(_PLAIN_MODES[upright.mode])
+    return _in_eight_bits(upright) if upright.mode.startswith("I") else upright
+
+
+def _in_eight_bits(grey: Image.Image) -> Image.Image:
+    """Grey of 16 bits as the server takes it from a file; what Pillow converts by itself is cut off at 255."""
+    values = np.asarray(grey).astype(np.int64).clip(0, 65_535)
+    if grey.mode == "I" and values.max() <= 255:  # of 32 bits, which do not say what is white
+        return Image.fromarray(values.astype(np.uint8))
+    return Image.fromarray(((values * 255 + 32_767) // 65_535).astype(np.uint8))
 
 
 def _encoded(image: Image.Image, jpeg_quality: int | None) -> bytes:

@@ -12,7 +12,9 @@ import pytest
 from PIL import Image
 
 from detr_client import Client, LocalModel, Source, SourceError
+from detr_client.replies import query_of
 from detr_client.sources import is_many, picture_bytes, upright_rgb
+from model.runtime.decode import LARGEST, decode
 
 
 @pytest.fixture(scope="module")
@@ -57,13 +59,47 @@ def test_an_open_file_and_an_array_of_opencv_are_the_same_picture(png: Path, cli
 
 def test_a_grey_array_is_a_grey_picture(client: Client) -> None:
     grey = np.arange(64 * 48, dtype=np.uint8).reshape(48, 64)
-    assert client.detect(grey) == client.detect(np.stack([grey] * 3, axis=-1))
+    assert client.detect(grey) == client.detect(np.stack([grey] * 3, axis=-1)) == client.detect(grey[:, :, None])
 
 
 def test_pixels_can_be_sent_as_jpeg(png: Path) -> None:
     with Image.open(png) as image:
         assert picture_bytes(image, jpeg_quality=80) == picture_bytes(np.asarray(image), jpeg_quality=80)
         assert picture_bytes(image, jpeg_quality=80)[:2] == b"\xff\xd8"
+
+
+def test_grey_of_16_bits_is_the_same_picture_as_a_file_and_as_an_image(local: LocalModel) -> None:
+    grey = np.arange(64 * 48, dtype=np.uint16).reshape(48, 64) * 21
+    file = io.BytesIO()
+    Image.fromarray(grey).save(file, "PNG")
+    images = {
+        "I;16": Image.fromarray(grey),
+        "I;16B": Image.frombytes("I;16B", (64, 48), grey.astype(">u2").tobytes()),
+        "I": Image.fromarray(grey.astype(np.int32)),
+    }
+    expected, drawn = local.detect(file.getvalue()), upright_rgb(file.getvalue())
+    assert np.asarray(drawn).max() == round(int(grey.max()) * 255 / 65_535)
+    for mode, image in images.items():
+        assert image.mode == mode
+        assert local.detect(image) == expected, mode
+        assert upright_rgb(image).tobytes() == drawn.tobytes(), mode
+    assert np.asarray(upright_rgb(Image.new("I", (2, 2), 200))).max() == 200
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "RGBa", "LA", "La", "PA", "P"])
+def test_what_is_transparent_is_white_as_on_the_server(mode: str) -> None:
+    black = Image.new("RGBA", (4, 4), (0, 0, 0, 51))
+    image = black if mode == "RGBA" else black.convert("RGBa") if mode == "RGBa" else black.convert("LA")
+    if mode == "La":
+        image = image.convert("La")
+    elif mode in ("P", "PA"):
+        image = Image.new("P", (4, 4))
+        image.putpalette([0, 0, 0])
+        image.info["transparency"] = bytes([51])
+        image = image.convert("PA") if mode == "PA" else image
+    for source in (image, picture_bytes(image)):
+        assert set(np.asarray(upright_rgb(source)).ravel()) == {204}, mode
+    assert set(decode(picture_bytes(image), LARGEST).ravel()) == {204}
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "CMYK", "F", "HSV"])
@@ -98,6 +134,13 @@ def test_a_photo_is_upright_in_every_form(tmp_path: Path, example: Path, client:
         (np.zeros((0, 4, 3), np.uint8), "0 x 4 x 3"),
         (io.StringIO("text"), "opened with mode 'rb'"),
         ("https://example.org/a.jpg", "fetch it"),
+        ("HTTP://example.org/a.jpg", "fetch it"),
+        ("s3://bucket/a.jpg", "fetch it"),
+        (b"", "no bytes"),
+        (io.BytesIO(b""), "seek"),
+        (np.array(3, np.uint8), "a single number"),
+        (Image.new("RGB", (0, 5)), "no pixels: 0 x 5"),
+        ({"a": b"b"}, "a dict is no picture"),
         (7, "a int is no picture"),
         (None, "a NoneType is no picture"),
     ],
@@ -120,3 +163,13 @@ def test_one_is_told_from_several() -> None:
     )
     assert is_many(["a"])
     assert is_many(source for source in "ab")
+
+
+def test_an_empty_file_is_said_so(tmp_path: Path, local: LocalModel) -> None:
+    (tmp_path / "empty.jpg").touch()
+    with pytest.raises(SourceError, match="the file is empty"):
+        local.detect(tmp_path / "empty.jpg")
+
+
+def test_ids_may_be_numbers_of_numpy() -> None:
+    assert query_of(None, np.int64(7)) == query_of(None, 7) == query_of(None, np.array([7])) == {"classes": "7"}
