@@ -23,7 +23,7 @@ from service.http.middleware import CrossOrigin, HeadAsGet, RequestObserver
 from service.http.open_inference.routes import protocol_router
 from service.http.openapi import describe_access, describe_formats
 from service.http.paths import OPENAPI
-from service.http.routes import metrics_router, pages_router, router
+from service.http.routes import images_router, metrics_router, pages_router, router
 from service.lifecycle.in_flight import InFlight
 from service.lifecycle.loading import ArtifactLoader, ModelLoader
 from service.lifecycle.service import Service
@@ -70,6 +70,7 @@ def create_app(settings: Settings, loader: ModelLoader | None = None, spans: Spa
     )
     app.state.service = service
     app.state.access = access
+    app.include_router(images_router)
     app.include_router(router)
     app.include_router(protocol_router)
     if settings.docs:

@@ -57,8 +57,8 @@ def _by_rows_of_three(
     from PIL import Image
 
     (height, width), (_, top, _, bottom) = size, box
-    bytes_of_wide = _widened(library, picture, width, box).tobytes()
-    wide = Image.frombuffer("L", (3 * width, picture.height), bytes_of_wide, "raw", "L", 0, 1)
+    packed = _packed(_widened(library, picture, width, box))
+    wide = Image.frombuffer("L", (3 * width, picture.height), packed, "raw", "L", 0, 1)
     result = Image.frombuffer("L", (3 * width, height), canvas, "raw", "L", canvas.strides[0], 1)  # in its memory
     _pass(library, wide, result, (0, top, 3 * width, bottom))
 
@@ -72,7 +72,7 @@ def _by_rows_of_four(
     (height, width), (_, top, _, bottom) = size, box
     result = Image.new("RGB", (width, height))
     _pass(library, _widened(library, picture, width, box), result, (0, top, width, bottom))
-    canvas[:height, :width] = np.asarray(result)
+    canvas[:height, :width] = np.frombuffer(_packed(result), dtype=np.uint8).reshape(height, width, 3)
 
 
 def _widened(library: Any, picture: Image.Image, width: int, box: CropBox) -> Image.Image:
@@ -82,6 +82,17 @@ def _widened(library: Any, picture: Image.Image, width: int, box: CropBox) -> Im
     wide = Image.new("RGB", (width, picture.height))
     _pass(library, picture, wide, (box[0], 0, box[2], picture.height))
     return wide
+
+
+def _packed(picture: Image.Image) -> bytes:
+    """The bytes of an RGB picture without the fourth: `tobytes` in one piece, which takes a third of the time."""
+    from PIL import Image
+
+    encoder = Image._getencoder("RGB", "raw", ("RGB",))
+    encoder.setimage(picture.im, (0, 0, *picture.size))
+    _, error, packed = encoder.encode(3 * picture.width * picture.height)
+    assert error >= 0
+    return packed
 
 
 def _pass(library: Any, source: Image.Image, target: Image.Image, box: CropBox) -> None:

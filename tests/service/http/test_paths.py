@@ -13,7 +13,7 @@ from service.app import create_app
 from service.http import paths
 from service.http.open_inference.routes import protocol_router
 from service.http.paths import ENDPOINTS, HEALTH, PAGES, route_of, takes_images
-from service.http.routes import metrics_router, pages_router, router
+from service.http.routes import images_router, metrics_router, pages_router, router
 from service.settings import Settings
 from tests.service.conftest import JPEG, Serving, red_png
 from tests.service.fakes import FakeEngine
@@ -23,7 +23,11 @@ SOURCE = Path(service.__file__).parent
 
 
 def test_the_app_answers_the_paths_of_the_table_and_no_others() -> None:
-    routes = [route for part in (router, protocol_router, metrics_router, pages_router) for route in part.routes]
+    routes = [
+        route
+        for part in (images_router, router, protocol_router, metrics_router, pages_router)
+        for route in part.routes
+    ]
     answered = {getattr(route, "path", None) for route in routes} | {create_app(Settings()).openapi_url}
     assert answered == ENDPOINTS.keys()
     named = {value for name, value in vars(paths).items() if name.isupper() and isinstance(value, str)}
