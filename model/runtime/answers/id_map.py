@@ -59,7 +59,7 @@ def areas_and_boxes(ids: IdMap, count: int) -> tuple[NDArray[np.int64], NDArray[
     """Area [count] and tight box [count, 4] (x1, y1, x2, y2) of each id below `count`, in pixels.
 
     The map is taken apart into horizontal runs of one id, which are few; each is a rectangle of the image. An id
-    without a pixel has area 0 and a meaningless box.
+    without a pixel has area 0 and the box (W, H, 0, 0), which adds nothing to another.
     """
     height, width = ids.ids.shape
     begins = np.ones((height, width), dtype=np.bool_)

@@ -65,6 +65,16 @@ class _Candidates:
     scores: list[float]  # by segment
 
 
+@dataclass(frozen=True)
+class _Assigned:
+    """Which candidate each pixel has gone to, and what came of the segments."""
+
+    winners: NDArray[np.uint16]  # [r, c], of the sampled rows and columns
+    is_dropped: NDArray[np.bool_]  # [segments]
+    areas: NDArray[np.int64]  # [segments], pixels of the original image
+    boxes: NDArray[np.int64]  # [segments, 4], xyxy in the same pixels; meaningless where there are none
+
+
 def panoptic(
     outputs: ImageOutputs,
     size: tuple[int, int],
@@ -93,20 +103,21 @@ def panoptic(
     if classes is not None and not set(candidates.labels) & set(classes):
         return PanopticResult(IdMap.uniform(orig_size), ())
     sampling = Sampling.of(size, orig_size, pillow_nearest)
-    segment_map, alive = _assign(candidates, sampling)
-    if classes is not None:
-        segment_map, alive = _only(segment_map, alive, [candidates.labels[index] in classes for index in alive])
-    if not alive:
+    assigned = _assign(candidates, sampling)
+    is_wanted = ~assigned.is_dropped
+    if classes is not None:  # every pixel has gone to whoever sees it best by then; those of others become void
+        is_wanted &= np.isin(candidates.labels, list(classes))
+    kept = np.flatnonzero(is_wanted).tolist()
+    if not kept:
         return PanopticResult(IdMap.uniform(orig_size), ())
-    ids = sampling.enlarged(segment_map)
-    areas, boxes = areas_and_boxes(ids, len(alive) + 1)
     segments = []
-    for number, index in enumerate(alive, start=1):
+    for number, index in enumerate(kept, start=1):
         label = candidates.labels[index]
-        x1, y1, x2, y2 = boxes[number].tolist()
-        area, score = int(areas[number]), candidates.scores[index]
+        x1, y1, x2, y2 = assigned.boxes[index].tolist()
+        area, score = int(assigned.areas[index]), candidates.scores[index]
         segments.append(Segment(number, label, categories[label].isthing, score, area, (x1, y1, x2, y2)))
-    return PanopticResult(ids, tuple(segments))
+    numbers = np.cumsum(is_wanted, dtype=np.uint16) * is_wanted
+    return PanopticResult(sampling.enlarged(numbers[candidates.segment][assigned.winners]), tuple(segments))
 
 
 def masks_in_image(
@@ -152,29 +163,33 @@ def _candidates(
     return _Candidates(masks, np.array(segment, dtype=np.uint16), labels, scores)
 
 
-def _assign(candidates: _Candidates, sampling: Sampling) -> tuple[NDArray[np.uint16], list[int]]:
-    """Ids from 1, uint16 [r, c], and the candidates' segments behind them, in order; none if none is large enough.
+def _assign(candidates: _Candidates, sampling: Sampling) -> _Assigned:
+    """Give every pixel to a candidate whose segment is large enough, if there is one.
 
     One round of dropping small segments is enough: their pixels go to others, so the others only grow.
     """
     if not candidates.labels:
-        return np.zeros((0, 0), dtype=np.uint16), []
+        none = np.zeros(0, dtype=np.int64)
+        return _Assigned(np.zeros((0, 0), dtype=np.uint16), none.astype(np.bool_), none, none.reshape(0, 4))
     size, rows, columns = sampling.size, sampling.rows, sampling.columns
-    segment_map = candidates.segment[winners(candidates.masks, size, rows, columns)]
-    areas, _ = areas_and_boxes(sampling.enlarged(segment_map), len(candidates.labels))
+    winner = winners(candidates.masks, size, rows, columns)
+    areas, boxes = _areas_and_boxes(candidates, sampling.enlarged(winner))
     small = areas <= LARGEST_DROPPED_AREA
-    alive: list[int] = np.flatnonzero(~small).tolist()
-    if alive and small.any():
-        ys, xs = np.nonzero(small[segment_map])
+    if not small.all() and areas[small].any():
+        ys, xs = np.nonzero(small[candidates.segment][winner])
         heirs = np.flatnonzero(~small[candidates.segment])
-        heir = winners_at(candidates.masks[heirs], size, rows[ys], columns[xs])
-        segment_map[ys, xs] = candidates.segment[heirs[heir]]
-    return np.cumsum(~small, dtype=np.uint16)[segment_map], alive
+        winner[ys, xs] = heirs[winners_at(candidates.masks[heirs], size, rows[ys], columns[xs])]
+        areas, boxes = _areas_and_boxes(candidates, sampling.enlarged(winner))
+    return _Assigned(winner, small, areas, boxes)
 
 
-def _only(
-    segment_map: NDArray[np.uint16], alive: list[int], wanted: list[bool]
-) -> tuple[NDArray[np.uint16], list[int]]:
-    """Leave out segments, whose pixels become void: every pixel has gone to whoever sees it best by then."""
-    new_ids = np.cumsum([False, *wanted], dtype=np.uint16) * np.array([False, *wanted])
-    return new_ids[segment_map], [index for index, is_wanted in zip(alive, wanted, strict=True) if is_wanted]
+def _areas_and_boxes(candidates: _Candidates, won: IdMap) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Those of the segments [n], [n, 4], by what each candidate has won."""
+    own_areas, own_boxes = areas_and_boxes(won, len(candidates.segment))
+    areas = np.zeros(len(candidates.labels), dtype=np.int64)
+    np.add.at(areas, candidates.segment, own_areas)
+    height, width = won.shape
+    boxes = np.repeat(np.array([[width, height, 0, 0]]), len(areas), axis=0)
+    np.minimum.at(boxes[:, :2], candidates.segment, own_boxes[:, :2])
+    np.maximum.at(boxes[:, 2:], candidates.segment, own_boxes[:, 2:])
+    return areas, boxes

@@ -34,9 +34,11 @@ def encode_rles(ids: IdMap, numbers: Sequence[int]) -> list[RLE]:
     size = height * width
     begins, owners = _runs(ids)
     ends = np.append(begins[1:], size)
+    order = np.argsort(owners, kind="stable")  # by owner, and of each in the order of the map
+    firsts, lasts = (np.searchsorted(owners[order], numbers, side) for side in ("left", "right"))
     rles: list[RLE] = []
-    for number in numbers:
-        own = owners == number
+    for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True):
+        own = order[first:last]
         # Borders of this segment's runs, in order; neighbouring runs have other owners, so no two borders
         # coincide.
         borders = np.stack([begins[own], ends[own]], axis=1).ravel()

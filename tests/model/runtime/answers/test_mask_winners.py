@@ -1,4 +1,5 @@
 import tracemalloc
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from model.runtime.answers import mask_winners
 from model.runtime.answers.mask_winners import above_zero, winners, winners_at
 
 Floats = NDArray[np.float32]
@@ -104,6 +106,21 @@ def test_single_pixels_get_the_winners_of_the_whole(
     rng = np.random.default_rng(seed)
     ys, xs = rng.integers(0, size[0], 20), rng.integers(0, size[1], 20)
     np.testing.assert_array_equal(winners_at(masks, size, ys, xs), winners(masks, size)[ys, xs])
+
+
+@given(st.integers(1, 6), CELLS, SIZES, st.integers(0, 1000), st.sampled_from([1e-30, 1.0, 1e30, 3e38]))
+def test_both_ways_give_every_pixel_to_the_same_mask(
+    count: int, cells: tuple[int, int], size: tuple[int, int], seed: int, scale: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    rough = rng.uniform(-1, 1, (count, -(-cells[0] // 4), -(-cells[1] // 4))).astype(np.float32)
+    # Regions of a few cells; a third of them equal in all masks.
+    masks = (rough * (rng.random(rough.shape[1:]) > 0.3)).repeat(4, axis=1).repeat(4, axis=2)
+    masks = np.ascontiguousarray(masks[:, : cells[0], : cells[1]]) * np.float32(scale)
+    with patch.object(mask_winners, "_MOSTLY_CLEAR", 2.0):
+        by_tile = winners(masks, size)
+    with patch.object(mask_winners, "_MOSTLY_CLEAR", 0.0), patch.object(mask_winners, "_TOGETHER", 7):
+        np.testing.assert_array_equal(winners(masks, size), by_tile)
 
 
 def test_the_first_of_equals_wins() -> None:
