@@ -15,8 +15,9 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from model.checkpoint.errors import CheckpointError
 from model.checkpoint.reading import read_checkpoint
 from model.data.evaluation_set import EvaluationBatch, EvaluationSet, collate_evaluation
-from model.data.folders import DATASET_KINDS, DATASET_KINDS_IN_WORDS
+from model.data.folders import Split
 from model.data.loading import PictureLoader
+from model.data.options import add_file_arguments, add_kind_arguments, add_split_argument, split_of
 from model.evaluation.class_names import with_ids_of_data
 from model.evaluation.evaluator import EvaluationResult, Evaluator
 from model.evaluation.opening import open_evaluator, open_judged
@@ -53,19 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="Evaluate this artifact (.onnx), this checkpoint, of any kind that `detr export` reads, or this model on "
         "the Hugging Face hub (OWNER/NAME or OWNER/NAME@REVISION).",
     )
-    parser.add_argument(
-        "--data",
-        choices=DATASET_KINDS,
-        required=True,
-        help=f"Read this kind of data set: {DATASET_KINDS_IN_WORDS}.",
-    )
-    parser.add_argument("--root", type=Path, required=True, metavar="DIR", help="Read the data set in this folder.")
-    parser.add_argument(
-        "--split",
-        default="val",
-        metavar="NAME",
-        help="Evaluate on this split, whose pictures are in the folder NAME2017. The default is %(default)s.",
-    )
+    add_kind_arguments(parser)
+    add_file_arguments(parser)
+    add_split_argument(parser)
     parser.add_argument(
         "--batch-size",
         type=int,
@@ -118,17 +109,16 @@ def evaluate_as_told(args: argparse.Namespace) -> None:
     for out in (args.json and args.json.parent, args.report and args.report.parent):
         if out and not out.is_dir():  # said before the pictures are seen, not after
             raise FileNotFoundError(f"there is no folder {out}")
+    split = split_of(args)
     loaded = open_for_evaluation(path_of(args.model), args.device, args.precision)
-    evaluator = evaluate(
-        loaded, args.data, args.root, args.split, batch_size=args.batch_size, workers=args.workers, notes=sys.stderr
-    )
+    evaluator = evaluate(loaded, split, batch_size=args.batch_size, workers=args.workers, notes=sys.stderr)
     result = evaluator.result()
     print(figures_table(result, per_class=args.per_class))
     if args.json:
         record = to_record(result, per_class=args.per_class)
         args.json.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     if args.report:
-        print(f"\nwrote {write_report(args.report, loaded.engine, loaded.metadata, evaluator, args.split)}")
+        print(f"\nwrote {write_report(args.report, loaded.engine, loaded.metadata, evaluator, split.name)}")
 
 
 def open_for_evaluation(path: Path, device: str = "auto", precision: str = "auto") -> EvaluatedModel:
@@ -148,9 +138,7 @@ def open_for_evaluation(path: Path, device: str = "auto", precision: str = "auto
 
 def evaluate(
     loaded: EvaluatedModel,
-    kind: str,
-    root: Path,
-    split: str,
+    split: Split,
     *,
     batch_size: int = 1,
     workers: int = 0,
@@ -159,8 +147,8 @@ def evaluate(
 ) -> Evaluator:
     """Run the model over every picture, resized and padded as in the service; `figures()` of what comes back says more.
 
-    With `thing_masks` COCO's figures of masks are among them, where model and data have masks. Progress and what is odd
-    about the classes go to `notes`, a text stream, if there is one.
+    With `thing_masks` COCO's figures of masks are among them, where model and data have masks. Progress, what is
+    evaluated on, and what is odd about the classes go to `notes`, a text stream, if there is one.
 
     Raises ValueError where the model has no category of the data or the batch size is not positive, FileNotFoundError
     where annotations are missing, and what the data sets raise.
@@ -170,11 +158,9 @@ def evaluate(
         raise ValueError(f"the batch size must be at least 1, not {batch_size}")
     if workers < 0:
         raise ValueError(f"the number of workers must be at least 0, not {workers}")
-    data = open_judged(kind, root, split, masks=metadata.mask_stride is not None)
+    data = open_judged(split, masks=metadata.mask_stride is not None)
     categories, lines = with_ids_of_data(metadata.categories, data.categories)
     evaluator = open_evaluator(
-        kind,
-        root,
         split,
         data,
         categories=categories,
@@ -183,6 +169,7 @@ def evaluate(
         thing_masks=thing_masks,
     )
     if notes:
+        print(split.describe(data), file=notes)
         for line in lines:
             print(line, file=notes)
     batches = PictureLoader(

@@ -12,7 +12,8 @@ from typing import Any
 
 import onnxruntime
 
-from model.data.folders import DATASET_KINDS, DATASET_KINDS_IN_WORDS
+from model.data.folders import Split
+from model.data.options import add_file_arguments, add_kind_arguments, add_split_argument, split_of
 from model.evaluate import EvaluatedModel, evaluate
 from model.hub.finding import path_of
 from model.hub.names import HubError
@@ -37,11 +38,9 @@ class AccuracyError(Exception):
 
 @dataclass(frozen=True)
 class Judge:
-    """Decides whether an int8 artifact may be written: a data set in COCO's layout, and how much may be lost on it."""
+    """Decides whether an int8 artifact may be written: a data set, and how much may be lost on it."""
 
-    kind: str
-    root: Path
-    split: str
+    split: Split
     max_drop: Mapping[str, float]  # by figure, those of `JUDGED`; 0.003 is 0.3 points
     device: str
 
@@ -50,8 +49,7 @@ class Judge:
         # What is promised is a distance to float32, not to the bfloat16 that an engine may choose for such a file.
         precision = "float32" if artifact.metadata.precision == "float32" else "auto"
         loaded = EvaluatedModel(open_engine(artifact, self.device, precision=precision), artifact.metadata)
-        judged = evaluate(loaded, self.kind, self.root, self.split, notes=sys.stderr, thing_masks=False)
-        figures = judged.figures()
+        figures = evaluate(loaded, self.split, notes=sys.stderr, thing_masks=False).figures()
         return {name: figures[name] for name in JUDGED if name in figures}
 
     def compare(self, before: Mapping[str, float], after: Mapping[str, float]) -> None:
@@ -102,23 +100,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_accuracy_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--data",
-        choices=DATASET_KINDS,
-        help=f"Measure the accuracy on this kind of data set: {DATASET_KINDS_IN_WORDS}.",
-    )
-    parser.add_argument(
-        "--root",
-        type=Path,
-        metavar="DIR",
-        help="Read that data set in this folder; its pictures should not be those of --images.",
-    )
-    parser.add_argument(
-        "--split",
-        default="val",
-        metavar="NAME",
-        help="Measure on this split, whose pictures are in the folder NAME2017. The default is %(default)s.",
-    )
+    add_kind_arguments(parser, required=False)
+    add_file_arguments(parser, images="annotated-images")
+    add_split_argument(parser)
     for name in JUDGED:
         parser.add_argument(
             f"--max-{name.lower()}-drop",
@@ -149,17 +133,18 @@ def run(args: argparse.Namespace) -> None:
 
 def judge_of(args: argparse.Namespace) -> Judge | None:
     """What the options want accuracy checked with; None with --unchecked. Raises ValueError where they want neither."""
-    if args.unchecked and (args.data or args.root):
+    named = args.root or args.annotations
+    if args.unchecked and (args.data or named):
         raise ValueError("--unchecked measures nothing; leave out either it, or --data and --root")
     if args.unchecked:
         return None
-    if not (args.data and args.root):
+    if not (args.data and named):
         raise ValueError(
             "the accuracy of the int8 model cannot be checked without a data set: give --data and --root, or "
             "--unchecked to write the file anyway"
         )
     max_drop = {name: getattr(args, f"max_{name.lower()}_drop") for name in JUDGED}
-    return Judge(args.data, args.root, args.split, max_drop, args.device)
+    return Judge(split_of(args, images="annotated_images"), max_drop, args.device)
 
 
 def quantize(

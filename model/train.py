@@ -19,7 +19,7 @@ from model.checkpoint.errors import CheckpointError
 from model.checkpoint.saving import save_checkpoint
 from model.data.check import check_categories, check_dataset
 from model.data.coco_dataset import CocoDataset
-from model.data.folders import instances_file, open_dataset, panoptic_file
+from model.data.folders import NamedFiles, Split, find_splits
 from model.evaluation.evaluator import Evaluator
 from model.evaluation.opening import open_evaluator
 from model.network.build import detector_of
@@ -88,6 +88,7 @@ class DataSplits:
 
     train: CocoDataset
     val: CocoDataset | None
+    val_split: Split | None
 
 
 def train(args: argparse.Namespace, stop: StopRequest) -> Path:
@@ -108,7 +109,7 @@ def train(args: argparse.Namespace, stop: StopRequest) -> Path:
         for sentence in advice(plan_of(loaders, start, steps)):
             print_once(f"warning: {sentence}")
     args.out.mkdir(parents=True, exist_ok=True)
-    evaluator = validation_evaluator(args, data, start)
+    evaluator = validation_evaluator(data, start)
     for note in validation_notes(evaluator):
         print_once(note)
     module = TrainingModule(
@@ -152,18 +153,18 @@ def train(args: argparse.Namespace, stop: StopRequest) -> Path:
 
 
 def open_data(args: argparse.Namespace, config: TrainConfig) -> DataSplits:
-    """The pictures of the folder. Raises what data sets raise, and ValueError where the splits differ in classes."""
+    """The pictures that are named. Raises what data sets raise, and ValueError where the splits differ in classes."""
     masks = config.stage != "detection"
-    train_data = open_dataset(args.data, args.root, "train", masks=masks)
-    file = (instances_file if args.data == "coco" else panoptic_file)(args.root, "val")
+    train_named = NamedFiles(args.annotations, args.images)
+    train, val = find_splits(args.data, args.root, train_named, NamedFiles(args.val_annotations, args.val_images))
+    train_data = train.open(masks=masks)
     if not config.evaluate_every:
-        return DataSplits(train_data, None)
-    if not file.is_file():
-        print_once(f"there is no {file}: nothing is validated on the way")
-        return DataSplits(train_data, None)
-    val_data = open_dataset(args.data, args.root, "val", masks=masks)
+        return DataSplits(train_data, None, None)
+    val_data = val.open(masks=masks)
     check_categories(train_data, val_data)
-    return DataSplits(train_data, val_data)
+    if val.part == "held out":
+        print_once(val.describe(val_data))
+    return DataSplits(train_data, val_data, val)
 
 
 def network_to_train(args: argparse.Namespace, recipe: Recipe, data: CocoDataset) -> StartingNetwork:
@@ -220,14 +221,12 @@ def plan_of(loaders: TrainingData, start: StartingNetwork, steps: int) -> Plan:
     )
 
 
-def validation_evaluator(args: argparse.Namespace, data: DataSplits, start: StartingNetwork) -> Evaluator | None:
+def validation_evaluator(data: DataSplits, start: StartingNetwork) -> Evaluator | None:
     """What judges the validation pictures, if there are any."""
-    if data.val is None:
+    if data.val is None or data.val_split is None:
         return None
     return open_evaluator(
-        args.data,
-        args.root,
-        "val",
+        data.val_split,
         data.val,
         categories=data.train.categories,
         segment_threshold=start.config.segment_threshold,

@@ -31,6 +31,7 @@ class DatasetReport:
     degenerate: int  # boxes left out because nothing of them is inside their picture
     outside: int  # boxes that reach outside their picture and are clipped
     crowds: int  # left out
+    notes: tuple[str, ...]  # what else of the files is left out, or taken in another way than written, and why
     # File names of pictures that EXIF turns, in their order:
     either_way: tuple[str, ...]  # learnt as displayed, though their annotated size would fit them as stored as well
     renamed: tuple[tuple[str, str], ...]  # names that are written differently in the annotations: there, and the file
@@ -45,6 +46,7 @@ class DatasetReport:
             f"  boxes that reach outside their picture: {self.outside:,}, clipped",
             f"  left out: {self.degenerate:,} boxes without an area, {self.crowds:,} crowds",
         ]
+        lines += [f"  {note}" for note in self.notes]
         if len(seen) < len(self.boxes):
             lines.append(f"  classes without a box: {_first([name for name, count in self.boxes if not count])}")
         for names, what in (
@@ -100,10 +102,13 @@ def _why_nothing(data: CocoDataset) -> str:
 
 
 def check_categories(train: CocoDataset, val: CocoDataset) -> None:
-    """Raise ValueError, naming both files and the category, unless two data sets have the same ids and names."""
+    """Raise ValueError, naming both files and the category, unless two data sets have the same ids and names.
+
+    A category that only one leaves out, because nothing in it is of it, is no difference.
+    """
     ours, theirs = ({category.id: category.name for category in data.categories} for data in (train, val))
     for id_ in sorted(ours.keys() | theirs.keys()):
-        if ours.get(id_) != theirs.get(id_):
+        if ours.get(id_) != theirs.get(id_) and not (id_ not in theirs and id_ == val.root_id):
             here, there = (repr(names[id_]) if id_ in names else "missing" for names in (ours, theirs))
             raise ValueError(
                 f"category {id_} is {here} in {train.annotations} but {there} in {val.annotations}: "
@@ -137,6 +142,7 @@ def _report(data: CocoDataset) -> DatasetReport:
         degenerate=int((~usable).sum()),
         outside=int(outside.sum()),
         crowds=objects.crowds,
+        notes=data.notes,
         either_way=(),
         renamed=data.renamed,
         as_stored=(),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model.data.annotations import Annotations
 from model.data.coco_dataset import CocoDataset, make_target
 from model.data.coco_files import ImageRecord, Target, read_annotations
 from model.data.instance_masks import decode_mask
@@ -25,17 +27,19 @@ class CocoDetection(CocoDataset):
 
     def __init__(
         self,
-        images: Path,
+        images: Path | Sequence[Path],
         annotations: Path,
         *,
         masks: bool = False,
+        read: Annotations | None = None,
     ) -> None:
         """Read the annotation file; pictures and masks are decoded when an item is asked for.
 
         Args:
-            images: folder of the pictures.
-            annotations: COCO's instances JSON.
+            images: folder of the pictures, or several, of which the one is taken that holds the first pictures.
+            annotations: COCO's instances JSON, or what else the annotations were read from.
             masks: whether targets hold masks.
+            read: what was read of it; by default it is read here.
 
         Raises:
             FileNotFoundError: if there is no such annotation file.
@@ -43,9 +47,9 @@ class CocoDetection(CocoDataset):
             ValueError: if it is malformed, lists no image or no category, or an annotation has an unknown category or
                 image, a box that is none or, where masks are asked for, a segmentation that is none.
         """
-        content = read_annotations(annotations)
-        super().__init__(content, annotations, images, masks)
-        every = AnnotatedInstances.read(content, annotations, self.records, self.categories, masks=masks)
+        read = read or Annotations(read_annotations(annotations))
+        super().__init__(read, annotations, images, masks)
+        every = AnnotatedInstances.read(read.content, annotations, self.records, self.categories, masks=masks)
         self.instances = every
         kept = np.flatnonzero(~every.iscrowd)
         ids = np.array([category.id for category in self.categories], dtype=np.int64)  # ascending

@@ -5,8 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,11 +15,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
+from model.data.annotations import Annotations
 from model.data.coco_files import ImageRecord, Target, read_categories, read_records
 from model.data.file_names import FileNames
 from model.data.mask_layers import MaskLayers
 from model.data.objects import Objects, clipped_xyxy
 from model.data.picture_files import read_pixels
+
+_LOOKED_AT = 10  # pictures by which their folder is known; one or the other may be missing
 
 
 class CocoDataset(Dataset[tuple[Tensor, Target]], ABC):
@@ -29,19 +32,25 @@ class CocoDataset(Dataset[tuple[Tensor, Target]], ABC):
 
     def __init__(
         self,
-        content: dict[str, Any],
+        read: Annotations,
         annotations: Path,
-        images: Path,
+        images: Path | Sequence[Path],
         masks: bool,
     ) -> None:
         """Take over what was read of an annotation file: its categories, ordered by id, are the classes by index.
 
+        Of several folders the one counts that holds the first pictures.
+
         Raises ValueError if one of its pictures is malformed, or its name could be several files.
         """
         self.annotations = annotations
-        self.images = images
-        self.categories = read_categories(content, annotations)
-        self.records, self.renamed = _with_files(read_records(content, annotations), images, annotations)
+        self.notes = read.notes
+        self.root_id = read.root_id
+        self.categories = read_categories(read.content, annotations)
+        records = read_records(read.content, annotations)
+        folders = [images] if isinstance(images, Path) else images
+        self.images = read.images or _folder_of(records, folders)
+        self.records, self.renamed = _with_files(records, self.images, annotations)
         self.masks = masks
 
     @property
@@ -62,6 +71,19 @@ class CocoDataset(Dataset[tuple[Tensor, Target]], ABC):
     @abstractmethod
     def target(self, index: int) -> Target:
         """What is in one picture."""
+
+
+def _folder_of(records: Sequence[ImageRecord], folders: Sequence[Path]) -> Path:
+    """The first folder that has one of the first pictures under its name, or else under one written differently.
+
+    Where none has, pictures are missing, and the likeliest folder is where: the last is the root, and never that.
+    """
+    names = [record.file_name for record in records[:_LOOKED_AT]]
+    there = [folder for folder in folders if folder.is_dir()]
+    as_it_is = (folder for folder in there if any((folder / name).is_file() for name in names))
+    otherwise = (folder for folder in there if any(map(FileNames(folder).has, names)))
+    missing = next((folder for folder in folders[:-1] if folder.is_dir()), folders[0])
+    return next(chain(as_it_is, otherwise), missing)
 
 
 def _with_files(

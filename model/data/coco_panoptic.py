@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from model.data.annotations import Annotations
 from model.data.coco_dataset import CocoDataset, make_target
 from model.data.coco_files import (
     ImageRecord,
@@ -33,28 +35,30 @@ class CocoPanoptic(CocoDataset):
 
     def __init__(
         self,
-        images: Path,
+        images: Path | Sequence[Path],
         annotations: Path,
         *,
         masks: bool = True,
+        read: Annotations | None = None,
     ) -> None:
         """Read the annotation file; pictures and segments are decoded when an item is asked for.
 
         Args:
-            images: folder of the pictures.
+            images: folder of the pictures, or several, of which the one is taken that holds the first pictures.
             annotations: COCO's panoptic JSON; the id PNGs are in the folder beside it that has its name.
             masks: whether targets hold masks. Without, no PNG is read and boxes are those of the file.
+            read: what was read of it; by default it is read here.
 
         Raises:
             FileNotFoundError: if there is no such annotation file.
             ValueError: if it is malformed, lists no image or no category, has an image without an entry, or a segment
                 of an unknown category or with a box that is none.
         """
-        content = read_annotations(annotations)
-        super().__init__(content, annotations, images, masks)
+        read = read or Annotations(read_annotations(annotations))
+        super().__init__(read, annotations, images, masks)
         self.segments = annotations.with_suffix("")
         self._isthing = torch.tensor([category.isthing for category in self.categories])
-        entries = self._entries(panoptic_entries(content, annotations))
+        entries = self._entries(panoptic_entries(read.content, annotations))
         self._png_names = self._found([entry.file_name for entry in entries])
         indices = class_indices(self.categories)
         found = [self._read_segments(entry, indices) for entry in entries]

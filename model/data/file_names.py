@@ -36,6 +36,13 @@ class FileNames:
                 raise ValueError(f"{_shown(by_file[file])} and {_shown(name)} would both be the file {_shown(file)}")
         return found
 
+    def has(self, name: str) -> bool:
+        """Whether there is a file for a name, and one only."""
+        try:
+            return os.path.isfile(self._folder / self._file_of(name))  # noqa: PTH113  # as above
+        except ValueError:
+            return False
+
     def closest(self, name: str) -> str | None:
         """The file whose name is most like another and has the same digits, so that it shows how they differ, or None.
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from pycocotools.coco import COCO
 
+from model.data.annotations import Annotations
 from model.data.coco import CocoDetection
 from model.data.coco_files import ImageRecord, read_annotations, read_categories, read_records
 from model.data.instance_masks import NoMaskError, run_lengths
@@ -58,13 +59,13 @@ class InstanceTruth:
         return cls(data.annotations, data.records, data.categories, data.instances, without_masks)
 
     @classmethod
-    def read(cls, file: Path, *, masks: bool) -> InstanceTruth:
-        """That of an instances file; if it lacks masks that are asked for, `without_masks` says so.
+    def read(cls, file: Path, *, masks: bool, read: Annotations | None = None) -> InstanceTruth:
+        """That of an instances file, or of what was read of it; if it lacks masks that are asked for, it says so.
 
         Raises:
             FileNotFoundError, ValueError: as in `CocoDetection`.
         """
-        content, without = read_annotations(file), ""
+        content, without = read.content if read else read_annotations(file), ""
         records, categories = read_records(content, file), read_categories(content, file)
         try:
             instances = AnnotatedInstances.read(content, file, records, categories, masks=masks)

@@ -1,13 +1,12 @@
-"""An evaluator for a folder laid out as COCO's."""
+"""An evaluator for a split of a data set."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from model.data.coco import CocoDetection
 from model.data.coco_dataset import CocoDataset
-from model.data.folders import instances_file, open_dataset, panoptic_file
+from model.data.folders import Split
 from model.data.instance_masks import NoMaskError
 from model.evaluation.evaluator import Evaluator
 from model.evaluation.instance_truth import InstanceTruth
@@ -15,21 +14,19 @@ from model.evaluation.panoptic_quality import SegmentAnnotations
 from model.runtime.categories import Category
 
 
-def open_judged(kind: str, root: Path, split: str, *, masks: bool) -> CocoDataset:
+def open_judged(split: Split, *, masks: bool) -> CocoDataset:
     """A data set to evaluate on, with masks where they are asked for and all its objects have one.
 
-    Raises what `open_dataset` does.
+    Raises what `Split.open` does.
     """
     try:
-        return open_dataset(kind, root, split, masks=masks)
+        return split.open(masks=masks)
     except NoMaskError:  # of which the evaluator will speak
-        return open_dataset(kind, root, split, masks=False)
+        return split.open(masks=False)
 
 
 def open_evaluator(
-    kind: str,
-    root: Path,
-    split: str,
+    split: Split,
     data: CocoDataset,
     *,
     categories: Sequence[Category],
@@ -40,10 +37,8 @@ def open_evaluator(
     """Read what a model is judged by.
 
     Args:
-        kind: one of `folders.DATASET_KINDS`.
-        root: the folder.
-        split: such as "val".
-        data: the same split, opened.
+        split: where they are.
+        data: the same, opened.
         categories: the model's, by class index.
         segment_threshold: see `Evaluator`.
         mask_stride: see `Evaluator`; None where only boxes are to be judged.
@@ -55,13 +50,17 @@ def open_evaluator(
         ValueError: one is malformed or lacks a picture of the data, or model and data share no category.
     """
     with_masks = mask_stride is not None
+    segments = None
     if isinstance(data, CocoDetection):
-        known = data.masks or not with_masks
-        things = InstanceTruth.of(data) if known else InstanceTruth.read(data.annotations, masks=True)
-        segments = None
+        if data.masks or not with_masks:
+            things = InstanceTruth.of(data)
+        else:
+            things = InstanceTruth.read(data.annotations, masks=True, read=split.read())
     else:
-        things = InstanceTruth.read(instances_file(root, split), masks=with_masks and thing_masks)
-        segments = SegmentAnnotations(panoptic_file(root, split), data.categories) if with_masks else None
+        file, read = split.instances()
+        things = InstanceTruth.read(file, masks=with_masks and thing_masks, read=read)
+        if split.panoptic and with_masks:
+            segments = SegmentAnnotations(split.panoptic, data.categories)
     return Evaluator(
         data,
         things,

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from model.data.folders import DATASET_KINDS, DATASET_KINDS_IN_WORDS
+from model.data.options import add_file_arguments, add_kind_arguments
 from model.network.config import PRESETS
 from model.training.choosing import fast_precision, small_note, why_small
 from model.training.config import TrainConfig
@@ -21,13 +21,9 @@ _SETTINGS: dict[str, FieldInfo] = TrainConfig.__pydantic_fields__  # type: ignor
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `detr train`."""
-    parser.add_argument(
-        "--data",
-        choices=DATASET_KINDS,
-        required=True,
-        help=f"Read this kind of data set: {DATASET_KINDS_IN_WORDS}.",
-    )
-    parser.add_argument("--root", type=Path, required=True, metavar="DIR", help="Read the data set in this folder.")
+    add_kind_arguments(parser)
+    add_file_arguments(parser, of="the annotations to learn from")
+    add_file_arguments(parser, prefix="val-", of="the annotations to validate with")
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="Write checkpoints, log and samples to this folder."
     )

@@ -24,7 +24,7 @@ import onnx
 from numpy.typing import NDArray
 
 from model.data.evaluation_set import EvaluationSet
-from model.data.folders import open_dataset
+from model.data.folders import find_split, open_dataset
 from model.evaluate import EvaluatedModel, evaluate
 from model.exporting.float16 import to_float16
 from model.runtime.answers.detections import softmax
@@ -149,7 +149,7 @@ def main() -> None:
 
 def figures_of(loaded: EvaluatedModel, args: argparse.Namespace) -> str:
     """AP, and PQ where there are masks."""
-    found = evaluate(loaded, args.data, args.root, args.split).figures()
+    found = evaluate(loaded, find_split(args.data, args.root, args.split)).figures()
     return ", ".join(f"{name} {found[name]:.4f}" for name in ("AP", "PQ") if name in found)
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from model.data.folders import find_split
 from model.evaluate import EvaluatedModel, evaluate
 from model.quantization.plan import QUANTIZABLE_PARTS
 from model.quantize import quantize
@@ -97,7 +98,9 @@ def print_accuracy(artifacts: dict[str, Artifact], root: Path) -> None:
     """A table of AP and PQ on the validation pictures, of every engine."""
     print("\n| engine | precision | AP | PQ |\n| --- | --- | --- | --- |")
     for (device, precision), engine in engines_of(artifacts).items():
-        figures = evaluate(EvaluatedModel(engine, artifacts["float32"].metadata), "shapes", root, "val").figures()
+        figures = evaluate(
+            EvaluatedModel(engine, artifacts["float32"].metadata), find_split("shapes", root, "val")
+        ).figures()
         print(f"| {device} | {precision} | {figures['AP']:.4f} | {figures['PQ']:.4f} |", flush=True)
 
 

@@ -19,6 +19,7 @@ from pycocotools.cocoeval import COCOeval
 
 from model.data.coco import CocoDetection
 from model.data.evaluation_set import EvaluationSet
+from model.data.folders import find_split
 from model.data.shapes.command import write_shapes
 from model.evaluate import evaluate, open_for_evaluation
 from model.evaluation import pictures
@@ -175,7 +176,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_what_is_evaluated_is_what_is_served(scenes: Path, tmp_path: Path) -> None:
     """AP of `detr evaluate`, and of what `detr predict` answers for the same files."""
-    evaluated = evaluate(open_for_evaluation(DEMO_MODEL, "cpu"), "coco", scenes, "val").figures()
+    evaluated = evaluate(open_for_evaluation(DEMO_MODEL, "cpu"), find_split("coco", scenes, "val")).figures()
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(scenes / "annotations" / "instances_val2017.json"))
     ids = {str(scenes / "val2017" / image["file_name"]): image["id"] for image in truth.dataset["images"]}

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from model.data.folders import find_split
 from model.data.shapes.command import write_shapes
 from model.evaluate import EvaluatedModel, batches_of, evaluate, open_for_evaluation
 from model.evaluation.average_precision import NAMES, NOTHING
@@ -62,7 +63,7 @@ def test_the_truth_has_ap_1_and_pq_1_whatever_the_order_of_the_classes(
     root: Path, categories: tuple[Category, ...], batch_size: int
 ) -> None:
     loaded = EvaluatedModel(Oracle(categories), metadata(categories))
-    figures = evaluate(loaded, "coco-panoptic", root, "val", batch_size=batch_size).figures()
+    figures = evaluate(loaded, find_split("coco-panoptic", root, "val"), batch_size=batch_size).figures()
     assert list(figures) == [*NAMES, *PANOPTIC_NAMES]
     for name in ("AP", "AP50", "AP75", "APs", "AR100", *PANOPTIC_NAMES):
         assert figures[name] == pytest.approx(1), name
@@ -70,14 +71,14 @@ def test_the_truth_has_ap_1_and_pq_1_whatever_the_order_of_the_classes(
 
 
 def test_instances_alone_give_no_panoptic_figures(root: Path) -> None:
-    figures = evaluate(EvaluatedModel(Oracle(), metadata()), "coco", root, "val").figures()
+    figures = evaluate(EvaluatedModel(Oracle(), metadata()), find_split("coco", root, "val")).figures()
     assert list(figures) == list(NAMES)
     assert figures["AP"] == pytest.approx(1)
 
 
 def test_silence_has_ap_0_and_pq_0(root: Path) -> None:
     loaded = EvaluatedModel(Oracle(silent=frozenset({0, 1, 2})), metadata())
-    figures = evaluate(loaded, "coco-panoptic", root, "val").figures()
+    figures = evaluate(loaded, find_split("coco-panoptic", root, "val")).figures()
     assert {name for name, value in figures.items() if value == -1} == {"APm", "APl", "ARm", "ARl"}
     assert all(value == 0 for value in figures.values() if value != -1)
 
@@ -85,7 +86,7 @@ def test_silence_has_ap_0_and_pq_0(root: Path) -> None:
 def test_a_picture_that_is_not_answered_counts_as_missed(root: Path) -> None:
     """Two of the three cats and dogs, one of the two skies and one of the two seas are in the silent picture."""
     loaded = EvaluatedModel(Oracle(silent=frozenset({1})), metadata())
-    figures = evaluate(loaded, "coco-panoptic", root, "val").figures()
+    figures = evaluate(loaded, find_split("coco-panoptic", root, "val")).figures()
     # Cats: 1 found, 1 missed. Dogs: 1 found, 2 missed. Skies: 1 and 1. Seas: 2 and 0.
     cats, dogs, skies, seas = 1 / 1.5, 1 / 2, 1 / 1.5, 1.0
     assert figures["SQ"] == pytest.approx(1)
@@ -96,7 +97,7 @@ def test_a_picture_that_is_not_answered_counts_as_missed(root: Path) -> None:
 
 def test_classes_that_only_the_model_has_do_no_harm(root: Path) -> None:
     more = (Category(90, "moon", True, (0, 0, 0)), *CATEGORIES, Category(91, "mud", False, (0, 0, 0)))
-    figures = evaluate(EvaluatedModel(Oracle(more), metadata(more)), "coco-panoptic", root, "val").figures()
+    figures = evaluate(EvaluatedModel(Oracle(more), metadata(more)), find_split("coco-panoptic", root, "val")).figures()
     assert (figures["AP"], figures["PQ"]) == pytest.approx((1, 1))
 
 
@@ -125,7 +126,9 @@ def test_classes_that_only_the_data_has_count_as_missed(root: Path) -> None:
             return replace(outputs, pred_logits=np.delete(outputs.pred_logits, 1, axis=2))
 
     known = (CAT, SKY, SEA)
-    figures = evaluate(EvaluatedModel(WithoutDogs(), metadata(known)), "coco-panoptic", root, "val").figures()
+    figures = evaluate(
+        EvaluatedModel(WithoutDogs(), metadata(known)), find_split("coco-panoptic", root, "val")
+    ).figures()
     assert figures["AP"] == pytest.approx(0.5)
     assert figures["RQ_th"] == pytest.approx(0.5)
 
@@ -137,7 +140,7 @@ def test_answers_that_are_no_numbers_are_an_error(root: Path) -> None:
             return replace(outputs, pred_logits=np.full_like(outputs.pred_logits, np.nan))
 
     with pytest.raises(OutputError):
-        evaluate(EvaluatedModel(Broken(), metadata()), "coco-panoptic", root, "val")
+        evaluate(EvaluatedModel(Broken(), metadata()), find_split("coco-panoptic", root, "val"))
 
 
 # A real network: what it answers alone is declared the truth, so that any batch which changes an answer shows.
@@ -183,7 +186,7 @@ def test_the_size_of_a_batch_does_not_change_the_figures(
     own_truth: Path, panoptic_artifact: Path, batch_size: int
 ) -> None:
     figures = evaluate(
-        open_for_evaluation(panoptic_artifact, "cpu"), "shapes", own_truth, "val", batch_size=batch_size
+        open_for_evaluation(panoptic_artifact, "cpu"), find_split("shapes", own_truth, "val"), batch_size=batch_size
     ).figures()
     assert figures["AP"] == pytest.approx(1, abs=1e-6)
     assert figures["PQ"] == pytest.approx(1, abs=1e-3)
@@ -193,7 +196,7 @@ def test_a_checkpoint_has_the_figures_of_its_artifact(
     own_truth: Path, small_checkpoint: Path, panoptic_artifact: Path
 ) -> None:
     of_checkpoint, of_artifact = (
-        evaluate(open_for_evaluation(path, "cpu"), "shapes", own_truth, "val", batch_size=2).figures()
+        evaluate(open_for_evaluation(path, "cpu"), find_split("shapes", own_truth, "val"), batch_size=2).figures()
         for path in (small_checkpoint, panoptic_artifact)
     )
     assert of_checkpoint == pytest.approx(of_artifact, abs=1e-3)
@@ -208,7 +211,9 @@ def demo_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_demo_has_the_same_figures_in_batches_of_1_4_and_8(demo_scenes: Path) -> None:
     loaded = open_for_evaluation(DEMO, "cpu")
-    alone, *batched = (evaluate(loaded, "shapes", demo_scenes, "val", batch_size=size).figures() for size in (1, 4, 8))
+    alone, *batched = (
+        evaluate(loaded, find_split("shapes", demo_scenes, "val"), batch_size=size).figures() for size in (1, 4, 8)
+    )
     assert 0.3 < alone["AP"] < 1
     assert 0.3 < alone["PQ"] < 1
     for figures in batched:
@@ -218,7 +223,10 @@ def test_the_demo_has_the_same_figures_in_batches_of_1_4_and_8(demo_scenes: Path
 def test_processes_that_read_pictures_change_nothing(root: Path) -> None:
     figures = [
         evaluate(
-            EvaluatedModel(Oracle(), metadata()), "coco-panoptic", root, "val", batch_size=2, workers=workers
+            EvaluatedModel(Oracle(), metadata()),
+            find_split("coco-panoptic", root, "val"),
+            batch_size=2,
+            workers=workers,
         ).figures()
         for workers in (0, 2)
     ]
@@ -230,7 +238,7 @@ def test_pictures_of_like_aspect_ratio_share_a_batch(root: Path) -> None:
     assert batches_of(sizes, 3, same_size=False) == [[2, 4, 1], [0, 3]]
     assert batches_of(sizes, 3, same_size=True) == [[2, 4], [1], [0], [3]], "where padding leaks, nothing is padded"
     oracle = Oracle()
-    evaluate(EvaluatedModel(oracle, metadata()), "coco-panoptic", root, "val", batch_size=2)
+    evaluate(EvaluatedModel(oracle, metadata()), find_split("coco-panoptic", root, "val"), batch_size=2)
     assert sorted(oracle.answered) == [0, 1, 2]
     assert [len(batch.sizes) for batch in oracle.batches] == [2, 1]
 
@@ -239,7 +247,7 @@ def test_no_picture_is_padded_for_another_where_padding_leaks(root: Path) -> Non
     exact = metadata()
     for said, mixed in ((exact, True), (replace(exact, padding="published"), False)):
         oracle = Oracle()
-        evaluate(EvaluatedModel(oracle, said), "coco-panoptic", root, "val", batch_size=3)
+        evaluate(EvaluatedModel(oracle, said), find_split("coco-panoptic", root, "val"), batch_size=3)
         assert sorted(oracle.answered) == [0, 1, 2]
         assert any(len(set(batch.sizes)) > 1 for batch in oracle.batches) == mixed
 
@@ -348,5 +356,5 @@ def test_missing_instances_are_said_before_any_picture_is_seen(root: Path, tmp_p
     (tmp_path / "coco" / "annotations" / "instances_val2017.json").unlink()
     oracle = Oracle()
     with pytest.raises(FileNotFoundError, match=r"there is no annotation file .*instances_val2017\.json"):
-        evaluate(EvaluatedModel(oracle, metadata()), "coco-panoptic", tmp_path / "coco", "val")
+        evaluate(EvaluatedModel(oracle, metadata()), find_split("coco-panoptic", tmp_path / "coco", "val"))
     assert oracle.answered == []

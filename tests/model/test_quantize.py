@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from model.data.folders import Split
+from model.data.layouts import Place
 from model.data.shapes.command import write_shapes
 from model.quantization.int8_graph import golden_of, int8_graph
 from model.quantization.pictures import choose_pictures
@@ -232,7 +234,7 @@ def test_above_the_allowed_drop_there_is_no_file_and_an_older_one_stays(shapes: 
 
 
 def test_a_figure_that_is_no_number_does_not_pass() -> None:
-    judge = Judge("shapes", Path(), "val", {"AP": 0.003, "PQ": 0.003}, "cpu")
+    judge = Judge(Split("shapes", "val", Place("", Path(), ())), {"AP": 0.003, "PQ": 0.003}, "cpu")
     judge.compare({"AP": 0.5, "PQ": 0.5}, {"AP": 0.4975, "PQ": 0.6})
     with pytest.raises(AccuracyError, match="AP falls"):
         judge.compare({"AP": 0.5}, {"AP": float("nan")})

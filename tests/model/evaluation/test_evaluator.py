@@ -25,6 +25,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch.multiprocessing.spawn import spawn
 
+from model.data.folders import find_split
 from model.evaluation.average_precision import NAMES, NOTHING
 from model.evaluation.evaluator import Evaluator
 from model.evaluation.opening import open_evaluator, open_judged
@@ -72,11 +73,9 @@ def evaluator(
     data_root: Path | None = None,
     thing_masks: bool = True,
 ) -> Evaluator:
-    data = open_judged(kind, data_root or root, "val", masks=mask_stride is not None)
+    data = open_judged(find_split(kind, data_root or root, "val"), masks=mask_stride is not None)
     return open_evaluator(
-        kind,
-        root,
-        "val",
+        find_split(kind, root, "val"),
         data,
         categories=categories,
         segment_threshold=0.4,

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from model.data.folders import find_split
 from model.evaluate import EvaluatedModel, evaluate
 from model.evaluation.charts import histogram, precision_recall
 from model.evaluation.evaluator import Evaluator
@@ -62,7 +63,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def evaluated(root: Path, kind: str = "coco-panoptic") -> tuple[Oracle, Evaluator]:
     engine = Oracle(silent=LOSSES, scenes=PICTURES)
-    return engine, evaluate(EvaluatedModel(engine, metadata()), kind, root, "val", batch_size=2)
+    return engine, evaluate(EvaluatedModel(engine, metadata()), find_split(kind, root, "val"), batch_size=2)
 
 
 @pytest.fixture(scope="module", params=["coco-panoptic", "coco"])
