@@ -15,6 +15,10 @@ COMMANDS = {
     "quantize": ("model.quantize", "Turn an artifact into int8, and write it only if it stays accurate."),
     "fetch": ("model.fetch", "Download a model by its name, check it, and make it the one file that is served."),
     "models": ("model.models", "List the models that are known by name, and which of them are on this machine."),
+    "data": (
+        "model.data.command",
+        "Say what would be learnt from a data set, or divide it into training and validation.",
+    ),
     "shapes": ("model.data.shapes.command", "Write a data set of synthetic scenes."),
 }
 

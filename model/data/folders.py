@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -14,9 +15,14 @@ from model.data.coco_dataset import CocoDataset
 from model.data.coco_files import read_annotations
 from model.data.coco_panoptic import CocoPanoptic
 from model.data.layouts import Layout, Place
+from model.data.voc import read_voc
+from model.data.yolo import read_yolo
+from model.data.yolo_folder import LOOKED_FOR, search_yolo
 
-DATASET_KINDS = ("shapes", "coco", "coco-panoptic")
-DATASET_KINDS_IN_WORDS = "things (coco), or things and stuff (coco-panoptic, and shapes, which `detr shapes` writes)"
+DATASET_KINDS = ("shapes", "coco", "coco-panoptic", "yolo", "voc")
+DATASET_KINDS_IN_WORDS = (
+    "things (coco, yolo, voc), or things and stuff (coco-panoptic, and shapes, which `detr shapes` writes)"
+)
 
 # Which of the pictures that are annotated in one place belong to a split: where there is no validation set, it is a
 # share of what there is to learn from.
@@ -36,23 +42,31 @@ NOTHING_NAMED = NamedFiles()
 @dataclass(frozen=True)
 class _Kind:
     what: str  # its annotations, for complaints
-    layouts: tuple[Layout, ...]
-    read: Callable[[Path], Annotations]
+    looked_for: tuple[str, ...]  # where they may be, for complaints
+    search: Callable[[Path, str | None], Place | None]
+    read: Callable[[Place], Annotations]
 
 
-def _read_coco(path: Path) -> Annotations:
-    return without_root(Annotations(read_annotations(path)))
+def _laid_out(what: str, known: tuple[Layout, ...], read: Callable[[Place], Annotations]) -> _Kind:
+    return _Kind(what, tuple(layout.annotations for layout in known), partial(layouts.find, known), read)
 
 
-def _read_panoptic(path: Path) -> Annotations:
-    return Annotations(read_annotations(path))
+def _read_coco(place: Place) -> Annotations:
+    return without_root(Annotations(read_annotations(place.annotations)))
 
 
-_PANOPTIC = _Kind("panoptic annotations", layouts.PANOPTIC, _read_panoptic)
+def _read_panoptic(place: Place) -> Annotations:
+    return Annotations(read_annotations(place.annotations))
+
+
+_PANOPTIC = _laid_out("panoptic annotations", layouts.PANOPTIC, _read_panoptic)
+_YOLO = _Kind("YOLO data set", LOOKED_FOR, search_yolo, read_yolo)
 _KINDS = {
     "shapes": _PANOPTIC,
-    "coco": _Kind("COCO annotations", layouts.COCO, _read_coco),
+    "coco": _laid_out("COCO annotations", layouts.COCO, _read_coco),
     "coco-panoptic": _PANOPTIC,
+    "yolo": _YOLO,
+    "voc": _laid_out("Pascal VOC annotations", layouts.VOC, read_voc),
 }
 
 
@@ -82,7 +96,7 @@ class Split:
 
     def read(self) -> Annotations:
         """What is annotated. Raises FileNotFoundError where a file is missing, ValueError where one is malformed."""
-        return self._parted(_KINDS[self.kind].read(self.place.annotations))
+        return self._parted(_KINDS[self.kind].read(self.place))
 
     def instances(self) -> tuple[Path, Annotations]:
         """The boxes of the things, and the file they are in: with panoptic data it is another one, beside it.
@@ -120,6 +134,8 @@ def find_split(kind: str, root: Path | None, split: str | None, named: NamedFile
     """
     if kind not in DATASET_KINDS:
         raise ValueError(f"data is {kind!r}; it must be one of {', '.join(DATASET_KINDS)}")
+    if kind == "yolo" and named != NOTHING_NAMED:
+        return _in_yolo_file(root, split, named)
     if named.annotations is not None:
         found = Split(kind, named.annotations.stem, _named_place(root, named.annotations, named.images))
         return found if split is None else _part_of(found, split)
@@ -136,7 +152,7 @@ def find_splits(
     if val.annotations is not None:
         learnt = find_split(kind, root, None if train.annotations else "train", train)
         return replace(learnt, part="all"), find_split(kind, root, None, val)
-    if train.annotations is not None and root is not None and _search(kind, root, "val") is not None:
+    if kind != "yolo" and train.annotations is not None and root is not None and _search(kind, root, "val") is not None:
         return find_split(kind, root, None, train), find_split(kind, root, "val", val)
     # A share of the annotations that are named, if any are.
     return find_split(kind, root, "train", train), find_split(kind, root, "val", train if train.annotations else val)
@@ -147,8 +163,33 @@ def open_dataset(kind: str, root: Path, split: str, *, masks: bool) -> CocoDatas
     return find_split(kind, root, split).open(masks=masks)
 
 
+def kinds_of(root: Path) -> list[str]:
+    """The kinds of data that a folder could hold, by its layout. Raises FileNotFoundError where there is none."""
+    if not root.is_dir():
+        raise FileNotFoundError(f"there is no folder {root}")
+    kinds = [kind for kind in ("coco", "yolo", "voc", "coco-panoptic") if _could_be(kind, root, "train")]
+    if not kinds:
+        inner = next((path for path in sorted(root.iterdir()) if path.is_dir() and _is_any(path)), None)
+        hint = f"; {inner} looks like one" if inner else "; --data says of which kind it is, and what is looked for"
+        raise FileNotFoundError(f"{root} looks like no data set: there {layouts.contents_of(root)}{hint}")
+    return kinds
+
+
+def _is_any(root: Path) -> bool:
+    return any(_could_be(kind, root, "train") for kind in _KINDS)
+
+
+def _in_yolo_file(root: Path | None, split: str | None, named: NamedFiles) -> Split:
+    """A split of a YOLO data set by the file that names its pictures, so that no others can be named."""
+    if named.images is not None:
+        raise ValueError(
+            "the pictures of YOLO data are where its data.yaml says: leave out the option that names others"
+        )
+    return _in_folder("yolo", named.annotations or root or Path(), split or "val")
+
+
 def _search(kind: str, root: Path, split: str | None) -> Place | None:
-    return layouts.find(_KINDS[kind].layouts, root, split)
+    return _KINDS[kind].search(root, split)
 
 
 def _in_folder(kind: str, root: Path, split: str) -> Split:
@@ -181,15 +222,21 @@ def _named_place(root: Path | None, annotations: Path, images: Path | None) -> P
 
 def _nothing_found(kind: str, root: Path, split: str) -> FileNotFoundError:
     """The complaint, with a hint where the folder is of another kind or a folder in it is meant."""
-    error = layouts.nothing_found(_KINDS[kind].layouts, root, split, _KINDS[kind].what)
-    return FileNotFoundError(f"{error}{_hint(kind, root, split)}") if root.is_dir() else error
+    if not root.is_dir():
+        return FileNotFoundError(f"{root} has no split {split!r}" if root.exists() else f"there is no folder {root}")
+    looked = ", ".join(pattern.replace("{split}", split) for pattern in dict.fromkeys(_KINDS[kind].looked_for))
+    there = layouts.contents_of(root)
+    return FileNotFoundError(
+        f"{root} holds no {_KINDS[kind].what} of the split {split!r}: looked for {looked}; there {there}"
+        f"{_hint(kind, root, split)}"
+    )
 
 
 def _hint(kind: str, root: Path, split: str) -> str:
     for inner in sorted(path for path in root.iterdir() if path.is_dir()):
         if _could_be(kind, inner, split):
             return f"; --root {inner} has them"
-    for other in ("coco", "coco-panoptic"):
+    for other in ("coco", "coco-panoptic", "yolo", "voc"):
         if _KINDS[other] is not _KINDS[kind] and _could_be(other, root, split):
             return f"; it looks like --data {other}"
     return "; --annotations and --images name other places"
@@ -198,5 +245,5 @@ def _hint(kind: str, root: Path, split: str) -> str:
 def _could_be(kind: str, root: Path, split: str) -> bool:
     try:
         return any(_search(kind, root, name) is not None for name in (split, "train", None))
-    except ValueError:
+    except (OSError, ValueError):
         return False

@@ -31,6 +31,7 @@ class Place(NamedTuple):
     annotations: Path  # a file or a folder
     images: tuple[Path, ...]  # folders that may hold the pictures, the likeliest first
     root: Path | None = None  # the folder of the data set
+    split: str | None = None  # what its annotations call the split, where they tell several apart
 
 
 # Folders that hold both splits, or from which a name leads on to the picture.
@@ -64,6 +65,19 @@ PANOPTIC = tuple(
     if "instances" in layout.annotations
 )
 
+VOC = (
+    Layout("Pascal VOC, CVAT", "ImageSets/Main/{split}.txt", ("JPEGImages",)),
+    Layout("Roboflow", "{split}/*.xml", ("{split}",), many=True),
+    Layout("a folder for each split", "{split}/annotations/*.xml", ("{split}/images", "{split}"), many=True),
+    Layout("a folder for each split", "annotations/{split}/*.xml", ("images/{split}", "{split}"), many=True),
+    Layout("CVAT", "ImageSets/Main/default.txt", ("JPEGImages",)),
+    Layout("Pascal VOC", "ImageSets/Main/trainval.txt", ("JPEGImages",)),
+    Layout("Label Studio", "Annotations/*.xml", ("JPEGImages",), many=True),
+    Layout("labelImg", "*.xml", (".",), many=True),
+    Layout("labelImg", "images/*.xml", ("images",), many=True),
+    Layout("labelImg", "labels/*.xml", ("images",), many=True),
+)
+
 
 def find(layouts: Sequence[Layout], root: Path, split: str | None) -> Place | None:
     """The first layout that a folder has for a split or, for None, for data without splits.
@@ -75,6 +89,8 @@ def find(layouts: Sequence[Layout], root: Path, split: str | None) -> Place | No
             continue
         for name in names_of(split) if split is not None else ("",):
             found = matching(root, _filled(layout.annotations, name))
+            if layout.annotations.endswith(".json") and "*" in layout.annotations:
+                found = [path for path in found if _names_annotations(path)]
             if len(found) > 1 and not layout.many:
                 listed = _listed([str(path.relative_to(root)) for path in found])
                 raise ValueError(f"{root} holds {listed}: say with --annotations which is meant")
@@ -107,6 +123,12 @@ def matching(folder: Path, pattern: str) -> list[Path]:
     return [path for parent in alike for path in matching(parent, rest)]
 
 
+def _names_annotations(path: Path) -> bool:
+    """Whether a file of any name is one of annotations; JSON of other kinds lies beside pictures, too."""
+    data = path.read_bytes() if path.is_file() else b""
+    return all(key in data for key in (b'"images"', b'"annotations"', b'"categories"'))
+
+
 def _filled(pattern: str, split: str) -> str:
     return pattern.replace("{split}", glob.escape(split))
 
@@ -115,16 +137,6 @@ def _folders(root: Path, pattern: str) -> Iterator[Path]:
     """The folder of a pattern as it is written there, or as it would be."""
     found = [path for path in matching(root, pattern) if path.is_dir()]
     yield from found or [root / pattern]
-
-
-def nothing_found(layouts: Sequence[Layout], root: Path, split: str, what: str) -> FileNotFoundError:
-    """The complaint that a folder has none of the layouts: what was looked for, and what there is."""
-    if not root.is_dir():
-        return FileNotFoundError(f"there is no folder {root}")
-    looked = dict.fromkeys(_filled(layout.annotations, split) for layout in layouts)
-    return FileNotFoundError(
-        f"{root} holds no {what} of the split {split!r}: looked for {', '.join(looked)}; there {contents_of(root)}"
-    )
 
 
 def contents_of(folder: Path) -> str:

@@ -10,14 +10,19 @@ from model.data.folders import DATASET_KINDS, DATASET_KINDS_IN_WORDS, NamedFiles
 DEFAULT_SPLIT = "val"
 
 
-def add_kind_arguments(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
-    """Declare the options for the kind of data and its folder."""
+def add_kind_argument(parser: argparse.ArgumentParser, *, required: bool = True, default: str = "") -> None:
+    """Declare the option for the kind of data; `default` says what is done without it."""
     parser.add_argument(
         "--data",
         choices=DATASET_KINDS,
         required=required,
-        help=f"Read this kind of data set: {DATASET_KINDS_IN_WORDS}.",
+        help=f"Read this kind of data set: {DATASET_KINDS_IN_WORDS}. {default}".strip(),
     )
+
+
+def add_kind_arguments(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    """Declare the options for the kind of data and its folder."""
+    add_kind_argument(parser, required=required)
     parser.add_argument(
         "--root",
         type=Path,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,29 @@ from model.runtime.orientation import AS_STORED, Turn
 # The frame that a picture is annotated in, by its annotated size: "displayed" is how it is served, "stored" is not, and
 # "either" is displayed as well, but of a picture that EXIF turns and that has this size as stored, too.
 Frame = Literal["displayed", "stored", "either"]
+
+
+# Endings by which pictures are known, whatever is opened: others than JPEG, PNG and WebP are refused, not passed over.
+_ENDINGS = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp"}
+    | {".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif", ".jp2", ".jxl", ".dng"}
+)
+
+
+def pictures_in(folder: Path) -> list[str]:
+    """The pictures in a folder and those below it, by their endings, as names below the folder, by the alphabet."""
+    found: list[str] = []
+    for inner, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        inside = Path(inner).relative_to(folder)
+        found += ((inside / name).as_posix() for name in names if Path(name).suffix.lower() in _ENDINGS)
+    return sorted(name for name in found if not Path(name).name.startswith("."))
+
+
+def displayed_size(path: Path) -> tuple[int, int]:
+    """(height, width) of a picture as it is displayed, read from its beginning. Raises what `open_picture` does."""
+    with open_picture(path, str(path)) as image:
+        return image.displayed_size
 
 
 @contextmanager

@@ -87,7 +87,16 @@ def test_every_curl_command_gets_an_answer(command: str, port: int, folder: Path
 @pytest.mark.parametrize("command", commands("detr"))
 def test_every_detr_command_is_one_that_the_program_takes(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[Namespace] = []
-    for command_room in ("train", "export", "evaluate", "fetch", "models", "quantize", "data.shapes.command"):
+    for command_room in (
+        "train",
+        "export",
+        "evaluate",
+        "fetch",
+        "models",
+        "quantize",
+        "data.command",
+        "data.shapes.command",
+    ):
         run = f"model.{command_room}.run"
         monkeypatch.setattr(run, taken.append)
     for command_room in ("predict.command", "bench.command", "doctor"):

@@ -13,6 +13,7 @@ from model.network.config import PRESETS
 from model.runtime.resize_rule import Edges
 from service.cli import main
 from tests.model.data.layout_folders import LAYOUTS, write_layout
+from tests.model.data.yolo_voc_folders import VOC, WITHOUT_SPLITS, YOLO
 from tests.model.networks import SMALL
 
 STEP = ["--recipe", "demo", "--steps", "1", "--batch-size", "2", "--workers", "0", "--evaluate-every", "1"]
@@ -48,6 +49,25 @@ def test_every_layout_trains_a_step_and_evaluates(
 ) -> None:
     write_layout(tmp_path / "data", layout)
     train_and_evaluate(judged=3 if "{split}" in LAYOUTS[layout].annotations else 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "layout"), [*(("yolo", name) for name in YOLO), *(("voc", name) for name in VOC)])
+def test_every_layout_of_yolo_and_pascal_voc_trains_a_step_and_evaluates(
+    kind: str, layout: str, tmp_path: Path, train_and_evaluate: Callable[..., None]
+) -> None:
+    (YOLO if kind == "yolo" else VOC)[layout](tmp_path / "data")
+    without_splits = layout in WITHOUT_SPLITS or (kind, layout) == ("voc", "CVAT")
+    train_and_evaluate(kind=kind, judged=1 if without_splits else 3)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools under numpy 2
+def test_outlines_of_yolo_train_a_step_on_masks_and_evaluate(
+    tmp_path: Path, train_and_evaluate: Callable[..., None]
+) -> None:
+    YOLO["Roboflow"](tmp_path / "data")
+    train_and_evaluate("--stage", "joint", kind="yolo", judged=3)
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools under numpy 2

@@ -47,7 +47,7 @@ def test_masks_are_read_if_they_are_asked_for(tiny_shapes: Path, kind: str) -> N
 
 
 def test_an_unknown_kind_is_refused_by_name(tiny_shapes: Path) -> None:
-    with pytest.raises(ValueError, match="data is 'coko'; it must be one of shapes, coco, coco-panoptic"):
+    with pytest.raises(ValueError, match="data is 'coko'; it must be one of shapes, coco, coco-panoptic, yolo, voc"):
         open_dataset("coko", tiny_shapes, "train", masks=False)
 
 

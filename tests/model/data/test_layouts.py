@@ -40,6 +40,15 @@ def test_data_without_splits_is_no_split(tmp_path: Path) -> None:
     assert (place.tool, place.annotations) == ("Label Studio", tmp_path / "result.json")
 
 
+def test_json_of_another_kind_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "notes.json").write_text('{"categories": [], "info": {}}')
+    assert find(COCO, tmp_path, None) is None
+    (tmp_path / "mine.json").write_text('{"categories": [], "images": [], "annotations": []}')
+    place = find(COCO, tmp_path, None)
+    assert place is not None
+    assert place.annotations.name == "mine.json"
+
+
 def test_a_split_of_any_other_name_is_looked_for_as_it_is_written(tmp_path: Path) -> None:
     assert names_of("night[1]") == ("night[1]",)
     touch(tmp_path, "annotations/instances_night[1].json", "annotations/instances_night1.json")
