@@ -46,15 +46,17 @@ def without_root(read: Annotations) -> Annotations:
 def held_out_ids(images: Collection[dict[str, Any]], share: float = HELD_OUT, seed: int = SEED) -> frozenset[int]:
     """The ids of the pictures that are kept for validation: a share of them, but one at least, and never all.
 
-    Those whose names, mixed with the seed, have the smallest digests: the same ones on every machine and in any order,
-    and mostly the same where pictures are added.
+    Those whose names, without their folders and mixed with the seed, have the smallest digests: the same ones on every
+    machine, in any order and from whatever format, and mostly the same where pictures are added.
     """
     count = min(max(1, round(share * len(images))), len(images) - 1)
-    return frozenset(image["id"] for image in sorted(images, key=lambda image: _digest(image, seed))[:count])
+    return frozenset(image["id"] for image in sorted(images, key=lambda image: _rank(image, seed))[:count])
 
 
-def _digest(image: dict[str, Any], seed: int) -> tuple[str, int]:
-    return hashlib.sha256(f"{seed} {image.get('file_name')}".encode(errors="replace")).hexdigest(), image["id"]
+def _rank(image: dict[str, Any], seed: int) -> tuple[str, str]:
+    path = str(image.get("file_name")).replace("\\", "/")
+    name = path.rpartition("/")[2]
+    return hashlib.sha256(f"{seed} {name}".encode(errors="replace")).hexdigest(), path
 
 
 def only_pictures(read: Annotations, ids: Collection[int], *, kept: bool) -> Annotations:

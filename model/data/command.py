@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from model.data.annotations import HELD_OUT, SEED, Annotations, held_out_ids, only_pictures
-from model.data.check import DatasetReport, check_dataset
+from model.data.check import DatasetReport, check_categories, check_dataset
 from model.data.coco_dataset import CocoDataset
 from model.data.folders import NamedFiles, Split, find_split, kinds_of
 from model.data.options import add_file_arguments, add_kind_argument
@@ -65,7 +65,8 @@ def run(args: argparse.Namespace) -> None:
 def check(args: argparse.Namespace) -> None:
     """Print what there is. Raises what finding, opening and checking raise, where something cannot be learnt from."""
     kind = _kind(args)
-    reports = {}
+    opened: dict[str, CocoDataset] = {}
+    reports: dict[str, DatasetReport] = {}
     for name in ("train", "val", "test"):
         try:
             found = find_split(kind, args.root, name, NamedFiles(args.annotations, args.images))
@@ -78,6 +79,7 @@ def check(args: argparse.Namespace) -> None:
         reports[name] = check_dataset(data, workers=os.cpu_count() or 1)
         for line in (str(reports[name]), *_sizes(data), masks):
             print(line)
+        check_categories(opened.setdefault("train", data), data)
     print("\n".join(_table(reports)))
     print(f"learn from it with: detr train --data {kind} --root {args.root}")
 

@@ -53,6 +53,7 @@ def test_help_lists_the_commands() -> None:
         ("evaluate", "--batch-size"),
         ("export", "--padding"),
         ("fetch", "--no-export"),
+        ("data", "check"),
         ("shapes", "--seed"),
     ],
 )
@@ -67,7 +68,7 @@ def test_every_command_explains_itself(command: str, option: str, capsys: pytest
 
 
 def test_no_command_is_left_out_of_these_tests() -> None:
-    assert COMMANDS.keys() == {"train", "evaluate", "export", "quantize", "fetch", "models", "shapes"}
+    assert COMMANDS.keys() == {"train", "evaluate", "export", "quantize", "fetch", "models", "data", "shapes"}
 
 
 @pytest.mark.parametrize(

@@ -310,7 +310,7 @@ def test_a_checkpoint_goes_to_the_device_that_is_asked_for(
     [
         (["--model", "none.onnx"], "none.onnx: there is no such file"),
         (["--model", "none.pth"], "none.pth: there is no such file"),
-        (["--model", "CHECKPOINT", "--root", "nowhere"], "there is no annotation file nowhere"),
+        (["--model", "CHECKPOINT", "--root", "nowhere"], "there is no folder nowhere"),
         (["--model", "CHECKPOINT", "--device", "cuda"], "device cuda: torch finds no CUDA device"),
         (["--model", "CHECKPOINT", "--device", "openvino"], "a checkpoint runs on cpu or cuda"),
         (

@@ -66,6 +66,8 @@ def test_a_share_is_one_at_least_and_never_all(count: int, kept: int) -> None:
     ids = held_out_ids(images)
     assert len(ids) == kept
     assert held_out_ids(images[::-1]) == ids
+    moved = [image | {"file_name": rf"C:\pictures\{image['file_name']}"} for image in images]
+    assert held_out_ids(moved) == ids
     if count == 100:
         assert held_out_ids(images, seed=1) != ids
         assert ids <= held_out_ids(images, share=0.3)
