@@ -108,7 +108,7 @@ def test_classes_that_the_data_numbers_otherwise_are_known_by_their_names(
     ids = {CAT.id: DOG.id, DOG.id: 1000, SKY.id: CAT.id, SEA.id: 1001}
     other = tuple(replace(category, id=ids[category.id]) for category in CATEGORIES)
     loaded = EvaluatedModel(Oracle(), replace(metadata(), categories=other))
-    figures = evaluate(loaded, "coco-panoptic", root, "val", notes=sys.stderr).figures()
+    figures = evaluate(loaded, find_split("coco-panoptic", root, "val"), notes=sys.stderr).figures()
     assert (figures["AP"], figures["PQ"]) == pytest.approx((1, 1))
     assert "classes are matched by name, as ids differ: 'cat' is 3 in the model and 7 in" in capsys.readouterr().err
 
