@@ -23,7 +23,7 @@ from model.runtime.engines.device_errors import DeviceError, DeviceMemoryError
 from service.errors import NoMasksError, ParameterError
 from service.images.answers import TASKS, DetectTask, SegmentForm, SegmentMode, SegmentTask
 from service.lifecycle.loading import LoadedModel, load_model
-from service.predict.files import FilesError, PictureFile, find_pictures, image_ids
+from service.predict.files import FilesError, PictureFile, find_pictures, image_ids, shown
 from service.predict.results import Answers, Form, Places
 from service.predict.running import RunPicture, UnusedPicture, in_threads, run_pictures
 from service.process.library_warnings import LibraryFilter, log_warnings
@@ -202,7 +202,7 @@ def _answer_all(
             for done in in_threads(answer, runs, pool, settings.max_batch_size):
                 answers.add(done.number, done.answer)
                 if done.told is not None:
-                    _complain(f"{files[done.number].path}: {done.told}")
+                    _complain(f"{shown(files[done.number].path)}: {done.told}")
                 bar.update()
     except KeyboardInterrupt:
         return True

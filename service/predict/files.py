@@ -69,6 +69,11 @@ def image_ids(paths: Sequence[Path]) -> list[int]:
     return list(range(1, len(paths) + 1))
 
 
+def shown(path: Path) -> str:
+    """A path in a line for people: what is no letter or sign, such as a line break in a name, is escaped."""
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in str(path))
+
+
 def drawing_paths(files: Sequence[PictureFile], folder: Path) -> list[Path]:
     """Where each picture's drawing goes in a folder, as PNG: no two to one file.
 
@@ -92,7 +97,9 @@ def check_results(results: Iterable[Path], files: Iterable[PictureFile]) -> None
     pictures = {_identity(file.path) for file in files}
     for result in results:
         if result.exists() and _identity(result) in pictures:
-            raise FilesError(f"{result} is one of the pictures and would be replaced: write to another folder or file")
+            raise FilesError(
+                f"{shown(result)} is one of the pictures and would be replaced: write to another folder or file"
+            )
 
 
 def _of_word(word: str, recursive: bool, endings: frozenset[str]) -> Iterator[PictureFile]:
@@ -113,12 +120,17 @@ def _of_folder(folder: Path, recursive: bool, endings: frozenset[str]) -> list[P
     paths = sorted(
         path
         for path in (folder.rglob("*") if recursive else folder.iterdir())
-        if path.suffix.lower() in endings and not _is_hidden(path.relative_to(folder)) and path.is_file()
+        if path.suffix.lower() in endings and not _is_hidden(path.relative_to(folder)) and _may_be_file(path)
     )
     if not paths:
         advice = "" if recursive else "; --recursive looks into its sub-folders, too"
-        raise FilesError(f"there is no picture ({', '.join(sorted(endings))}) in {folder}{advice}")
+        raise FilesError(f"there is no picture ({', '.join(sorted(endings))}) in {shown(folder)}{advice}")
     return [PictureFile(path, path.relative_to(folder)) for path in paths]
+
+
+def _may_be_file(path: Path) -> bool:
+    """Whether it is a file, or a link to one that is missing, which is to be told of."""
+    return path.is_file() or (path.is_symlink() and not path.exists())
 
 
 def _is_hidden(path: PurePath) -> bool:

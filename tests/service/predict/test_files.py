@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.predict.files import FilesError, PictureFile, check_results, drawing_paths, find_pictures
+from service.predict.files import FilesError, PictureFile, check_results, drawing_paths, find_pictures, shown
 
 
 @pytest.fixture
@@ -46,6 +46,20 @@ def test_each_file_counts_once_whatever_it_is_called(shots: Path) -> None:
     (shots / "z.png").symlink_to(shots / "a.png")
     found = find_pictures([f"{shots}/a.png", str(shots), f"{shots}/deep/../a.png"])
     assert names(found, shots) == ["a.png", "b.JPG"]
+
+
+def test_a_link_that_leads_nowhere_is_told_of_and_one_to_a_folder_is_not_followed(shots: Path) -> None:
+    (shots / "gone.png").symlink_to(shots / "nowhere.png")
+    (shots / "deep" / "round.png").symlink_to(shots)
+    (shots / "round").symlink_to(shots)
+    assert names(find_pictures([str(shots)], recursive=True), shots) == [
+        "a.png", "b.JPG", "deep/a.png", "deep/er/c.webp", "gone.png",
+    ]  # fmt: skip
+    assert names(find_pictures([str(shots / "round")]), shots) == ["round/a.png", "round/b.JPG", "round/gone.png"]
+
+
+def test_a_name_is_one_line_whatever_is_in_it() -> None:
+    assert shown(Path("a\nb\x1b[31m\udcff ü.png")) == "a\\nb\\x1b[31m\\udcff ü.png"
 
 
 def test_a_folder_without_pictures_is_told_of(shots: Path) -> None:
