@@ -1,6 +1,7 @@
 """Programs that the end-to-end tests need, and a picture to send."""
 
 import io
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -11,13 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.end_to_end.hub_files import repository_files
+from tests.end_to_end.hub_files import PROCESSOR, repository_files
 from tests.end_to_end.images import Buildah, build_by_make, make_base_image
 from tests.end_to_end.kubernetes import Kubernetes, kubernetes_tools
 from tests.fake_hub import fake_hub
 
 REPOSITORY = Path(__file__).parents[2]
 COCO = "facebook/detr-resnet-50"
+# Of docs/deploy.md.
+MAKE_COCO_IMAGE = f"make image MODEL={COCO} TAG=coco"
 
 
 @pytest.fixture(scope="session")
@@ -88,8 +91,10 @@ def kubernetes(tmp_path_factory: pytest.TempPathFactory) -> Kubernetes:
 
 @pytest.fixture(scope="session")
 def coco_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """The files of the published model on the hub, with random weights."""
+    """The files of the published model on the hub, but random weights, and small pictures for a busy machine."""
     folder = repository_files(COCO, tmp_path_factory.mktemp("coco"))
+    small = PROCESSOR | {"size": {"shortest_edge": 160, "longest_edge": 267}}
+    (folder / "preprocessor_config.json").write_text(json.dumps(small))
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
@@ -100,6 +105,6 @@ def coco_image(
     """The same image, which brings that model along."""
     with fake_hub() as hub:
         hub.push(COCO, coco_files)
-        words = ["image", f"MODEL={COCO}", "TAG=coco"]
+        words = MAKE_COCO_IMAGE.split()[1:]
         build_by_make(buildah, tmp_path_factory.mktemp("pip"), words, HF_ENDPOINT=hub.url)
     return "detr-serve:coco"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,13 +22,32 @@ class Buildah:
 
     def __init__(self, folder: Path) -> None:
         """Keep images, containers and run state below `folder`."""
-        root, run = str(folder / "root"), str(folder / "run")
-        self.storage: tuple[str, ...] = ("--storage-driver", "vfs", "--root", root, "--runroot", run)
+        self._root, self._driver = folder / "root", _storage_driver(folder)
+        run = str(folder / "run")
+        self.storage = ("--storage-driver", self._driver, "--root", str(self._root), "--runroot", run)
         self.program = ("buildah", *self.storage)
+
+    def storage_beside(self, folder: Path) -> tuple[str, ...]:
+        """Options of a storage below `folder`, for another program's containers, which sees these images as well."""
+        options = ("--storage-driver", self._driver, "--root", str(folder / "root"), "--runroot", str(folder / "run"))
+        return (*options, "--storage-opt", f"{self._driver}.imagestore={self._root}")
 
     def __call__(self, *arguments: str | Path) -> str:
         """Standard output of one buildah command; a failure shows what it printed."""
         return _output([*self.program, *arguments])
+
+
+def _storage_driver(folder: Path) -> str:
+    """overlay where the machine can mount it there; else vfs, which copies an image for each container."""
+    places = {name: folder / "probe" / name for name in ("lower", "upper", "work", "merged")}
+    for place in places.values():
+        place.mkdir(parents=True)
+    layers = f"lowerdir={places['lower']},upperdir={places['upper']},workdir={places['work']}"
+    mount = ["mount", "-t", "overlay", "overlay", "-o", layers, str(places["merged"])]
+    # In a namespace of its own, so that nothing is left mounted.
+    done = subprocess.run(["unshare", "--mount", *mount], capture_output=True, check=False)
+    shutil.rmtree(folder / "probe")
+    return "overlay" if done.returncode == 0 else "vfs"
 
 
 def make_base_image(buildah: Buildah, folder: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from types import TracebackType
 from typing import Self
@@ -20,6 +21,7 @@ class Load:
         self._picture = picture
         self._headers = {"content-type": "image/jpeg"} | (headers or {})
         self._counts: Counter[str] = Counter()
+        self._ends: list[float] = []
         self._lock = threading.Lock()
         self._is_over = threading.Event()
         self._clients = [threading.Thread(target=self._ask, name=f"client {number}") for number in range(clients)]
@@ -47,6 +49,11 @@ class Load:
         """How many requests have ended."""
         return sum(self.outcomes.values())
 
+    def ended_since(self, moment: float) -> int:
+        """How many requests have ended since a moment of `time.monotonic`."""
+        with self._lock:
+            return sum(end > moment for end in self._ends)
+
     def _ask(self) -> None:
         with httpx.Client(timeout=PATIENCE_S) as client:
             while not self._is_over.is_set():
@@ -56,3 +63,4 @@ class Load:
                     outcome = type(error).__name__
                 with self._lock:
                     self._counts[outcome] += 1
+                    self._ends.append(time.monotonic())

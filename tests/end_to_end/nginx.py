@@ -44,16 +44,18 @@ def nginx(folder: Path, service_port: int, changes: dict[str, str]) -> Iterator[
 
 
 @contextmanager
-def nginx_asking(names: NameServer, folder: Path, service_port: int, changes: dict[str, str]) -> Iterator[int]:
-    """The same, with a name server in whose hand it is which address the service has."""
+def nginx_asking(
+    names: NameServer, folder: Path, service_port: int, changes: dict[str, str], valid_s: int = 5
+) -> Iterator[int]:
+    """The same, with a name server in whose hand it is which address the service has, for so many seconds each time."""
     port = free_port()
     places = {
-        "resolver 127.0.0.11": f"resolver 127.0.0.1:{names.port}",
         "detr:8000": f"detr:{service_port}",
         "listen 8080": f"listen 127.0.0.1:{port}",
         "/tmp/": f"{folder}/",  # noqa: S108  # a path inside the container
         "/dev/stdout": str(folder / "requests"),
     }
+    (folder / "resolver.conf").write_text(f"resolver 127.0.0.1:{names.port} valid={valid_s}s ipv6=off;")
     configuration = folder / "nginx.conf"
     configuration.write_text(shipped(places | changes))
     # In a test nginx belongs to root, and its workers have to as well if they are to write where it does.

@@ -47,7 +47,10 @@ _NOTES = "/run/containers"
 
 
 class Podman:
-    """podman with the images of a buildah, and a `docker` that hands `docker compose` on to podman-compose."""
+    """podman, which sees the images of a buildah, and a `docker` that hands `docker compose` on to podman-compose.
+
+    A database belongs to one podman, so each has a storage of its own.
+    """
 
     def __init__(self, folder: Path, buildah: Buildah) -> None:
         """Write all it needs into `folder`, podman-compose included."""
@@ -64,7 +67,7 @@ class Podman:
         (folder / "containers.conf").write_text(_SETTINGS)
         runtime = _script(folder / "runtime", _RUNTIME.format(python=sys.executable))
         options = [
-            *buildah.storage,
+            *buildah.storage_beside(folder),
             *(
                 "--tmpdir",
                 folder / "tmp",

@@ -101,6 +101,25 @@ def test_only_a_name_on_the_hub_is_fetched(named: dict[str, str], fetched: list[
     assert done.stdout.splitlines() == (fetched or [])
 
 
+@pytest.mark.parametrize(
+    ("servers", "asked"),
+    [
+        ("nameserver 127.0.0.11\n", "127.0.0.11"),
+        ("search dns.podman\nnameserver 10.89.0.1\nnameserver 10.89.1.1\n", "10.89.0.1"),
+        ("nameserver fd00::1\n", "[fd00::1]"),
+    ],
+)
+def test_the_proxy_asks_the_first_name_server_of_its_container(servers: str, asked: str, tmp_path: Path) -> None:
+    service = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())["services"]["proxy"]
+    (tmp_path / "nginx").write_text("#!/bin/sh\n")
+    (tmp_path / "nginx").chmod(0o755)
+    (tmp_path / "resolv.conf").write_text(servers)
+    begin, (command,) = service["entrypoint"], service["command"]
+    here = command.replace("$$", "$").replace("/etc/", f"{tmp_path}/").replace("/tmp/r", f"{tmp_path}/r")  # noqa: S108
+    subprocess.run([*begin, here], env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, check=True)
+    assert (tmp_path / "resolver.conf").read_text() == f"resolver {asked} valid=5s ipv6=off;\n"
+
+
 @pytest.mark.parametrize("name", ["detr", "model", "proxy", "prometheus"])
 def test_a_container_has_no_privilege_no_writable_disk_and_bounds(resolve: Resolve, name: str) -> None:
     service = resolve("docker-compose.yml")[name]

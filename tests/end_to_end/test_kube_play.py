@@ -28,10 +28,7 @@ BASE_URL = "http://127.0.0.1:8000"
 @pytest.fixture(scope="module")
 def podman(need: Callable[..., None], buildah: Buildah, tmp_path_factory: pytest.TempPathFactory) -> Podman:
     need(*PROGRAMS, root=True)
-    # A database belongs to one podman, so this one has a storage of its own and sees the other's images.
-    own = Buildah(tmp_path_factory.mktemp("storage"))
-    own.storage += ("--storage-opt", f"vfs.imagestore={buildah.storage[buildah.storage.index('--root') + 1]}")
-    return Podman(tmp_path_factory.mktemp("podman"), own)
+    return Podman(tmp_path_factory.mktemp("podman"), buildah)
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ def test_a_service_that_comes_back_at_another_address_is_found(need: Callable[..
     with NameServer() as names, Named("127.0.0.2") as first, Named("127.0.0.3", first.server_port) as second:
         names.addresses = (first.name,)
         with (
-            nginx_asking(names, tmp_path, first.server_port, {"valid=5s": "valid=1s"}) as port,
+            nginx_asking(names, tmp_path, first.server_port, {}, valid_s=1) as port,
             httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S) as client,
         ):
             assert client.get("/model?a=b").text == f"{first.name} /model?a=b"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.root]
 # Replicas have the same ports at different addresses, as containers have.
 ADDRESSES = ("127.0.0.2", "127.0.0.3")
 CLIENTS = 6
+DETECT = 'detr_requests_total{endpoint="detect",status="200"}'
+WINDOW_S, SCRAPE_S = 60, 5
 
 
 @dataclass
@@ -81,10 +84,18 @@ def test_prometheus_sees_both_replicas_and_their_sum_is_what_was_sent(
     with prometheus(folder, replicas.metrics_port, ADDRESSES) as url:
         wait_until_query(url, 'up{job="detr"}', [1, 1])
         with Load(f"{replicas.url}/detect", jpeg, CLIENTS) as load:
-            until(lambda: load.total >= 200)
-            until(lambda: len(query(url, 'rate(detr_requests_total{endpoint="detect",status="200"}[20s]) > 0')) == 2)
+            began = time.monotonic()
+            # The counters begin with the first requests, so the window has to lie after a scrape that saw them.
+            until(lambda: time.monotonic() > began + WINDOW_S + 2 * SCRAPE_S)
+            assert len(query(url, f"rate({DETECT}[{WINDOW_S}s]) > 0")) == 2
+            (rate,) = query(url, f"sum(rate({DETECT}[{WINDOW_S}s]))")
+            sent = load.ended_since(time.monotonic() - WINDOW_S) / WINDOW_S
         assert load.outcomes == {"200": load.total}
-        wait_until_query(url, 'sum(detr_requests_total{endpoint="detect",status="200"})', [load.total])
+        # Prometheus knows the counters at its scrapes only. What lies before the first and after the last of a window,
+        # less than a scrape's interval each, it takes to be like the rest, and there may have been nothing or twice as
+        # much. One replica alone would be half.
+        assert rate == pytest.approx(sent, rel=2 * SCRAPE_S / WINDOW_S)
+        wait_until_query(url, f"sum({DETECT})", [load.total])
         # One that is gone and still has a name is a target that is down.
         replicas.servers[0].signal(signal.SIGKILL)
         wait_until_query(url, 'sort(up{job="detr"})', [0, 1])
