@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,15 +22,31 @@ class Category:
 
 
 def classes_meant_by(categories: Sequence[Category], words: str) -> frozenset[int]:
-    """The class indices that are meant by words between commas, each a name (in whatever case) or an id.
+    """The class indices that are meant by words between commas, each a name or an id.
 
-    Classes of one name are all meant by it. Raises ValueError, naming the word, where a word is no class's.
+    Case and the number of spaces do not count. A name may have commas itself. Classes of one name are all meant by it.
+    Raises ValueError, naming the word, where a word is no class's.
     """
+    named = defaultdict[str, set[int]](set)
+    numbered: dict[str, set[int]] = {}
+    for index, category in enumerate(categories):
+        named[_plain(category.name)].add(index)
+        numbered[str(category.id)] = {index}
+    most_parts = 1 + max(category.name.count(",") for category in categories)
+    parts = words.split(",")
     found = set[int]()
-    for word in (part.strip() for part in words.split(",")):
-        named = {index for index, category in enumerate(categories) if category.name.casefold() == word.casefold()}
-        named = named or {index for index, category in enumerate(categories) if str(category.id) == word}
-        if not named:
-            raise ValueError(f"the model has no class {word[:100]!r}")
-        found |= named
+    begin = 0
+    while begin < len(parts):
+        for end in range(min(len(parts), begin + most_parts), begin, -1):
+            word = _plain(",".join(parts[begin:end]))
+            if meant := (named.get(word) or numbered.get(word)) if word else None:
+                break
+        else:
+            raise ValueError(f"the model has no class {parts[begin].strip()[:100]!r}")
+        found |= meant
+        begin = end
     return frozenset(found)
+
+
+def _plain(name: str) -> str:
+    return ",".join(" ".join(part.split()) for part in name.casefold().split(","))
