@@ -1,4 +1,4 @@
-"""From an annotated picture to what the network learns from: flips, crops and sizes, applied to all of it.
+"""From an annotated picture to what the network learns from: what is done at random, and sizes, applied to all of it.
 
 Masks stay in their layers: what is done here moves pixels without mixing them, so it may be done to all at once.
 Pictures stay uint8; they are normalized once, in a batch, on the device. Boxes leave as cxcywh normalized by
@@ -7,8 +7,9 @@ the size the network sees.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,17 +20,29 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from model.data.coco_files import Target
-from model.data.mask_layers import visible
+from model.data.mask_layers import MaskLayers, tight_boxes_xyxy, visible
 from model.runtime.preprocess import resize_to
 from model.runtime.resize_rule import Edges, ResizeRule
 
 _Item = tuple[Tensor, Target]
+Augmentation = Literal["flip", "multi-scale", "crop", "vertical-flip", "rotation", "colour", "large-scale-jitter"]
+PUBLISHED: tuple[Augmentation, ...] = ("flip", "multi-scale", "crop")
 
 # DETR (arXiv:2005.12872), appendix A.4, relative to its shortest edge of 800: train at 480 to 800 in steps of
 # 32, and crop 384 to 600 pixels from a picture whose shorter side is 400, 500 or 600.
 _SCALES = tuple(scale / 800 for scale in range(480, 801, 32))
 _CROP_SCALES = tuple(scale / 800 for scale in (400, 500, 600))
 _CROP_SIDES = (384 / 800, 600 / 800)
+_DEGREES = 15.0  # of a rotation, to either side
+_FILL = [124.0, 116.0, 104.0]  # what a rotation brings in: ImageNet's mean, which the network sees as zero
+_JITTER = (0.1, 2.0)  # times the size, in large-scale jitter (arXiv:2012.07177)
+# SSD's distortions of colour (arXiv:1512.02325), each of half of the pictures: the range of its factor or shift.
+_COLOURS = (
+    (F.adjust_brightness, 0.875, 1.125),
+    (F.adjust_contrast, 0.5, 1.5),
+    (F.adjust_saturation, 0.5, 1.5),
+    (F.adjust_hue, -0.05, 0.05),
+)
 
 
 @dataclass(frozen=True)
@@ -42,61 +55,73 @@ class Crop:
 
 
 class TrainTransform:
-    """Random flip, random crop if asked for, and resize to one of several sizes."""
+    """Augmentations by their names, then a resize to one of several sizes."""
 
-    def __init__(self, rules: Sequence[ResizeRule], *, crop: Crop | None = None, flip: float = 0.5) -> None:
+    def __init__(
+        self, rules: Sequence[ResizeRule], augment: Collection[Augmentation] = ("flip",), *, crop: Crop | None = None
+    ) -> None:
         """Augment as told.
 
         Args:
             rules: one is drawn for every picture.
+            augment: what is done; flips are done to half of the pictures, and so is each distortion of colour. A
+                rotation is of up to 15 degrees, and large-scale jitter resizes to 0.1 to 2 times the size, of which it
+                takes a part no larger than that.
             crop: applied to half of the pictures; None for none.
-            flip: probability of a horizontal flip.
 
         Raises ValueError if there is no rule.
         """
         if not rules:
             raise ValueError("a training transform needs at least one resize rule")
         self.rules = tuple(rules)
+        self.augment = frozenset(augment)
         self.crop = crop
-        self.flip = flip
 
     def __call__(self, image: Tensor, target: Target, generator: torch.Generator) -> _Item:
         """Augment an item of a data set with random numbers of the generator only.
 
-        Objects that lie outside a crop are gone. Raises TypeError if the item was transformed already.
+        Objects of which nothing is left in the picture are gone. Raises TypeError if the item was transformed already.
         """
         item = image, target
-        if _chance(self.flip, generator):
-            item = _flipped(*item)
+        if "flip" in self.augment and _chance(0.5, generator):
+            item = _mapped(F.horizontal_flip, *item)
+        if "vertical-flip" in self.augment and _chance(0.5, generator):
+            item = _mapped(F.vertical_flip, *item)
+        if "rotation" in self.augment:
+            item = _rotated(*item, _number(-_DEGREES, _DEGREES, generator))
         if self.crop and _chance(0.5, generator):
             item = _cropped(*item, self.crop, generator)
         rule = self.rules[_integer(0, len(self.rules) - 1, generator)]
-        return _finished(*_resized(*item, rule.size(*_size(item[0]))))
+        size = rule.size(*_size(item[0]))
+        item = _jittered(*item, size, generator) if "large-scale-jitter" in self.augment else _resized(*item, size)
+        if "colour" in self.augment:
+            item = _recoloured(item[0], generator), item[1]
+        return _finished(*item)
 
 
-def train_transform(rule: ResizeRule, *, multi_scale: bool = False, crop: bool = False) -> TrainTransform:
-    """The published augmentation in proportion to a resize rule: at 800 and 1333 it is the published one.
+def train_transform(rule: ResizeRule, augment: Collection[Augmentation] = ("flip",)) -> TrainTransform:
+    """Augmentations in proportion to a resize rule: `PUBLISHED` at 800 and 1333 are the published ones.
 
     Args:
-        rule: the largest size, and the only one without `multi_scale`.
-        multi_scale: draw the shortest edge between 0.6 and 1 of the rule's.
-        crop: let half of the pictures be crops.
+        rule: the largest size, and the only one without `multi-scale`, which draws a shortest edge between 0.6 and 1 of
+            the rule's.
+        augment: what is done; half of the pictures are crops with `crop`.
 
     Raises ValueError where sizes are to be drawn and the rule has no edges.
     """
-    if not (multi_scale or crop):
-        return TrainTransform([rule])
+    if not {"multi-scale", "crop"} & set(augment):
+        return TrainTransform([rule], augment)
     if not isinstance(rule, Edges):
         raise ValueError(
-            f"multi-scale and cropped training draw a shortest edge, and the resize rule ({rule}) has none: "
-            "give --shortest-edge and --longest-edge, or switch both off"
+            f"--augment multi-scale and crop draw a shortest edge, and the resize rule ({rule}) has none: "
+            "give --shortest-edge and --longest-edge, or leave both out"
         )
     edge = rule.shortest_edge
-    scales = _SCALES if multi_scale else (1.0,)
+    scales = _SCALES if "multi-scale" in augment else (1.0,)
     rules = [replace(rule, shortest_edge=max(1, round(scale * edge))) for scale in scales]
     edges = tuple(max(1, round(scale * edge)) for scale in _CROP_SCALES)
     smallest, largest = (max(1, round(side * edge)) for side in _CROP_SIDES)
-    return TrainTransform(rules, crop=Crop(edges, smallest, largest) if crop else None)
+    return TrainTransform(rules, augment, crop=Crop(edges, smallest, largest) if "crop" in augment else None)
 
 
 def _chance(probability: float, generator: torch.Generator) -> bool:
@@ -106,6 +131,10 @@ def _chance(probability: float, generator: torch.Generator) -> bool:
 def _integer(low: int, high: int, generator: torch.Generator) -> int:
     """A random integer, both ends included."""
     return int(torch.randint(low, high + 1, (), generator=generator))
+
+
+def _number(low: float, high: float, generator: torch.Generator) -> float:
+    return low + (high - low) * float(torch.rand((), generator=generator))
 
 
 def _size(image: Tensor) -> tuple[int, int]:
@@ -119,11 +148,40 @@ def _boxes(target: Target) -> tv_tensors.BoundingBoxes:
     return boxes
 
 
-def _flipped(image: Tensor, target: Target) -> _Item:
-    target = dict(target, boxes=F.horizontal_flip(_boxes(target)))
+def _mapped(function: Callable[[Tensor], Tensor], image: Tensor, target: Target) -> _Item:
+    """What one of torchvision's functions does to the picture, its boxes and its masks."""
+    target = dict(target, boxes=function(_boxes(target)))
     if "mask_ids" in target:
-        target["mask_ids"] = F.horizontal_flip(target["mask_ids"])
-    return F.horizontal_flip(image), target
+        target["mask_ids"] = function(target["mask_ids"])
+    return function(image), target
+
+
+def _rotated(image: Tensor, target: Target, degrees: float) -> _Item:
+    """Turn everything around the picture's middle; a box is then the one around its mask, or around its corners."""
+    boxes = F.clamp_bounding_boxes(F.rotate(_boxes(target), degrees))
+    target = dict(target, boxes=boxes)
+    if "mask_ids" in target:
+        target["mask_ids"] = F.rotate(target["mask_ids"], degrees, interpolation=InterpolationMode.NEAREST)
+        values = target["mask_values"]
+        numbers = torch.arange(1, int(values.max()) + 1 if len(values) else 1)
+        tight = tight_boxes_xyxy(MaskLayers(target["mask_ids"].as_subclass(Tensor), numbers))
+        target["boxes"] = tv_tensors.wrap(tight[values - 1], like=boxes)
+    return F.rotate(image, degrees, interpolation=InterpolationMode.BILINEAR, fill=_FILL), target
+
+
+def _jittered(image: Tensor, target: Target, size: tuple[int, int], generator: torch.Generator) -> _Item:
+    """Resize to a multiple of (height, width), and cut out a part no larger than that."""
+    scale = _number(*_JITTER, generator)
+    image, target = _resized(image, target, (max(1, round(scale * size[0])), max(1, round(scale * size[1]))))
+    height, width = (min(side, limit) for side, limit in zip(_size(image), size, strict=True))
+    return _cut(image, target, height, width, generator)
+
+
+def _recoloured(image: Tensor, generator: torch.Generator) -> Tensor:
+    for adjust, low, high in _COLOURS:
+        if _chance(0.5, generator):
+            image = adjust(image, _number(low, high, generator))
+    return image
 
 
 def _resized(image: Tensor, target: Target, size: tuple[int, int]) -> _Item:
@@ -148,12 +206,14 @@ def _cropped(image: Tensor, target: Target, crop: Crop, generator: torch.Generat
     unbounded = Edges(edge, max(_size(image)) * edge)
     image, target = _resized(image, target, unbounded.size(*_size(image)))
     height, width = (_integer(min(crop.smallest, side), min(crop.largest, side), generator) for side in _size(image))
+    return _cut(image, target, height, width, generator)
+
+
+def _cut(image: Tensor, target: Target, height: int, width: int, generator: torch.Generator) -> _Item:
+    """A rectangle of this size somewhere in the picture, with the boxes clipped to it."""
     top, left = _integer(0, image.shape[-2] - height, generator), _integer(0, image.shape[-1] - width, generator)
-    where = (top, left, height, width)
-    target = dict(target, boxes=F.clamp_bounding_boxes(F.crop(_boxes(target), *where)))
-    if "mask_ids" in target:
-        target["mask_ids"] = F.crop(target["mask_ids"], *where)
-    return F.crop(image, *where), target
+    image, target = _mapped(lambda part: F.crop(part, top, left, height, width), image, target)
+    return image, dict(target, boxes=F.clamp_bounding_boxes(_boxes(target)))
 
 
 def _finished(image: Tensor, target: Target) -> _Item:

@@ -8,6 +8,8 @@ from typing import Annotated, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass as checked_dataclass
 
+from model.data.transforms import PUBLISHED, Augmentation
+
 TrainingStage = Literal["detection", "masks", "joint"]
 Schedule = Literal["drop", "step", "decay", "cosine"]
 TrainingPrecision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
@@ -98,10 +100,12 @@ class TrainConfig:
     """Compute the network in this precision; matching and losses are computed in float32 in any case. auto takes
     bf16-mixed where the GPU or CPU has instructions for it, and 32-true elsewhere.
     """
-    multi_scale: bool = True
-    """Resize each picture to a size drawn between 0.6 and 1 times the network's."""
-    crop: bool = True
-    """Cut a random rectangle out of half of the pictures."""
+    augment: Annotated[tuple[Augmentation, ...], "NAME"] = PUBLISHED
+    """Change pictures at random by these and nothing else: flip and vertical-flip mirror half of them, multi-scale
+    resizes them to 0.6 to 1 times the network's size, crop cuts a rectangle out of half of them, rotation turns them by
+    up to 15 degrees, colour distorts brightness, contrast, saturation and hue, and large-scale-jitter shows a part of
+    them at 0.1 to 2 times the size.
+    """
     freeze: Annotated[tuple[FreezablePart, ...], "PART"] = ()
     """Leave these parts of the network exactly as they are."""
     activation_checkpointing: bool = False

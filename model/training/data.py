@@ -66,7 +66,7 @@ class TrainingData(lightning.LightningDataModule):
         self.val = val
         self.rule = rule
         self.config = config
-        self.transform = train_transform(rule, multi_scale=config.multi_scale, crop=config.crop)
+        self.transform = train_transform(rule, config.augment)
         threshold = config.repeat_threshold
         self.factors = repeat_factors(train.objects, threshold) if threshold else None
         self.batches = len(self.sampler())  # an epoch

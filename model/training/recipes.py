@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from model.data.transforms import Augmentation
 from model.network.config import PRESETS
 from model.training.config import TrainConfig, TrainingStage
 
@@ -23,6 +24,7 @@ class Recipe:
 
 # The reference trains a ResNet from its second stage on (models/backbone.py).
 _PUBLISHED = TrainConfig(freeze=("stem",))
+_UNCROPPED: tuple[Augmentation, ...] = ("flip", "multi-scale")
 _DEMO = TrainConfig(
     epochs=None,
     steps=12_000,
@@ -32,8 +34,7 @@ _DEMO = TrainConfig(
     warmup_steps=500,
     lr_schedule="decay",
     lr_turn=0.6,
-    multi_scale=False,
-    crop=False,
+    augment=("flip",),
     workers=1,
 )
 
@@ -44,7 +45,7 @@ _SMALL = replace(
     warmup_steps=300,
     lr_turn=0.5,
     precision="auto",
-    crop=True,
+    augment=("flip", "crop"),
     evaluate_every=None,
     save_every=500,
 )
@@ -53,12 +54,12 @@ RECIPES: dict[str, Recipe] = {
     "detr-300": Recipe(_PUBLISHED, "300 epochs from ImageNet weights, rate dropped after 200, as in the paper"),
     "detr-500": Recipe(replace(_PUBLISHED, epochs=500, lr_turn=0.8), "500 epochs, rate dropped after 400"),
     "detr-masks": Recipe(
-        replace(_PUBLISHED, stage="masks", epochs=25, lr_turn=0.6, batch_size=16, crop=False),
+        replace(_PUBLISHED, stage="masks", epochs=25, lr_turn=0.6, batch_size=16, augment=_UNCROPPED),
         "mask head over a frozen detector, 25 epochs, rate dropped after 15, as published",
     ),
     "detr-joint": Recipe(replace(_PUBLISHED, stage="joint"), "detector and mask head together, 300 epochs"),
     "fine-tune": Recipe(
-        replace(_PUBLISHED, epochs=100, batch_size=16, lr_turn=0.8, ema=0.999, crop=False),
+        replace(_PUBLISHED, epochs=100, batch_size=16, lr_turn=0.8, ema=0.999, augment=_UNCROPPED),
         "a trained detector to other classes: 100 epochs, a moving average of the weights",
     ),
     "small": Recipe(

@@ -94,7 +94,7 @@ def weights_differ(first: Checkpoint[torch.Tensor], second: Checkpoint[torch.Ten
 
 
 def test_training_writes_a_checkpoint_that_says_what_it_is(train: Train, tmp_path: Path) -> None:
-    out = train("--lr", "0.001", "--lr-backbone", "0.002", "--precision", "bf16-mixed", "--no-crop")
+    out = train("--lr", "0.001", "--lr-backbone", "0.002", "--precision", "bf16-mixed", "--augment", "flip", "colour")
     checkpoint = read_checkpoint(out / "model.safetensors")
     assert checkpoint.config == replace(TINY, masks=False)
     assert checkpoint.categories == CATEGORIES
@@ -107,7 +107,7 @@ def test_training_writes_a_checkpoint_that_says_what_it_is(train: Train, tmp_pat
     command = checkpoint.provenance["command"]
     assert command.startswith("detr train --data shapes --root tiny-shapes")
     assert " --out out " in command
-    for words in ("--steps 3", "--batch-size 2", "--lr 0.001", "--lr-backbone 0.002", "--no-crop"):
+    for words in ("--steps 3", "--batch-size 2", "--lr 0.001", "--lr-backbone 0.002", "--augment flip colour"):
         assert words in command
     assert "/" not in json.dumps(checkpoint.provenance), "a path of this machine"
     rows = figures(out)
@@ -459,9 +459,9 @@ def crowded_shapes(tiny_shapes: Path, tmp_path: Path) -> Path:
 def test_a_command_is_told_with_names_for_paths() -> None:
     args = argparse.Namespace(
         data="coco", root=Path("/home/someone/data sets"), out=Path("runs/../a"), init=None, lr=1e-4, workers=0,
-        multi_scale=True, crop=False, freeze=["stem", "queries"], run=print,
+        skip_check=True, activation_checkpointing=False, freeze=["stem", "queries"], run=print,
     )  # fmt: skip
     assert command_line("train", args) == (
-        "detr train --data coco --root 'data sets' --out a --lr 0.0001 --workers 0 --multi-scale --no-crop "
-        "--freeze stem queries"
+        "detr train --data coco --root 'data sets' --out a --lr 0.0001 --workers 0 --skip-check "
+        "--no-activation-checkpointing --freeze stem queries"
     )

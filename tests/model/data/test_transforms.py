@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn import functional
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
@@ -15,7 +18,7 @@ from torchvision.transforms.v2 import functional as F
 from model.data.coco_dataset import make_target
 from model.data.coco_files import ImageRecord, Target
 from model.data.mask_layers import MaskLayers, layers_of, masks_of, tight_boxes_xyxy
-from model.data.transforms import Crop, TrainTransform, train_transform
+from model.data.transforms import PUBLISHED, Augmentation, Crop, TrainTransform, train_transform
 from model.runtime.resize_rule import Bounds, Edges, FixedSize, OwnSize, ResizeRule
 
 SIDES = {"height": st.integers(24, 90), "width": st.integers(24, 90), "seed": st.integers(0, 2**32 - 1)}
@@ -23,6 +26,11 @@ SIDES = {"height": st.integers(24, 90), "width": st.integers(24, 90), "seed": st
 
 def rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def flipping() -> torch.Generator:
+    """Its first draw is below a half."""
+    return next(rng(seed) for seed in range(99) if float(torch.rand((), generator=rng(seed))) < 0.5)
 
 
 def make_item(height: int, width: int, seed: int) -> tuple[Tensor, Target]:
@@ -55,9 +63,10 @@ def boxes_xyxy(target: Target) -> Tensor:
 @pytest.mark.parametrize("rule", [FixedSize(40, 60), Bounds(40, 60), OwnSize()])
 def test_a_rule_without_edges_is_followed_as_it_is_and_draws_no_sizes(rule: ResizeRule) -> None:
     assert train_transform(rule).rules == (rule,)
-    for options in ({"multi_scale": True}, {"crop": True}):
-        with pytest.raises(ValueError, match="give --shortest-edge and --longest-edge, or switch both off"):
-            train_transform(rule, **options)
+    names: tuple[Augmentation, ...] = ("multi-scale", "crop")
+    for name in names:
+        with pytest.raises(ValueError, match="give --shortest-edge and --longest-edge, or leave both out"):
+            train_transform(rule, [name])
 
 
 @settings(max_examples=40, deadline=None)
@@ -65,7 +74,7 @@ def test_a_rule_without_edges_is_followed_as_it_is_and_draws_no_sizes(rule: Resi
 def test_a_flip_moves_picture_boxes_and_masks_alike(height: int, width: int, seed: int) -> None:
     image, target = make_item(height, width, seed)
     rule = Edges(min(height, width), max(height, width))
-    flipped, after = TrainTransform([rule], flip=1.0)(image, target, rng())
+    flipped, after = TrainTransform([rule])(image, target, flipping())
     assert torch.equal(flipped, image.flip(-1).as_subclass(Tensor))
     assert torch.equal(masks_of(after), masks_of(target).flip(-1))
     torch.testing.assert_close(boxes_xyxy(after), tight_xyxy(after))
@@ -76,7 +85,7 @@ def test_a_flip_moves_picture_boxes_and_masks_alike(height: int, width: int, see
 def test_a_resize_keeps_boxes_around_masks_and_objects(height: int, width: int, seed: int, edge: int) -> None:
     image, target = make_item(height, width, seed)
     rule = Edges(edge, 2 * edge)
-    resized, after = TrainTransform([rule])(image, target, rng(seed))
+    resized, after = TrainTransform([rule], ())(image, target, rng(seed))
     assert tuple(resized.shape[1:]) == tuple(after["size"].tolist()) == rule.size(height, width)
     assert after["orig_size"].tolist() == [height, width]
     tight = tight_xyxy(after)
@@ -88,7 +97,7 @@ def test_a_resize_keeps_boxes_around_masks_and_objects(height: int, width: int, 
 @settings(max_examples=40, deadline=None)
 @given(**SIDES)
 def test_what_leaves_is_what_the_losses_take(height: int, width: int, seed: int) -> None:
-    transform = train_transform(Edges(64, 107), multi_scale=True, crop=True)
+    transform = train_transform(Edges(64, 107), PUBLISHED)
     image, after = transform(*make_item(height, width, seed), rng(seed))
     assert type(image) is Tensor
     assert all(type(value) is Tensor for value in after.values())
@@ -110,7 +119,7 @@ def test_what_leaves_is_what_the_losses_take(height: int, width: int, seed: int)
 def test_a_crop_clips_boxes_and_drops_what_lies_outside(height: int, width: int, seed: int) -> None:
     generator = rng(seed)
     image, target = make_item(height, width, seed)
-    transform = TrainTransform([Edges(48, 200)], crop=Crop((40,), 16, 24), flip=0.0)
+    transform = TrainTransform([Edges(48, 200)], (), crop=Crop((40,), 16, 24))
     for _ in range(4):
         _, after = transform(image, target, generator)
         kept = [[4, 2, 9].index(label) for label in after["labels"].tolist()]
@@ -136,11 +145,9 @@ def overlapping(height: int, width: int, seed: int, count: int = 6) -> tuple[Tar
 
 
 @settings(max_examples=60, deadline=None)
-@given(**SIDES, multi_scale=st.booleans(), crop=st.booleans())
-def test_layers_become_what_full_masks_become(
-    height: int, width: int, seed: int, multi_scale: bool, crop: bool
-) -> None:
-    transform = train_transform(Edges(64, 107), multi_scale=multi_scale, crop=crop)
+@given(**SIDES, augment=st.sets(st.sampled_from(get_args(Augmentation))))
+def test_layers_become_what_full_masks_become(height: int, width: int, seed: int, augment: set[Augmentation]) -> None:
+    transform = train_transform(Edges(64, 107), augment)
     image = tv_tensors.Image(torch.zeros((3, height, width), dtype=torch.uint8))
     layered, full = (transform(image, target, rng(seed))[1] for target in overlapping(height, width, seed))
     assert torch.equal(masks_of(layered), masks_of(full))
@@ -156,7 +163,7 @@ def test_masks_are_flipped_and_resized_as_torchvision_does_it(
     target, full = overlapping(height, width, seed)
     rule = Edges(edge, 2 * edge)
     image = tv_tensors.Image(torch.zeros((3, height, width), dtype=torch.uint8))
-    _, after = TrainTransform([rule], flip=float(flip))(image, target, rng())
+    _, after = TrainTransform([rule], ("flip",) if flip else ())(image, target, flipping())
     masks = tv_tensors.Mask(masks_of(full))
     masks = F.horizontal_flip(masks) if flip else masks
     expected = F.resize(masks, list(rule.size(height, width)), interpolation=InterpolationMode.NEAREST)
@@ -167,10 +174,10 @@ def test_masks_are_flipped_and_resized_as_torchvision_does_it(
 
 
 def test_the_published_augmentation_comes_out_at_the_published_size() -> None:
-    transform = train_transform(Edges(800, 1333), multi_scale=True, crop=True)
+    transform = train_transform(Edges(800, 1333), PUBLISHED)
     assert list(transform.rules) == [Edges(edge, 1333) for edge in range(480, 801, 32)]
     assert transform.crop == Crop((400, 500, 600), 384, 600)
-    assert transform.flip == 0.5
+    assert transform.augment == set(PUBLISHED)
 
 
 def test_one_size_and_a_flip_is_all_unless_more_is_asked_for() -> None:
@@ -192,16 +199,15 @@ def test_a_picture_without_objects_stays_one() -> None:
     layers = layers_of([], (30, 40))
     target = make_target(ImageRecord(1, "a.png", 30, 40), np.array([]), torch.zeros((0, 4)), layers)
     picture = tv_tensors.Image(torch.zeros((3, 30, 40), dtype=torch.uint8))
-    image, after = TrainTransform([Edges(20, 40)], flip=1.0)(picture, target, rng())
-    assert image.shape == (3, 20, 26)
+    image, after = TrainTransform([Edges(20, 40)], get_args(Augmentation))(picture, target, rng())
     assert after["boxes"].shape == (0, 4)
-    assert masks_of(after).shape == (0, 20, 26)
+    assert masks_of(after).shape == (0, *image.shape[1:])
 
 
 def test_an_input_is_left_as_it_was() -> None:
     image, target = make_item(40, 50, seed=3)
     before = {key: value.clone() for key, value in target.items()}
-    TrainTransform([Edges(20, 40)], flip=1.0)(image, target, rng())
+    TrainTransform([Edges(20, 40)], get_args(Augmentation))(image, target, rng())
     assert all(torch.equal(target[key], value) for key, value in before.items())
 
 
@@ -214,3 +220,73 @@ def test_boxes_that_were_transformed_already_are_refused() -> None:
 def test_a_transform_without_a_size_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one"):
         TrainTransform([])
+
+
+@settings(max_examples=40, deadline=None)
+@given(**SIDES, seed_of_angle=st.integers(0, 1000), with_masks=st.booleans())
+def test_a_rotated_box_encloses_the_rotated_mask(
+    height: int, width: int, seed: int, seed_of_angle: int, with_masks: bool
+) -> None:
+    image, target = make_item(height, width, seed)
+    transform = TrainTransform([OwnSize()], ("rotation",))
+    rotated, after = transform(image, target, rng(seed_of_angle))
+    masks = masks_of(after)
+    if with_masks:
+        torch.testing.assert_close(boxes_xyxy(after), tight_xyxy(after), atol=1e-3, rtol=0)
+    else:
+        without = {name: value for name, value in target.items() if not name.startswith("mask_")}
+        _, boxed = transform(image, without, rng(seed_of_angle))
+        labels = boxed["labels"].tolist()
+        boxes = boxes_xyxy(boxed)[[labels.index(label) for label in after["labels"].tolist()]]
+        tight = tight_xyxy(after)
+        assert bool((boxes[:, :2] <= tight[:, :2] + 0.5).all())
+        assert bool((boxes[:, 2:] >= tight[:, 2:] - 0.5).all())
+    # What is inside of a mask shows the object's own channel.
+    for channel, mask in zip([[4, 2, 9].index(label) for label in after["labels"].tolist()], masks, strict=True):
+        around = functional.pad(mask.float(), (1, 1, 1, 1))[None]
+        inside = -functional.max_pool2d(-around, 3, 1)[0] > 0
+        assert bool((rotated[channel][inside] > 200).all())
+
+
+def test_a_vertical_flip_moves_picture_boxes_and_masks_alike() -> None:
+    image, target = make_item(40, 50, seed=3)
+    flipped, after = TrainTransform([OwnSize()], ("vertical-flip",))(image, target, flipping())
+    assert torch.equal(flipped, image.flip(-2).as_subclass(Tensor))
+    assert torch.equal(masks_of(after), masks_of(target).flip(-2))
+    torch.testing.assert_close(boxes_xyxy(after), tight_xyxy(after))
+
+
+def test_colours_change_and_nothing_else() -> None:
+    image, target = make_item(40, 50, seed=3)
+    image = tv_tensors.Image(image // 2 + torch.arange(50, dtype=torch.uint8))
+    transform = TrainTransform([OwnSize()], ("colour",))
+    found = [transform(image, target, rng(seed)) for seed in range(8)]
+    assert len({tuple(changed.flatten().tolist()) for changed, _ in found}) > 4
+    for changed, after in found:
+        assert changed.dtype == torch.uint8
+        assert torch.equal(masks_of(after), masks_of(target))
+        torch.testing.assert_close(boxes_xyxy(after), tight_xyxy(after))
+
+
+def test_large_scale_jitter_shows_parts_no_larger_than_the_size_with_their_boxes() -> None:
+    transform = TrainTransform([FixedSize(60, 80)], ("large-scale-jitter",))
+    sizes = set()
+    for seed in range(30):
+        shown, after = transform(*make_item(40, 50, seed=3), rng(seed))
+        sizes.add(tuple(shown.shape[1:]))
+        assert shown.shape[1] <= 60
+        assert shown.shape[2] <= 80
+        torch.testing.assert_close(boxes_xyxy(after), tight_xyxy(after), atol=3.0, rtol=0)
+    assert (60, 80) in sizes
+    assert min(height for height, _ in sizes) < 20
+
+
+@pytest.mark.parametrize("name", get_args(Augmentation))
+def test_an_augmentation_depends_on_nothing_but_its_own_random_numbers(name: Augmentation) -> None:
+    transform = train_transform(Edges(64, 107), [name])
+    found = []
+    for noise in (1, 2):
+        torch.manual_seed(noise)
+        image, target = transform(*make_item(40, 50, seed=3), rng(7))
+        found.append((image, target["boxes"], target["mask_ids"]))
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))

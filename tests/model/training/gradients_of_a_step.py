@@ -54,8 +54,7 @@ def main(root: Path, stage: str, accumulate: int, processes: int) -> None:
         steps=1,
         batch_size=4,
         accumulate=accumulate,
-        multi_scale=False,
-        crop=False,
+        augment=("flip",),
         evaluate_every=0,
         workers=0,
     )

@@ -130,8 +130,7 @@ def test_the_settings_of_a_run_are_plain_json() -> None:
         "clip": 0.1,
         "ema": 0.0,
         "precision": "32-true",
-        "multi_scale": True,
-        "crop": False,
+        "augment": ["flip", "multi-scale"],
         "freeze": ["stem"],
         "activation_checkpointing": False,
         "evaluate_every": 1.0,
@@ -259,9 +258,11 @@ def test_validations_are_as_many_in_a_run_as_its_recipe_says() -> None:
 
 def test_an_option_replaces_the_recipes_setting_and_leaves_the_others() -> None:
     published = RECIPES["detr-500"].config
-    name, recipe = read_recipe(options("--recipe", "detr-500", "--lr", "0.5", "--no-crop", "--freeze", "backbone"))
+    name, recipe = read_recipe(
+        options("--recipe", "detr-500", "--lr", "0.5", "--augment", "colour", "--freeze", "backbone")
+    )
     assert name == "detr-500"
-    assert recipe.config == replace(published, lr=0.5, crop=False, freeze=("backbone",))
+    assert recipe.config == replace(published, lr=0.5, augment=("colour",), freeze=("backbone",))
 
 
 def test_a_length_replaces_the_recipes_however_it_is_given() -> None:

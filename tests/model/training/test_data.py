@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from model.data.coco_files import Target
 from model.data.coco_panoptic import CocoPanoptic
 from model.data.collate import AspectRatioBatchSampler, Draw, TrainingBatch, collate
-from model.data.transforms import train_transform
+from model.data.transforms import PUBLISHED, train_transform
 from model.runtime.resize_rule import Edges
 from model.training.data import TrainingSet, padding_ratio, padding_ratios
 
@@ -30,7 +30,7 @@ SIZES = st.lists(st.tuples(st.integers(1, 90), st.integers(1, 90)), min_size=1, 
 @pytest.fixture(scope="module")
 def training_set(shapes_root: Path) -> TrainingSet:
     data = CocoPanoptic(shapes_root / "train2017", shapes_root / "annotations" / "panoptic_train2017.json")
-    return TrainingSet(data, train_transform(Edges(64, 107), multi_scale=True, crop=True))
+    return TrainingSet(data, train_transform(Edges(64, 107), PUBLISHED))
 
 
 def same(one: Item, other: Item) -> bool:

@@ -13,18 +13,22 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 
 from model.checkpoint.reading import read_checkpoint
+from model.data.transforms import Augmentation
 from model.training.log import read_log
 
 STEPS = 8
 SETTINGS = ("--steps", str(STEPS), "--batch-size", "2", "--log-every", "1", "--save-every", "1", "--warmup-steps", "4")
 # Everything that has a state of its own: a moving average, augmentation, parts, workers, validation on the way.
-RICH = ("--ema", "0.9", "--multi-scale", "--crop", "--accumulate", "2", "--workers", "1", "--evaluate-every", "1")
+RICH = (
+    "--ema", "0.9", "--augment", *get_args(Augmentation), "--repeat-threshold", "1", "--accumulate", "2",
+    "--workers", "1", "--evaluate-every", "1",
+)  # fmt: skip
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 

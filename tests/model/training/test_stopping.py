@@ -22,7 +22,7 @@ from tests.model.networks import SMALL
 
 STEPS = 5  # of which the third and the last are validated, and so an epoch's last and one in the middle
 SETTINGS = ("--batch-size", "2", "--log-every", "1", "--save-every", "100", "--warmup-steps", "4", "--workers", "0",
-            "--ema", "0.9", "--crop", "--evaluate-every", "1", "--samples", "2")  # fmt: skip
+            "--ema", "0.9", "--augment", "flip", "crop", "--evaluate-every", "1", "--samples", "2")  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
