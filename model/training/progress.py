@@ -21,13 +21,16 @@ LOSSES = {
     "loss_dice": "dice",
 }
 _QUALITY = ("AP", "AP_mask", "PQ")
+_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+_SLACK = 4  # columns that the times may grow by until the figures are renewed
 
 
 class RunProgress(ProgressBar):
     """Steps done of all steps, the losses, AP and PQ of the last validation (NaN is a dash), and the time left.
 
-    Figures are those that the module logs under the names in `LOSSES` and `_QUALITY`. A run that is resumed begins
-    where it was; validation is part of the run's pace, so the time left includes it.
+    Figures are those that the module logs under the names in `LOSSES` and `_QUALITY`; where the terminal is too narrow
+    for all of them, the last ones are left out, whole. A run that is resumed begins where it was; validation is part of
+    the run's pace, so the time left includes it.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class RunProgress(ProgressBar):
         self._first_step = self._shown_step = self._total = 0
         self._began = self._last_line = 0.0
         self._quality: dict[str, float] = {}
+        self._shown: list[str] = []  # figures, the most important first
 
     def disable(self) -> None:
         """Show nothing; Lightning asks for it in every process but the first."""
@@ -85,6 +89,7 @@ class RunProgress(ProgressBar):
                 unit="step",
                 smoothing=0,  # the mean pace, or the time left would jump with every validation
                 dynamic_ncols=True,
+                bar_format=_FORMAT,
                 file=self._out,
             )
 
@@ -93,7 +98,8 @@ class RunProgress(ProgressBar):
         step = trainer.global_step
         if self._bar is not None:
             if step % self._every_steps == 0 or step in (self._first_step + 1, self._total):
-                self._bar.set_postfix_str(self._figures(trainer), refresh=False)
+                self._shown = self._figures(trainer)
+                self._fit(self._bar)
             self._bar.update(step - self._bar.n)
         elif self._shown_step == self._first_step or self._clock() - self._last_line >= self._every_seconds:
             self._print_line(trainer)
@@ -101,7 +107,7 @@ class RunProgress(ProgressBar):
     def on_validation_start(self, trainer: lightning.Trainer, *_: Any) -> None:
         """Say what is taking long now."""
         if self._bar is not None:
-            self._bar.set_description_str("validating")
+            self._describe(self._bar, "validating")
 
     def on_validation_batch_end(
         self, trainer: lightning.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -110,7 +116,7 @@ class RunProgress(ProgressBar):
         if self._bar is not None:
             batches = [round(count) for count in trainer.num_val_batches]
             done = sum(batches[:dataloader_idx]) + batch_idx + 1
-            self._bar.set_description_str(f"validating {done}/{sum(batches)}")
+            self._describe(self._bar, f"validating {done}/{sum(batches)}")
 
     def on_validation_end(self, trainer: lightning.Trainer, *_: Any) -> None:
         """Keep what was measured until the next time."""
@@ -119,8 +125,8 @@ class RunProgress(ProgressBar):
         found = trainer.callback_metrics
         self._quality = {name: float(found[name]) for name in _QUALITY if name in found}
         if self._bar is not None:
-            self._bar.set_description_str("training", refresh=False)
-            self._bar.set_postfix_str(self._figures(trainer))
+            self._shown = self._figures(trainer)
+            self._describe(self._bar, "training")
         else:
             self._print_line(trainer)
 
@@ -138,18 +144,32 @@ class RunProgress(ProgressBar):
     def _out(self) -> TextIO:
         return sys.stderr if self._stream is None else self._stream
 
-    def _figures(self, trainer: lightning.Trainer) -> str:
+    def _figures(self, trainer: lightning.Trainer) -> list[str]:
         found = trainer.callback_metrics
-        losses = [f"{short} {float(found[name]):.3g}" for name, short in LOSSES.items() if name in found]
-        quality = (f"{name} –" if math.isnan(value) else f"{name} {value:.3f}" for name, value in self._quality.items())
-        return "  ".join([*losses, *quality])
+        quality = [f"{name} –" if math.isnan(value) else f"{name} {value:.3f}" for name, value in self._quality.items()]
+        return [*quality, *(f"{short} {float(found[name]):.3g}" for name, short in LOSSES.items() if name in found)]
+
+    def _describe(self, bar: Tqdm, what: str) -> None:
+        bar.set_description_str(what, refresh=False)
+        self._fit(bar)
+        bar.refresh()
+
+    def _fit(self, bar: Tqdm) -> None:
+        """Show as many figures as there is room for beside the shortest bar."""
+        state = bar.format_dict
+        bare = len(bar.format_meter(**{**state, "postfix": "", "ncols": None})) - 9  # of the ten columns of its bar
+        room = (state["ncols"] or math.inf) - bare - len(", ") - _SLACK
+        count = len(self._shown)
+        while count and len("  ".join(self._shown[:count])) > room:
+            count -= 1
+        bar.set_postfix_str("  ".join(self._shown[:count]), refresh=False)
 
     def _print_line(self, trainer: lightning.Trainer) -> None:
         step, now = trainer.global_step, self._clock()
         self._shown_step, self._last_line = step, now
         if not self._enabled:
             return
-        parts = [f"step {step}/{self._total}", self._figures(trainer)]
+        parts = [f"step {step}/{self._total}", *self._figures(trainer)]
         if step > self._first_step:
             pace = (now - self._began) / (step - self._first_step)  # seconds a step
             parts += [f"{pace:.3g} s/step", f"{Tqdm.format_interval(pace * (self._total - step))} left"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
-from model.training.progress import RunProgress
+from model.training.progress import LOSSES, RunProgress
 from tests.model.training.tiny_run import Tiny, ones, tiny_trainer
 
 pytestmark = [
@@ -100,7 +101,35 @@ def test_the_bar_has_the_losses_the_last_ap_and_the_time_left() -> None:
     train(terminal, 6)
     last = states(terminal)[-1]
     assert re.search(r"training: 100%.* 6/6 \[\d\d:\d\d<00:00", last)
-    assert re.search(r"loss 0\.\d+  ce 0\.\d+  AP 0\.040", last)
+    assert re.search(r", AP 0\.040  loss 0\.\d+  ce 0\.\d+\]$", last)
+
+
+class AllLosses(lightning.Callback):
+    """A run with every figure there is, each as wide as it gets."""
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, module: Any, *_: Any) -> None:
+        module.log_dict(dict.fromkeys(LOSSES, 1.234e-05))
+
+    def on_validation_epoch_end(self, trainer: lightning.Trainer, module: Any) -> None:
+        module.log_dict({"AP_mask": 0.25, "PQ": 0.75})
+
+
+@pytest.mark.parametrize("columns", [80, 60, 200])
+def test_the_bar_fits_the_terminal_with_ap_readable(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.get_terminal_size", lambda *_: os.terminal_size((columns, 24)))
+    monkeypatch.setattr(Terminal, "fileno", lambda self: 1)
+    monkeypatch.setattr("model.training.progress.Tqdm", partial(Tqdm, mininterval=0, miniters=1))
+    terminal = Terminal()
+    train(terminal, 10, AllLosses())
+    shown = states(terminal)
+    assert max(map(len, shown)) <= columns
+    assert all(state.endswith("]") for state in shown), "a figure is cut off"
+    validated = [state for state in shown if re.search(r" [5-9]/10 ", state)]
+    assert validated
+    assert all(", AP 0.040" in state or ", AP 0.080" in state for state in validated)
+    assert any(state.startswith("validating 3/4") for state in validated)
+    if columns == 200:
+        assert "dice 1.23e-05" in shown[-1]
 
 
 def test_the_bar_says_how_far_a_validation_is() -> None:

@@ -26,7 +26,7 @@ STEPS = 8
 SETTINGS = ("--steps", str(STEPS), "--batch-size", "2", "--log-every", "1", "--save-every", "1", "--warmup-steps", "4")
 # Everything that has a state of its own: a moving average, augmentation, parts, workers, validation on the way.
 RICH = (
-    "--ema", "0.9", "--augment", *get_args(Augmentation), "--repeat-threshold", "1", "--accumulate", "2",
+    "--ema", "0.9", "--augment", *get_args(Augmentation), "--accumulate", "2",
     "--workers", "1", "--evaluate-every", "1",
 )  # fmt: skip
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
