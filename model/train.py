@@ -35,6 +35,7 @@ from model.training.fitting import Hardware, fit
 from model.training.freezing import refuse_random
 from model.training.initial import StartingNetwork, starting_network
 from model.training.log import read_log
+from model.training.loggers import open_loggers
 from model.training.module import TrainingModule
 from model.training.moving_average import RAW
 from model.training.options import add_arguments, read_recipe
@@ -136,6 +137,7 @@ def train(args: argparse.Namespace, stop: StopRequest) -> Path:
         args.out,
         validation=validation,
         callbacks=samples,
+        loggers=open_loggers(args.logger, args.out),
         hardware=hardware,
         resume=args.resume,
         stop=stop,
@@ -146,9 +148,8 @@ def train(args: argparse.Namespace, stop: StopRequest) -> Path:
         average.use(module, RAW)
         save(args.out / "model-raw.safetensors", validation.raw_figures if validation else {})
     if module.global_step < steps:
-        print_once(
-            f"ended at step {module.global_step} of {steps}: {config.patience} validations were no better (--patience)"
-        )
+        why = f"{config.patience} validations were no better (--patience)"
+        print_once(f"ended at step {module.global_step} of {steps}: {why}")
     return path
 
 

@@ -26,6 +26,7 @@ from model.runtime.resize_rule import Edges, ResizeRule
 
 _Item = tuple[Tensor, Target]
 Augmentation = Literal["flip", "multi-scale", "crop", "vertical-flip", "rotation", "colour", "large-scale-jitter"]
+MIRRORED: tuple[Augmentation, ...] = ("flip",)
 PUBLISHED: tuple[Augmentation, ...] = ("flip", "multi-scale", "crop")
 
 # DETR (arXiv:2005.12872), appendix A.4, relative to its shortest edge of 800: train at 480 to 800 in steps of
@@ -58,7 +59,7 @@ class TrainTransform:
     """Augmentations by their names, then a resize to one of several sizes."""
 
     def __init__(
-        self, rules: Sequence[ResizeRule], augment: Collection[Augmentation] = ("flip",), *, crop: Crop | None = None
+        self, rules: Sequence[ResizeRule], augment: Collection[Augmentation] = MIRRORED, *, crop: Crop | None = None
     ) -> None:
         """Augment as told.
 
@@ -99,7 +100,7 @@ class TrainTransform:
         return _finished(*item)
 
 
-def train_transform(rule: ResizeRule, augment: Collection[Augmentation] = ("flip",)) -> TrainTransform:
+def train_transform(rule: ResizeRule, augment: Collection[Augmentation] = MIRRORED) -> TrainTransform:
     """Augmentations in proportion to a resize rule: `PUBLISHED` at 800 and 1333 are the published ones.
 
     Args:

@@ -11,10 +11,11 @@ from pathlib import Path
 import lightning
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EarlyStopping
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 
 from model.training.data import TrainingData
 from model.training.log import RunLog
+from model.training.loggers import close
 from model.training.module import TrainingModule
 from model.training.moving_average import MovingAverage
 from model.training.progress import RunProgress
@@ -39,11 +40,12 @@ def fit(
     *,
     validation: Validation | None = None,
     callbacks: Sequence[Callback] = (),
+    loggers: Sequence[Logger] = (),
     hardware: Hardware | None = None,
     resume: Path | None = None,
     stop: StopRequest | None = None,
 ) -> MovingAverage | None:
-    """Train for the module's steps; figures go to `out/log.jsonl` and `out/tensorboard`, the state to `out/resume`.
+    """Train for the module's steps; figures go to `out/log.jsonl` and `loggers`, the state to `out/resume`.
 
     Without `validation` nothing is validated. With a moving average, which is returned, the module holds the averaged
     weights afterwards.
@@ -54,10 +56,7 @@ def fit(
     config = module.config
     average = MovingAverage(config.ema) if config.ema else None
     resumed_step = None if resume is None else check_resume(resume, module)
-    loggers: list[Logger] = [
-        RunLog(out / "log.jsonl", lambda: module.global_step, resumed_step=resumed_step),
-        TensorBoardLogger(out, "tensorboard", ""),
-    ]
+    log = RunLog(out / "log.jsonl", lambda: module.global_step, resumed_step=resumed_step)
     every = config.evaluation_steps(data.batches) or None if validation else None
     observers: list[Callback] = [
         *([validation] if validation else []),
@@ -67,8 +66,8 @@ def fit(
         ResumeFile(out, config.save_every, every, stop or StopRequest()),
         RunProgress(every_steps=config.log_every),
     ]
-    trainer = make_trainer(module, hardware or Hardware(), loggers, observers, every)
-    for logger in loggers:
+    trainer = make_trainer(module, hardware or Hardware(), [log, *loggers], observers, every)
+    for logger in trainer.loggers:
         logger.log_hyperparams(asdict(config))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers")  # --workers says how many
@@ -80,6 +79,7 @@ def fit(
         trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
         if validation and validation.step != module.global_step:
             trainer.validate(module, datamodule=data, verbose=False)
+    close(loggers)
     return average
 
 

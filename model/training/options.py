@@ -14,6 +14,7 @@ from model.data.options import add_file_arguments, add_kind_arguments
 from model.network.config import PRESETS
 from model.training.choosing import fast_precision, small_note, why_small
 from model.training.config import TrainConfig
+from model.training.loggers import LOGGERS
 from model.training.recipes import RECIPES, Recipe, default_recipe
 
 _SETTINGS: dict[str, FieldInfo] = TrainConfig.__pydantic_fields__  # type: ignore[attr-defined]  # pydantic documents it
@@ -124,6 +125,15 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
         default=8,
         metavar="COUNT",
         help="Draw this many validation pictures at every validation. The default is %(default)s.",
+    )
+    parser.add_argument(
+        "--logger",
+        nargs="*",
+        choices=LOGGERS,
+        default=["tensorboard"],
+        metavar="NAME",
+        help=f"Write the figures of the run for these, too, besides OUT/log.jsonl. There are {', '.join(LOGGERS)}. The "
+        "default is tensorboard.",
     )
     parser.add_argument(
         "--skip-check",

@@ -10,7 +10,6 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import nn
@@ -31,6 +30,7 @@ from model.runtime.answers.panoptic import PanopticResult, panoptic
 from model.runtime.categories import Category
 from model.runtime.engines.raw_outputs import NO_MASKS
 from model.runtime.preprocess import make_batch, resize
+from model.training.loggers import log_picture
 
 TILE = 480  # pixels of a drawing's longer side
 STRIP = 24  # pixels, the height of a line of text
@@ -41,7 +41,7 @@ _Picture = NDArray[np.uint8]  # RGB [height, width, 3]
 
 
 class SamplePredictions(lightning.Callback):
-    """Writes `OUT/samples/step-NNNNNN.jpg` at every validation, and to TensorBoard where a run logs to it.
+    """Writes `OUT/samples/step-NNNNNN.jpg` at every validation, and to loggers that take pictures.
 
     It draws when the first validation batch begins, with a moving average of the weights where there is one: so it must
     come after the callback that takes it into the module. The module has its network as `network`.
@@ -80,8 +80,7 @@ class SamplePredictions(lightning.Callback):
         self.folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(sheet).save(self.folder / f"step-{step:06}.jpg", quality=_JPEG_QUALITY)
         for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image("samples", sheet, step, dataformats="HWC")
+            log_picture(logger, "samples", sheet, step)
 
 
 def contact_sheet(

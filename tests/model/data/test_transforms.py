@@ -163,7 +163,7 @@ def test_masks_are_flipped_and_resized_as_torchvision_does_it(
     target, full = overlapping(height, width, seed)
     rule = Edges(edge, 2 * edge)
     image = tv_tensors.Image(torch.zeros((3, height, width), dtype=torch.uint8))
-    _, after = TrainTransform([rule], ("flip",) if flip else ())(image, target, flipping())
+    _, after = TrainTransform([rule], ["flip"] if flip else [])(image, target, flipping())
     masks = tv_tensors.Mask(masks_of(full))
     masks = F.horizontal_flip(masks) if flip else masks
     expected = F.resize(masks, list(rule.size(height, width)), interpolation=InterpolationMode.NEAREST)
@@ -228,7 +228,7 @@ def test_a_rotated_box_encloses_the_rotated_mask(
     height: int, width: int, seed: int, seed_of_angle: int, with_masks: bool
 ) -> None:
     image, target = make_item(height, width, seed)
-    transform = TrainTransform([OwnSize()], ("rotation",))
+    transform = TrainTransform([OwnSize()], ["rotation"])
     rotated, after = transform(image, target, rng(seed_of_angle))
     masks = masks_of(after)
     if with_masks:
@@ -250,7 +250,7 @@ def test_a_rotated_box_encloses_the_rotated_mask(
 
 def test_a_vertical_flip_moves_picture_boxes_and_masks_alike() -> None:
     image, target = make_item(40, 50, seed=3)
-    flipped, after = TrainTransform([OwnSize()], ("vertical-flip",))(image, target, flipping())
+    flipped, after = TrainTransform([OwnSize()], ["vertical-flip"])(image, target, flipping())
     assert torch.equal(flipped, image.flip(-2).as_subclass(Tensor))
     assert torch.equal(masks_of(after), masks_of(target).flip(-2))
     torch.testing.assert_close(boxes_xyxy(after), tight_xyxy(after))
@@ -259,7 +259,7 @@ def test_a_vertical_flip_moves_picture_boxes_and_masks_alike() -> None:
 def test_colours_change_and_nothing_else() -> None:
     image, target = make_item(40, 50, seed=3)
     image = tv_tensors.Image(image // 2 + torch.arange(50, dtype=torch.uint8))
-    transform = TrainTransform([OwnSize()], ("colour",))
+    transform = TrainTransform([OwnSize()], ["colour"])
     found = [transform(image, target, rng(seed)) for seed in range(8)]
     assert len({tuple(changed.flatten().tolist()) for changed, _ in found}) > 4
     for changed, after in found:
@@ -269,7 +269,7 @@ def test_colours_change_and_nothing_else() -> None:
 
 
 def test_large_scale_jitter_shows_parts_no_larger_than_the_size_with_their_boxes() -> None:
-    transform = TrainTransform([FixedSize(60, 80)], ("large-scale-jitter",))
+    transform = TrainTransform([FixedSize(60, 80)], ["large-scale-jitter"])
     sizes = set()
     for seed in range(30):
         shown, after = transform(*make_item(40, 50, seed=3), rng(seed))
