@@ -74,7 +74,9 @@ def resize_to(
     picture goes alone.
     """
     height, width = size
-    canvas = np.zeros((1, round_up(height, multiple), round_up(width, multiple), 3), dtype=np.uint8)
+    canvas = np.empty((1, round_up(height, multiple), round_up(width, multiple), 3), dtype=np.uint8)
+    canvas[0, height:] = 0
+    canvas[0, :height, width:] = 0
     image = canvas[0, :height, :width]
     whole = (0.0, 0.0, float(picture.width), float(picture.height))
     if picture.size == (width, height) and (box is None or box == whole):

@@ -54,6 +54,13 @@ def test_nearly_all_values_are_pillows(size: tuple[int, int], new_size: tuple[in
     assert (resize_to(image, new_size) != pillows(image, new_size)).mean() < 0.02
 
 
+@pytest.mark.parametrize("new_size", [(90, 50), (20, 50)])  # of both ways to get rid of the fourth byte
+def test_what_pillow_keeps_beside_the_colours_counts_for_nothing(new_size: tuple[int, int]) -> None:
+    with_rest = np.random.default_rng(6).integers(0, 256, (70, 60, 4), dtype=np.uint8)
+    image = Image.frombytes("RGB", (60, 70), with_rest.tobytes(), "raw", "RGBX")
+    assert np.abs(resize_to(image, new_size).astype(int) - pillows(image, new_size)).max() <= 1
+
+
 def test_the_canvas_stays_as_it_is_beside_the_picture() -> None:
     for height in (20, 200):  # of both ways to get rid of the fourth byte
         canvas = np.full((64, 96, 3), 7, dtype=np.uint8)
