@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from pycocotools.cocoeval import COCOeval
 
 from model.evaluation.instance_truth import InstanceTruth
-from model.runtime.answers.segment_codec import RLE
 
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 NOTHING = -1.0  # what COCO's evaluator answers where nothing of that kind is annotated, and panoptic quality as well
@@ -24,11 +23,11 @@ _IOU_50, _IOU_75 = 0, 5  # of its thresholds 0.50, 0.55 and on to 0.95
 
 
 class FoundMask(NamedTuple):
-    """A mask that was found in a picture."""
+    """A mask that was found in a picture. There are many: a hundred in each picture, for the published models."""
 
     score: float
     category_id: int
-    rle: RLE
+    counts: str  # compressed run lengths, of the picture's size
 
 
 class PrecisionFigures(NamedTuple):
@@ -63,11 +62,15 @@ def mask_average_precision(
 ) -> PrecisionFigures:
     """COCO's figures of masks (`segm`). Arguments as in `average_precision`, but with masks, also those of `truth`."""
     found = (
-        (image, score, category, {"segmentation": dict(rle), "area": float(pycocotools.mask.area(rle))})
+        (mask, image, {"size": list(truth.size(image)), "counts": mask.counts})
         for image, masks in detections
-        for score, category, rle in masks
+        for mask in masks
     )
-    return _figures(truth, found, images, "segm")
+    shaped = (
+        (image, mask.score, mask.category_id, {"segmentation": rle, "area": float(pycocotools.mask.area(rle))})
+        for mask, image, rle in found
+    )
+    return _figures(truth, shaped, images, "segm")
 
 
 def _figures(

@@ -230,7 +230,8 @@ class Evaluator:
             self._thing_classes,
         )
         return tuple(
-            FoundMask(one.score, self.categories[one.label].id, encode_rles(one.mask, [1])[0]) for one in found
+            FoundMask(one.score, self.categories[one.label].id, encode_rles(one.mask, [1])[0]["counts"])
+            for one in found
         )
 
     def _scored(self, output: ImageOutputs, orig_size: tuple[int, int]) -> NDArray[np.float64]:

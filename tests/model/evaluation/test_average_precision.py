@@ -150,10 +150,16 @@ def test_figures_of_masks_are_those_of_cocos_own_evaluator(tmp_path: Path, data:
         entry["id"] = 0
     ids_0.write_text(json.dumps(content))
     masks = [
-        (image, FoundMask(score, category, run_lengths_of(xywh, "string"))) for image, (xywh, score, category) in found
+        (image, FoundMask(score, category, run_lengths_of(xywh, "string")["counts"]))
+        for image, (xywh, score, category) in found
     ]
     results = [
-        {"image_id": image, "category_id": mask.category_id, "segmentation": mask.rle, "score": mask.score}
+        {
+            "image_id": image,
+            "category_id": mask.category_id,
+            "segmentation": {"size": [200, 200], "counts": mask.counts},
+            "score": mask.score,
+        }
         for image, mask in masks
         if mask.category_id != 99
     ]
