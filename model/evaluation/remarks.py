@@ -38,11 +38,13 @@ def why_no_precision(truth: InstanceTruth, images: Sequence[int]) -> list[str]:
 
 
 def out_of_reach(truth: InstanceTruth, images: Sequence[int]) -> list[str]:
-    """What keeps figures below 1: annotations that no answer can match, as all that is served lies in its picture."""
-    beyond = empty = unmasked = 0
+    """Which annotations no answer can match: crowds, and what is not in its picture, where all that is served lies."""
+    total = crowds = beyond = empty = unmasked = 0
     for image in images:
         for entry in truth.of_picture(image):
+            total += 1
             if entry["iscrowd"]:
+                crowds += 1
                 continue
             outside, area = _outside_and_area(entry["bbox"], truth.size(image))
             empty += area <= 0
@@ -57,6 +59,8 @@ def out_of_reach(truth: InstanceTruth, images: Sequence[int]) -> list[str]:
         for count, one, many, how in counts
         if count
     ]
+    if crowds and crowds < total:
+        said.append(f"{crowds} of {total} annotations are crowds (iscrowd 1), which count as regions to ignore")
     if unmasked:
         said.append(f"{unmasked} annotated mask{'s' if unmasked > 1 else ''} without a pixel can only be missed")
     return said

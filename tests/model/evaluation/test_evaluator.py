@@ -237,6 +237,7 @@ def test_mask_figures_are_cocos_own_of_the_published_mask_of_every_query(
         ("boxes", "AP of masks is left out: .*annotation 1 has no segmentation"),
         ("outside", "^2 annotated boxes reaching outside their picture can only be found in part"),
         ("flat", "^1 annotated box without an area in its picture can only be missed"),
+        ("none", r"^1 of 7 annotations are crowds \(iscrowd 1\), which count as regions to ignore"),
         ("two corners", "^1 annotated mask without a pixel can only be missed"),
     ],
 )
