@@ -14,7 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model.data.annotations import Annotations, without_root
 from model.data.coco import CocoDetection
+from model.data.coco_files import read_annotations
 from model.data.coco_panoptic import CocoPanoptic
 from model.data.json_fields import flag, number_from, text, whole_number
 from model.evaluation.instance_truth import InstanceTruth
@@ -108,7 +110,8 @@ def meaning_of(content: Any) -> object:
         path = Path(folder) / "f.json"
         path.write_text(json.dumps(content))
         try:
-            data = CocoDetection(Path(folder), path, masks=True)
+            read = without_root(Annotations(read_annotations(path)))
+            data = CocoDetection(Path(folder), path, masks=True, read=read)
             truth = InstanceTruth.of(data)
             masks = [data.target(index)["mask_ids"].tolist() for index in range(len(data))]
         except ValueError as error:

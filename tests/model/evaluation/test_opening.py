@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from model.data.folders import find_split
 from model.evaluate import EvaluatedModel, evaluate
 from model.evaluation.evaluator import EvaluationResult
 from tests.model.evaluation.oracle import Oracle, metadata
@@ -38,7 +39,8 @@ def instances(root: Path) -> Path:
 
 
 def result_of(root: Path) -> EvaluationResult:
-    return evaluate(EvaluatedModel(Oracle(silent=frozenset({2})), metadata()), "coco", root, "val").result()
+    loaded = EvaluatedModel(Oracle(silent=frozenset({2})), metadata())
+    return evaluate(loaded, find_split("coco", root, "val")).result()
 
 
 def edited(base: Path, to: Path, edit: Edit) -> Path:
