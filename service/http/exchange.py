@@ -124,17 +124,26 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
         ClientDisconnect: the client has gone, and the work was cancelled.
         Exception: whatever the work raises.
     """
-    working = asyncio.create_task(work)
-    watching = asyncio.create_task(_disconnected(request))
+    loop = asyncio.get_running_loop()
+    is_over = False
+
+    def leave(watched: asyncio.Task[None]) -> None:
+        if not is_over and not watched.cancelled():
+            watched.exception()  # what it failed with does not matter: nobody can be answered
+            presence.reschedule(loop.time())
+
+    watching = loop.create_task(_disconnected(request))
+    watching.add_done_callback(leave)
     try:
-        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return working.result()
+        async with asyncio.timeout(None) as presence:
+            return await work
+    except TimeoutError:
+        if presence.expired():
+            raise ClientDisconnect from None
+        raise
     finally:
-        working.cancel()
+        is_over = True
         watching.cancel()
-        await asyncio.gather(working, watching, return_exceptions=True)
 
 
 class CountedResponse(Response):
