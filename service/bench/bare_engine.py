@@ -60,6 +60,10 @@ class BareEngine:
         """Run for so many seconds or batches, whichever is over first, and return the seconds of each batch."""
         return self._process.submit(_measure, seconds, count).result()
 
+    def cpu_seconds(self) -> float:
+        """Processor time that the process has taken so far."""
+        return self._process.submit(time.process_time).result()
+
 
 @contextmanager
 def bare_engine(

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+import psutil
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
@@ -47,6 +48,11 @@ class Served:
         median = percentile(sorted(sample.latency for sample in self._load(1, count)), 0.5)
         assert median is not None
         return median
+
+    def cpu_seconds(self) -> float:
+        """Processor time that the server has taken so far."""
+        spent = psutil.Process(self.process.pid).cpu_times()
+        return spent.user + spent.system
 
     def peak_bytes(self, count: int) -> int:
         """The most memory it ever held, after so many more requests."""
