@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Self, TypeVar, overload
 
 from detr_client.answers import Answer, DetectAnswer, SegmentAnswer
-from detr_client.exchanges import Exchanges
+from detr_client.exchanges import Exchanges, checked_value
 from detr_client.replies import Classes, Mode, answer_of, parsed, query_of
 from detr_client.several import answer_all
 from detr_client.sources import Source, is_many, picture_bytes
@@ -39,7 +39,7 @@ class AsyncClient:
 
         Args:
             url: of the server; without a scheme it is taken for http.
-            api_key: sent as `Authorization: Bearer`.
+            api_key: sent as `Authorization: Bearer`, without the line break that a file may end with.
             deadline_s: seconds for one picture from its turn to its answer, with all retries and waits.
             retries: how often a request is sent again after a broken connection or a 429, 502 or 503. The server's
                 `Retry-After` is waited for; where that would pass the deadline, the error is raised at once.
@@ -49,13 +49,14 @@ class AsyncClient:
             verify: as httpx takes it: True, or an `ssl.SSLContext` for certificates of one's own.
 
         Raises:
-            ValueError: the URL is none, or a number is out of its range.
+            ValueError: the URL is none, a number is out of its range, or a key or header cannot be sent.
         """
         if concurrency < 1:
             raise ValueError("concurrency has to be 1 or more")
         self._concurrency, self._jpeg_quality = concurrency, jpeg_quality
-        key = {} if api_key is None else {"authorization": f"Bearer {api_key}"}
-        self._exchanges = Exchanges(url, {**(headers or {}), **key}, verify, deadline_s, retries)
+        key = {} if api_key is None else {"authorization": f"Bearer {checked_value('api_key', api_key)}"}
+        more = {name: checked_value(f"the header {name}", value) for name, value in (headers or {}).items()}
+        self._exchanges = Exchanges(url, more | key, verify, deadline_s, retries)
 
     async def __aenter__(self) -> Self:
         return self

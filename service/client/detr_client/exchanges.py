@@ -124,6 +124,14 @@ def _unreachable(url: str, error: httpx.TransportError) -> NoServerError:
     return NoServerError(f"{url} cannot be reached: {str(error) or type(error).__name__}")
 
 
+def checked_value(name: str, value: str) -> str:
+    """What is sent in a header, without spaces around it. Raises ValueError, which keeps it secret, if it cannot be."""
+    plain = value.strip()
+    if not (plain and plain.isascii() and plain.isprintable()):
+        raise ValueError(f"{name} has to be one line of ASCII, and not empty")
+    return plain
+
+
 def _checked(url: str) -> str:
     whole = url if "://" in url else f"http://{url}"
     try:
@@ -132,4 +140,6 @@ def _checked(url: str) -> str:
         raise ValueError(f"{url!r} is no URL: {error}") from error
     if parts.scheme not in ("http", "https") or not parts.host:
         raise ValueError(f"{url!r} is no URL of a server: give one such as http://localhost:8000")
+    if parts.query or parts.fragment:
+        raise ValueError(f"{url!r} has more than a server's URL: nothing may follow its path")
     return whole.rstrip("/")

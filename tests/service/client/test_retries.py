@@ -239,6 +239,26 @@ def test_what_is_no_url_is_refused_when_the_client_is_made(url: str) -> None:
         Client(url)
 
 
+@pytest.mark.parametrize("url", ["http://a?b=1", "http://a/#b"])
+def test_a_url_is_that_of_a_server_alone(url: str) -> None:
+    with pytest.raises(ValueError, match="nothing may follow its path"):
+        Client(url)
+
+
+@pytest.mark.parametrize("value", ["", " ", "a\nb", "ü" * 20])
+def test_a_key_or_header_that_cannot_be_sent_is_refused_when_the_client_is_made(value: str) -> None:
+    with pytest.raises(ValueError, match=r"^api_key has to be one line of ASCII, and not empty$"):
+        Client(api_key=value)
+    with pytest.raises(ValueError, match=r"^the header x-a has to be"):
+        Client(headers={"x-a": value})
+
+
+def test_a_key_is_sent_without_the_line_break_of_its_file() -> None:
+    with script(Step()) as server, Client(server.url, api_key="k" * 16 + "\n") as client:
+        client.detect(b"abc")
+    assert server.seen[0][1]["authorization"] == f"Bearer {'k' * 16}"
+
+
 def test_a_list_is_answered_in_order_with_a_bounded_number_under_way() -> None:
     steps = [Step(200, ANSWER | {"model": str(number)}, after_s=0.05) for number in range(12)]
     with script(*steps) as server, Client(server.url, concurrency=3) as client:
