@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -176,9 +176,9 @@ def open_image(data: bytes | bytearray, limits: ImageLimits) -> Iterator[OpenedI
     file = None
     allocations = AllocationWatch()
     try:
-        picture, exif, scans = _without_metadata(data, image_format, limits)
+        picture, exif, scans, scan_starts = _without_metadata(data, image_format, limits)
         coded = _coded_pixels(data, limits) if image_format in ONE_CALL else 0
-        file = MeteredFile(picture)
+        file = MeteredFile(picture, scan_starts)
         file.limit(limits.cpu_seconds(0), in_small_pieces=False)  # to read what comes before its pixels
         with Image.open(file, formats=[image_format]) as image:
             _check_size(image.size, limits)
@@ -205,20 +205,21 @@ def open_image(data: bytes | bytearray, limits: ImageLimits) -> Iterator[OpenedI
 
 def _without_metadata(
     data: bytes | bytearray, image_format: str, limits: ImageLimits
-) -> tuple[bytes | bytearray, bytes, int]:
-    """What makes the picture, its EXIF data where they are found here, and its scans. Raises ImageTooComplexError."""
+) -> tuple[bytes | bytearray, bytes, int, Sequence[int]]:
+    """What makes the picture, EXIF data found here, its scans, where they begin. Raises ImageTooComplexError."""
     picture, exif, parts, scans = data, b"", 0, 0
+    scan_starts: Sequence[int] = ()
     if image_format == "PNG":
         picture, exif, parts = split_png(data, limits.max_parts)
     elif image_format == "JPEG":
-        picture, exif, parts, scans = split_jpeg(data, limits.max_parts)
+        picture, exif, parts, scans, scan_starts = split_jpeg(data, limits.max_parts)
     elif image_format == "WEBP":
         parts = count_webp_chunks(data, limits.max_parts)
     if parts > limits.max_parts:
         raise ImageTooComplexError(f"the image has more than {limits.max_parts} segments or chunks")
     if scans > limits.max_scans:
         raise ImageTooComplexError(f"the image has more than {limits.max_scans} scans")
-    return picture, exif, WORK_OF_ONE_CALL if image_format in ONE_CALL else max(1, scans)
+    return picture, exif, WORK_OF_ONE_CALL if image_format in ONE_CALL else max(1, scans), scan_starts
 
 
 def _coded_pixels(data: bytes | bytearray, limits: ImageLimits) -> int:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import io
 import time
 from bisect import bisect_left
-
-from model.runtime.jpeg_segments import scan_starts
+from collections.abc import Sequence
 
 # Pixels, times the scans that each may have: of a large image, from which on it takes 0.3 to 5 seconds of CPU time.
 # Cameras' pictures of 12 and 24 megapixels have one scan, and are below.
@@ -26,11 +25,11 @@ _PACE = 0.05
 class MeteredFile(io.BytesIO):
     """A file in memory that ends when its reader has spent a time, as CPU time of the thread that reads."""
 
-    def __init__(self, data: bytes | bytearray) -> None:
-        """Count from now on; there is no limit yet."""
+    def __init__(self, data: bytes | bytearray, scan_starts: Sequence[int] = ()) -> None:
+        """Count from now on; there is no limit yet. Of a JPEG, `scan_starts` says where its scans begin, ascending."""
         super().__init__(data)
         self.is_spent = False
-        self._scans: list[int] = []  # where each begins, and the end of the data
+        self._scans = [*scan_starts, len(data)]
         self._in_small_pieces = False
         self._piece = _PIECE
         self._began = self._asked = time.thread_time()
@@ -43,9 +42,6 @@ class MeteredFile(io.BytesIO):
         got gets less the next time. Not all of Pillow's readers can live with less than they asked for.
         """
         self._limit, self._in_small_pieces = seconds, in_small_pieces
-        if in_small_pieces:
-            data = self.getvalue()  # no copy, as long as nobody writes
-            self._scans = [*scan_starts(data).tolist(), len(data)]
 
     def read(self, size: int | None = -1, /) -> bytes:
         """The next bytes, or none when the time is spent."""

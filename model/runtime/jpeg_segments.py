@@ -7,6 +7,7 @@ whose length follows. Pillow reads each of them in Python up to the first scan, 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +32,7 @@ class SplitJpeg(NamedTuple):
     exif: bytes  # EXIF data from the TIFF header on; empty where there is none
     segments: int  # before the first scan; no more than one beyond the given bound
     scans: int  # up to what looks like the image's end, which data between scans may do, too
+    scan_starts: Sequence[int]  # all places of the picture where a scan begins, or what looks so, ascending
 
 
 def split_jpeg(data: bytes | bytearray, max_segments: int) -> SplitJpeg:
@@ -66,27 +68,27 @@ def split_jpeg(data: bytes | bytearray, max_segments: int) -> SplitJpeg:
         seen.add(marker)
     # In the pixels' data both markers are what they seem. Behind the image anything may follow, such as a film.
     rest = view[scans_from:]
-    ends, begins = _places(rest, _END_OF_IMAGE), scan_starts(rest)
+    begins, ends = _scans_and_ends(rest)
     scans = int(np.searchsorted(begins, ends[0])) if len(ends) else len(begins)
-    return SplitJpeg(b"".join([*kept, rest]), exif, count, scans)
+    starts = (begins + sum(map(len, kept))).tolist()
+    return SplitJpeg(b"".join([*kept, rest]), exif, count, scans, starts)
 
 
-def scan_starts(data: bytes | bytearray | memoryview) -> NDArray[np.intp]:
-    """Where scans begin, in ascending order, or what looks so."""
-    return _places(data, _START_OF_SCAN)
-
-
-def _places(data: bytes | bytearray | memoryview, marker: int) -> NDArray[np.intp]:
-    """Where a marker is, in ascending order.
+def _scans_and_ends(data: memoryview) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Where scans begin in an image's data and where it ends, or what looks so, each in ascending order.
 
     Python's own search takes a third of the time of decoding the picture: pixels' data are full of 0xFF.
     """
-    octets = np.asarray(memoryview(data))
+    octets = np.asarray(data)
     found = [np.zeros(0, dtype=np.intp)]
     for start in range(0, len(octets), _PIECE):
         piece = octets[start : start + _PIECE + 1]
-        found.append(start + np.flatnonzero((piece[:-1] == 0xFF) & (piece[1:] == marker)))
-    return np.concatenate(found)
+        is_either = (piece[1:] & 0xFC) == 0xD8  # or one of two others
+        is_either &= piece[:-1] == 0xFF
+        found.append(start + np.flatnonzero(is_either))
+    places = np.concatenate(found)
+    markers = octets[places + 1]
+    return places[markers == _START_OF_SCAN], places[markers == _END_OF_IMAGE]
 
 
 def _makes_picture(marker: int, segment: memoryview, seen: set[int]) -> bool:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from model.runtime.decode import ImageLimits, ImageTooComplexError, LargeWorkError, decode
 from model.runtime.decode_budget import MeteredFile
+from model.runtime.jpeg_segments import split_jpeg
 from tests.model.exif_blocks import chunk, jpeg_with, segment
 
 LIMITS = ImageLimits(max_pixels=1_000_000, max_side=2000)
@@ -111,11 +112,11 @@ def test_a_file_ends_when_its_time_is_spent(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_reader_gets_one_scan_at_a_time_and_all_of_the_file() -> None:
-    data = with_scans(100)
-    file = MeteredFile(data)
+    data = split_jpeg(with_scans(100), 1000)
+    file = MeteredFile(data.picture, data.scan_starts)
     file.limit(600, in_small_pieces=True)
     pieces = list(iter(lambda: file.read(65_536), b""))
-    assert b"".join(pieces) == data
+    assert b"".join(pieces) == data.picture
     assert max(piece.count(b"\xff\xda") for piece in pieces) == 1
 
 

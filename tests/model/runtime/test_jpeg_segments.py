@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from model.runtime import jpeg_segments
 from model.runtime.jpeg_segments import split_jpeg
 from model.runtime.orientation import turn_of
 from tests.model.exif_blocks import Entry, exif, jpeg_with, segment
@@ -132,3 +134,14 @@ def test_of_the_segments_of_a_jpeg_the_first_exif_counts(name: str) -> None:
     segments, orientation = JPEGS[name]
     file = jpeg_with(JPEG, *(segment(data) for data in segments))
     assert turn_of(split_jpeg(file, 100).exif).orientation == orientation
+
+
+@given(st.lists(st.sampled_from([0xFF, 0xDA, 0xD9, 0xDB, 0x00, 0x11]), max_size=40), st.sampled_from([1, 2, 3, 2**20]))
+def test_scans_are_found_wherever_they_begin(values: list[int], piece: int) -> None:
+    data = b"\xff\xd8\xff\xda" + bytes(values)
+    with patch.object(jpeg_segments, "_PIECE", piece):
+        found = split_jpeg(data, 100)
+    assert found.picture == data
+    assert list(found.scan_starts) == [place for place in range(len(data)) if data[place : place + 2] == b"\xff\xda"]
+    end = data.find(b"\xff\xd9", 2)
+    assert found.scans == data.count(b"\xff\xda", 2, end if end >= 0 else len(data))
