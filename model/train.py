@@ -5,14 +5,12 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import lightning
 import numpy as np
-import torch
 from lightning.pytorch.utilities import rank_zero_only
 
 from model.checkpoint.errors import CheckpointError
@@ -34,12 +32,15 @@ from model.training.data import TrainingData
 from model.training.fitting import Hardware, fit
 from model.training.freezing import refuse_random
 from model.training.initial import StartingNetwork, starting_network
-from model.training.log import read_log
 from model.training.loggers import open_loggers
 from model.training.module import TrainingModule
 from model.training.moving_average import RAW
-from model.training.options import add_arguments, read_recipe
+from model.training.options import add_arguments, read_recipe, with_defaults
+from model.training.provenance import describe_run
 from model.training.recipes import Recipe
+from model.training.resume_file import RESUME_FILE
+from model.training.resuming import StoppedRun, check_it_goes_on, describe_for_resuming, read_stopped, with_its_options
+from model.training.run_folder import BEST_FILE, WEIGHTS_FILE, folder_for
 from model.training.samples import SamplePredictions
 from model.training.stopping import Interrupted, StopRequest, stoppable
 from model.training.validation import Validation
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         with stoppable() as stop:
             path = train(args, stop)
     except Interrupted as reason:
-        print(f"detr train: {reason}: {how_to_go_on(args.out)}", file=sys.stderr)
+        print(f"detr train: {reason}: {how_to_go_on(args.resume or args.out)}", file=sys.stderr)
         return SIGNALLED + reason.number
     except (OSError, ValueError, CheckpointError, FloatingPointError, OutputError) as error:
         # An error in a process that loads data comes with that process's traceback; its last line is the error.
@@ -67,10 +68,11 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def how_to_go_on(out: Path) -> str:
+def how_to_go_on(run: Path | None) -> str:
     """What to do where a run has stopped."""
-    path = out / "resume" / "last.ckpt"
-    return f"go on with --resume {path}" if path.exists() else "nothing is learnt yet, start again by the same command"
+    if run is None or (run.is_dir() and not (run / RESUME_FILE).exists()):
+        return "nothing is learnt yet, start again by the same command"
+    return f"go on with it by {shlex.join(['detr', 'train', '--resume', str(run)])}"
 
 
 @rank_zero_only
@@ -92,24 +94,31 @@ class DataSplits:
     val_split: Split | None
 
 
+@dataclass(frozen=True)
+class Begun:
+    """A run before its first step, or before the next one."""
+
+    args: argparse.Namespace  # with all options
+    recipe: str
+    config: TrainConfig
+    data: DataSplits
+    start: StartingNetwork
+
+
 def train(args: argparse.Namespace, stop: StopRequest) -> Path:
     """Train as told and return the checkpoint written, `OUT/model.safetensors`. Raises Interrupted after a signal."""
-    data = open_data(args, read_recipe(args)[1].config)
-    name, recipe = read_recipe(args, len(data.train))
-    config = recipe.config
-    lightning.seed_everything(config.seed, verbose=False)
-    start = network_to_train(args, recipe, data.train)
-    refuse_random(config.freeze, start.fresh)
-    for note in (f"recipe {name}: {recipe.summary}", *recipe.notes, *start.notes):
-        print_once(note)
+    stopped = read_stopped(args.resume) if args.resume else None
+    begun = begin_again(args, stopped) if stopped else begin(args)
+    args, name, config, data, start = begun.args, begun.recipe, begun.config, begun.data, begun.start
     loaders = TrainingData(data.train, data.val, start.config.resize, config)
     steps = config.total_steps(loaders.batches)
-    if not args.resume:
+    if stopped:
+        check_it_goes_on(stopped, data.train, steps)
+    else:
         if not hasattr(args, "skip_check"):
             check_data(loaders)
         for sentence in advice(plan_of(loaders, start, steps)):
             print_once(f"warning: {sentence}")
-    args.out.mkdir(parents=True, exist_ok=True)
     evaluator = validation_evaluator(data, start)
     for note in validation_notes(evaluator):
         print_once(note)
@@ -128,7 +137,7 @@ def train(args: argparse.Namespace, stop: StopRequest) -> Path:
         provenance = describe_run(args, name, module, start, figures) | {"images": len(data.train)}
         save_checkpoint(path, module.network.state_dict(), start.config, data.train.categories, provenance)
 
-    validation = Validation(evaluator, partial(save, args.out / "best.safetensors")) if evaluator else None
+    validation = Validation(evaluator, partial(save, args.out / BEST_FILE)) if evaluator else None
     samples = [SamplePredictions(data.val, args.out, start.config, args.samples)] if data.val and args.samples else []
     hardware = Hardware(args.accelerator, args.devices, args.nodes)
     average = fit(
@@ -139,10 +148,11 @@ def train(args: argparse.Namespace, stop: StopRequest) -> Path:
         callbacks=samples,
         loggers=open_loggers(args.logger, args.out),
         hardware=hardware,
-        resume=args.resume,
+        resumed_step=stopped.step if stopped else None,
         stop=stop,
+        about=describe_for_resuming(args, name, start, data.train),
     )
-    path: Path = args.out / "model.safetensors"
+    path: Path = args.out / WEIGHTS_FILE
     save(path, validation.figures if validation else {})
     if average:
         average.use(module, RAW)
@@ -151,6 +161,32 @@ def train(args: argparse.Namespace, stop: StopRequest) -> Path:
         why = f"{config.patience} validations were no better (--patience)"
         print_once(f"ended at step {module.global_step} of {steps}: {why}")
     return path
+
+
+def begin(args: argparse.Namespace) -> Begun:
+    """A run from its first step; its folder is there afterwards. Raises what reading its options and its data does."""
+    complete = with_defaults(args)
+    data = open_data(complete, read_recipe(complete)[1].config)
+    name, recipe = read_recipe(complete, len(data.train))
+    lightning.seed_everything(recipe.config.seed, verbose=False)
+    start = network_to_train(complete, recipe, data.train)
+    refuse_random(recipe.config.freeze, start.fresh)
+    complete.out = args.out = folder_for(args.out)
+    for note in (f"recipe {name}: {recipe.summary}", *recipe.notes, *start.notes, f"writes to {complete.out}"):
+        print_once(note)
+    return Begun(complete, name, recipe.config, data, start)
+
+
+def begin_again(args: argparse.Namespace, stopped: StoppedRun) -> Begun:
+    """A run that goes on, by its own options. Raises ValueError where others would make it another run."""
+    complete, config = with_its_options(args, stopped)
+    complete = with_defaults(complete)
+    data = open_data(complete, config)
+    start = stopped.starting_network()
+    lightning.seed_everything(config.seed, verbose=False)
+    for note in start.notes:
+        print_once(note)
+    return Begun(complete, stopped.recipe, config, data, start)
 
 
 def open_data(args: argparse.Namespace, config: TrainConfig) -> DataSplits:
@@ -246,36 +282,3 @@ def validation_notes(evaluator: Evaluator | None) -> list[str]:
     if not evaluator.has_objects:
         best = f"there will be no best.safetensors, as it is chosen by {measure}"
     return [*(f"validation: {note}" for note in notes), best]
-
-
-def describe_run(
-    args: argparse.Namespace, recipe: str, module: TrainingModule, start: StartingNetwork, figures: dict[str, float]
-) -> dict[str, Any]:
-    """The provenance of weights: how to make them again, from what, how long it took, and how good they are."""
-    return {
-        "command": command_line("train", args),
-        "torch": torch.__version__,
-        "recipe": recipe,
-        "training": asdict(module.config),
-        "steps": module.global_step,
-        "hours": round(read_log(args.out / "log.jsonl")[-1].get("seconds", 0) / 3600, 2),
-        "measured": {name: round(value, 4) for name, value in figures.items()},
-        **start.sources,
-    }
-
-
-def command_line(command: str, args: argparse.Namespace) -> str:
-    """A command with all its options, for provenance: a reader can run it again.
-
-    Of a path only the name is kept: the rest means nothing on another machine, and may be private.
-    """
-    words = ["detr", command]
-    for name, value in vars(args).items():
-        option = f"--{name.replace('_', '-')}"
-        if isinstance(value, bool):  # a switch that is not given has no value
-            words.append(option if value else f"--no-{option[2:]}")
-        elif isinstance(value, list | tuple):
-            words += [option, *map(str, value)]
-        elif isinstance(value, str | int | float | Path):
-            words += [option, value.resolve().name if isinstance(value, Path) else str(value)]
-    return shlex.join(words)

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import safetensors
+
 from model.checkpoint.digests import sha256_of
 from model.checkpoint.errors import CheckpointError
 from model.checkpoint.hugging_face import Weight
@@ -31,7 +33,7 @@ def own_checkpoint(path: Path, header: str, weights: dict[str, Weight]) -> Check
             reads = f"{_FIRST_VERSION} and {CHECKPOINT_FORMAT_VERSION}"
             raise CheckpointError(f"its format version is {version}; this program reads {reads}")
         fields = content["config"]
-        config = _config(_of_first_version(fields) if version == _FIRST_VERSION else fields)
+        config = config_from_record(_of_first_version(fields) if version == _FIRST_VERSION else fields)
         named = content["categories"]
         categories = None if named is None else tuple(category_from_record(fields) for fields in named)
         provenance = dict(content["provenance"])
@@ -50,7 +52,7 @@ def _of_first_version(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if name not in edges} | {"resize": resize}
 
 
-def _config(fields: Mapping[str, Any]) -> ModelConfig:
+def config_from_record(fields: Mapping[str, Any]) -> ModelConfig:
     """The configuration with these fields; TypeError or ValueError for one that is unknown or of another type.
 
     A field that did not exist when the file was written takes its default.
@@ -62,6 +64,15 @@ def _config(fields: Mapping[str, Any]) -> ModelConfig:
         if field.name not in read and type(value) is not wanted and not (wanted is float and type(value) is int):
             raise TypeError(f"{field.name} is {value!r}, which is no {wanted.__name__}")
     return ModelConfig(**values)
+
+
+def read_provenance(path: Path) -> dict[str, Any]:
+    """Where the weights in a checkpoint come from, without reading them; CheckpointError where it cannot be read."""
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            return dict(json.loads(file.metadata()[CHECKPOINT_METADATA_KEY])["provenance"])
+    except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path.name} is no checkpoint of this project, or it is damaged") from error
 
 
 def category_from_record(fields: Mapping[str, Any]) -> Category:

@@ -19,7 +19,7 @@ from model.training.loggers import close
 from model.training.module import TrainingModule
 from model.training.moving_average import MovingAverage
 from model.training.progress import RunProgress
-from model.training.resume_file import ResumeFile, WholeFiles, check_resume
+from model.training.resume_file import RESUME_FILE, ResumeFile, WholeFiles
 from model.training.stopping import StopRequest
 from model.training.validation import BEST, Validation
 
@@ -42,20 +42,23 @@ def fit(
     callbacks: Sequence[Callback] = (),
     loggers: Sequence[Logger] = (),
     hardware: Hardware | None = None,
-    resume: Path | None = None,
+    resumed_step: int | None = None,
     stop: StopRequest | None = None,
+    about: str = "",
 ) -> MovingAverage | None:
     """Train for the module's steps; figures go to `out/log.jsonl` and `loggers`, the state to `out/resume`.
 
+    With `resumed_step`, that of the state in `out/resume`, it goes on from there. `about` is written with the state.
     Without `validation` nothing is validated. With a moving average, which is returned, the module holds the averaged
     weights afterwards.
 
-    Raises what `check_resume` raises, Interrupted after `stop` has heard a signal, ValueError where there is no such
-    hardware, and FloatingPointError where the loss diverges.
+    Raises Interrupted after `stop` has heard a signal, ValueError where there is no such hardware, and
+    FloatingPointError where the loss diverges.
     """
     config = module.config
     average = MovingAverage(config.ema) if config.ema else None
-    resumed_step = None if resume is None else check_resume(resume, module)
+    stop = stop or StopRequest()
+    stop.wait()  # nothing may be raised while processes are started
     log = RunLog(out / "log.jsonl", lambda: module.global_step, resumed_step=resumed_step)
     every = config.evaluation_steps(data.batches) or None if validation else None
     observers: list[Callback] = [
@@ -63,19 +66,20 @@ def fit(
         *([average] if average else []),
         *callbacks,
         *([EarlyStopping(BEST, patience=config.patience, mode="max", strict=False)] if config.patience else []),
-        ResumeFile(out, config.save_every, every, stop or StopRequest()),
+        ResumeFile(out, config.save_every, every, stop, about),
         RunProgress(every_steps=config.log_every),
     ]
     trainer = make_trainer(module, hardware or Hardware(), [log, *loggers], observers, every)
     for logger in trainer.loggers:
         logger.log_hyperparams(asdict(config))
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*does not have many workers")  # --workers says how many
+        warnings.filterwarnings("ignore", ".*(does not have many workers|DataLoader will create)")  # --workers says
         warnings.filterwarnings("ignore", ".*smaller than the logging interval")  # which counts over epochs
         warnings.filterwarnings("ignore", ".*your dataloader is not resumable")  # the sampler starts at the run's step
         warnings.filterwarnings("ignore", ".*module\\(s\\) in eval mode")  # what is frozen
         warnings.filterwarnings("ignore", ".*sync_dist=True")  # every process has the figures of all
         warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # Lightning with the latest torch
+        resume = None if resumed_step is None else out / RESUME_FILE
         trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
         if validation and validation.step != module.global_step:
             trainer.validate(module, datamodule=data, verbose=False)

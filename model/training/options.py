@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -19,14 +20,27 @@ from model.training.recipes import RECIPES, Recipe, default_recipe
 
 _SETTINGS: dict[str, FieldInfo] = TrainConfig.__pydantic_fields__  # type: ignore[attr-defined]  # pydantic documents it
 
+# Of options that a run which goes on may have otherwise, or has as it had them.
+_DEFAULTS: dict[str, Any] = {
+    "samples": 8,
+    "logger": ["tensorboard"],
+    "accelerator": "auto",
+    "devices": "auto",
+    "nodes": 1,
+}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `detr train`."""
-    add_kind_arguments(parser)
+    add_kind_arguments(parser, required=False)
     add_file_arguments(parser, of="the annotations to learn from")
     add_file_arguments(parser, prefix="val-", of="the annotations to validate with")
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="Write checkpoints, log and samples to this folder."
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="Write checkpoints, log and samples to this folder, which must hold no run. The default is the next free "
+        "one of runs/1, runs/2 and so on.",
     )
     _add_start_arguments(parser)
     for name, setting in _SETTINGS.items():
@@ -86,8 +100,9 @@ def _add_start_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume",
         type=Path,
-        metavar="FILE",
-        help="Continue the run that wrote this file, OUT/resume/last.ckpt, as if it had not stopped.",
+        metavar="RUN",
+        help="Go on with the run in this folder as if it had not stopped, by its own options. Those of "
+        "its length, its files, its machine and its memory may be others, and --root, where the data have moved.",
     )
     parser.add_argument(
         "--num-queries",
@@ -122,15 +137,13 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--samples",
         type=int,
-        default=8,
         metavar="COUNT",
-        help="Draw this many validation pictures at every validation. The default is %(default)s.",
+        help="Draw this many validation pictures at every validation. The default is 8.",
     )
     parser.add_argument(
         "--logger",
         nargs="*",
         choices=LOGGERS,
-        default=["tensorboard"],
         metavar="NAME",
         help=f"Write the figures of the run for these, too, besides OUT/log.jsonl. There are {', '.join(LOGGERS)}. The "
         "default is tensorboard.",
@@ -144,23 +157,36 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--accelerator",
         choices=("auto", "cpu", "cuda", "mps"),
-        default="auto",
-        help="Train on this kind of device; auto takes a GPU where there is one. The default is %(default)s.",
+        help="Train on this kind of device; auto takes a GPU where there is one. The default is auto.",
     )
     parser.add_argument(
         "--devices",
-        default="auto",
         metavar="COUNT",
         help="Train on this many devices of each machine, with a process for each; auto takes all GPUs, or one process "
-        "on a CPU. The default is %(default)s.",
+        "on a CPU. The default is auto.",
     )
     parser.add_argument(
         "--nodes",
         type=int,
-        default=1,
         metavar="COUNT",
-        help="Train on this many machines. The default is %(default)s.",
+        help="Train on this many machines. The default is 1.",
     )
+
+
+def with_defaults(args: argparse.Namespace) -> argparse.Namespace:
+    """The options with what is not asked for. Raises ValueError where that cannot be guessed."""
+    if args.data is None:
+        raise ValueError("--data and --root say what to learn from, or --resume RUN which run to go on with")
+    missing = {name: value for name, value in _DEFAULTS.items() if vars(args)[name] is None}
+    return argparse.Namespace(**vars(args) | missing)
+
+
+def checked(config: TrainConfig, settings: Mapping[str, Any]) -> TrainConfig:
+    """The configuration with these settings. Raises ValueError, naming the option, where that makes no run."""
+    try:
+        return replace(config, **settings)
+    except ValidationError as error:
+        raise ValueError(_first_problem(error)) from error
 
 
 def read_recipe(args: argparse.Namespace, pictures: int | None = None) -> tuple[str, Recipe]:
@@ -178,10 +204,7 @@ def read_recipe(args: argparse.Namespace, pictures: int | None = None) -> tuple[
     notes = [small_note(reason)] if name == "small" and reason else []
     # The recipe's length is replaced whichever way the run's is given.
     length = {"epochs": None, "steps": None} if {"epochs", "steps"} & given.keys() else {}
-    try:
-        config = replace(recipe.config, **{**length, **given})
-    except ValidationError as error:
-        raise ValueError(_first_problem(error)) from error
+    config = checked(recipe.config, {**length, **given})
     if config.precision == "auto":
         config = replace(config, precision=fast_precision(args.accelerator))
         notes.append(f"precision {config.precision}: what is fast here")

@@ -1,25 +1,20 @@
-"""The file that an interrupted run continues from: when it is written, and whether a run may continue from it."""
+"""The file that a run which has stopped goes on from, and when it is written."""
 
 from __future__ import annotations
 
 import signal
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
-from torch import Tensor
 
-from model.checkpoint.errors import CheckpointError
-from model.checkpoint.files import load_file
 from model.runtime.whole_file import whole_file
-from model.training.module import SETTINGS_KEY, TrainingModule
 from model.training.stopping import Interrupted, StopRequest
 
-# Settings that a run may change when it continues; any other would make it another run.
-FREE = {"epochs", "steps", "evaluate_every", "log_every", "save_every", "workers", "patience"}
+RESUME_FILE = "resume/last.ckpt"  # in the folder of a run
+RUN_KEY = "detr.run"  # of what a file to resume from says of its run
 
 
 class ResumeFile(lightning.Callback):
@@ -29,9 +24,13 @@ class ResumeFile(lightning.Callback):
     So a run that stops anywhere, in a validation or while its last weights are written, loses no more than a step.
     """
 
-    def __init__(self, out: Path, every: int, validate_every: int | None, stop: StopRequest) -> None:
-        """Write every so many steps; `validate_every` is how often the trainer validates, None for never."""
-        self.path = out / "resume" / "last.ckpt"
+    def __init__(self, out: Path, every: int, validate_every: int | None, stop: StopRequest, about: str) -> None:
+        """Write every so many steps, with what there is to say of the run.
+
+        `validate_every` is how often the trainer validates, None for never.
+        """
+        self.path = out / RESUME_FILE
+        self.about = about
         self.every = every
         self.validate_every = validate_every
         self.stop = stop
@@ -53,6 +52,12 @@ class ResumeFile(lightning.Callback):
         # Lightning's own way to stop would validate first, which may take long.
         if stopped:
             raise Interrupted(self.stop.number or signal.SIGTERM, f"stopped at step {step} of {last}")
+
+    def on_save_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add what there is to say of the run."""
+        checkpoint[RUN_KEY] = self.about
 
     def on_validation_batch_end(self, trainer: lightning.Trainer, *_: Any, **__: Any) -> None:
         """Leave a validation after a signal; processes that share it have to end it together."""
@@ -92,35 +97,3 @@ def _validate(trainer: lightning.Trainer) -> None:
     loop.run()
     trainer.training = True
     epoch.completed = completed
-
-
-def check_resume(path: Path, module: TrainingModule) -> int:
-    """The step that a file to resume from is at.
-
-    Raises CheckpointError where it cannot be read, ValueError where this run cannot continue from it.
-    """
-    try:
-        content = load_file(path)[1]
-    except CheckpointError as error:
-        raise CheckpointError(f"{path.name}: {error}") from error
-    state, step = content.get("state_dict"), content.get("global_step")
-    if not isinstance(state, dict) or not isinstance(step, int):
-        raise ValueError(f"{path.name} is no file to resume from: those are in OUT/resume")
-    _check_settings(path.name, content.get(SETTINGS_KEY, {}), module)
-    if _shapes(state) != _shapes(module.state_dict()):
-        raise ValueError(f"{path.name} was written by a run with another network or stage")
-    if step >= module.steps:
-        raise ValueError(f"{path.name} is at step {step} already: the run must be longer than that (--steps, --epochs)")
-    return step
-
-
-def _check_settings(name: str, found: dict[str, Any], module: TrainingModule) -> None:
-    for field, wanted in asdict(module.config).items():
-        written = found.get(field, wanted)
-        if field not in FREE and written != wanted:
-            option = f"--{field.replace('_', '-')}"
-            raise ValueError(f"{name} was written with {option} {written} and can only go on with that")
-
-
-def _shapes(state: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    return {key: tuple(tensor.shape) for key, tensor in state.items()}

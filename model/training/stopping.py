@@ -1,4 +1,4 @@
-"""How a run is stopped by a signal: before the first step at once, later when the present step is written down."""
+"""How a run is stopped by a signal: at once before the training begins, later when the present step is written down."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ class StopRequest:
         self._clock = clock
         self._asked_at = 0.0
         self._waits = False
+        self.raised = False  # in the middle of something
         self._handlers: dict[int, Any] = {}
 
     def wait(self) -> None:
@@ -52,7 +53,8 @@ class StopRequest:
         self._waits = True
         if self.number is not None:
             raise Interrupted(self.number, "stopped")
-        self.listen()  # Lightning has put a handler of its own before ours
+        if self._handlers:
+            self.listen()  # Lightning has put a handler of its own before ours
 
     def listen(self) -> None:
         """Take the signals, but for those that whoever started this process has it ignore, as `nohup` does."""
@@ -72,10 +74,12 @@ class StopRequest:
         if self.number is None:
             self.number, self._asked_at = number, self._clock()
             if not self._waits:
+                self.raised = True
                 raise Interrupted(number, "stopped")
-            _say("stopping after this step, which is written down; a second signal stops at once")
+            _say("stopping as soon as the present step is written down; a second signal stops at once")
         elif self._clock() - self._asked_at > TOGETHER_SECONDS:
             self.restore()  # a third is the system's
+            self.raised = True
             raise Interrupted(number, "stopped at once")
 
 
@@ -87,6 +91,10 @@ def stoppable() -> Iterator[StopRequest]:
         stop.listen()
     try:
         yield stop
+    except Exception as error:
+        if stop.number is None or not stop.raised:
+            raise
+        raise Interrupted(stop.number, "stopped at once") from error  # what is left in the middle fails in its own way
     finally:
         stop.restore()
 

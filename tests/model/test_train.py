@@ -18,13 +18,13 @@ from model.checkpoint.reading import read_checkpoint
 from model.checkpoint.saving import save_checkpoint
 from model.checkpoint.strict import Checkpoint
 from model.data.collate import TrainingBatch
-from model.data.shapes.command import CATEGORIES
+from model.data.shapes.command import CATEGORIES, write_shapes
 from model.evaluation.evaluator import Evaluator
 from model.network.config import PRESETS
 from model.runtime.resize_rule import Edges
-from model.train import command_line
 from model.training.log import read_log
 from model.training.module import TrainingModule
+from model.training.provenance import command_line
 from service.cli import main
 from tests.model.networks import SMALL, filled
 
@@ -148,21 +148,40 @@ def test_a_run_resumes_at_its_step_with_the_rate_of_its_new_length(
     assert [step for step, _ in steps_taken] == [0, 1, 2, 3, 4, 5, 6]
     assert sorted(path.name for path in (out / "resume").iterdir()) == ["last.ckpt"]
     steps_taken.clear()
-    train("--lr", "0.001", "--resume", str(out / "resume" / "last.ckpt"), steps=8)
+    train("--lr", "0.001", "--resume", str(out), steps=8)
     assert [step for step, _ in steps_taken] == [6, 7]
     # Of eight steps the last 3.2 fall, and the first 500 would rise.
     assert [rate for _, rate in steps_taken] == pytest.approx([0.001 * min(7 / 500, 2 / 3.2), 0.001 * 8 / 500])
     assert read_checkpoint(out / "model.safetensors").provenance["training"]["steps"] == 8
 
 
-def test_a_second_run_into_the_same_folder_keeps_figures_and_replaces_what_is_resumed(train: Train) -> None:
-    out = train("--save-every", "2")
-    first = figures(out)
-    (out / "log-1.jsonl").write_text("of a run before the first")
-    train("--save-every", "2")
-    assert read_log(out / "log-2.jsonl")[1:] == first
-    assert (out / "log-1.jsonl").read_text() == "of a run before the first"
-    assert [path.name for path in (out / "resume").iterdir()] == ["last.ckpt"], "which of them is the newest?"
+def test_a_folder_that_holds_a_run_is_not_written_over(train: Train) -> None:
+    out = train()
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    with pytest.raises(SystemExit) as raised:
+        train()
+    assert error_line(raised) == f"{out} holds a run: go on with it (--resume {out}), or give another folder (--out)"
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_that_is_told_no_folder_takes_the_next_number(
+    tiny_shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "2").mkdir(parents=True)  # in which nothing is
+    words = ["train", "--data", "shapes", "--root", str(tiny_shapes), "--steps", "1", "--batch-size", "2"]
+    words += ["--workers", "0", "--evaluate-every", "0", "--skip-check"]
+    for _ in range(2):
+        main(words)
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("model.safetensors")) == [
+        "runs/1/model.safetensors",
+        "runs/2/model.safetensors",
+    ]
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.delenv("DETR_TRAIN_OUT")
+    with pytest.raises(SystemExit) as raised:
+        main(words)
+    assert error_line(raised).startswith("several processes need --out")
 
 
 def test_validation_keeps_the_best_weights_draws_samples_and_logs_ap_and_pq(train: Train, detector: Path) -> None:
@@ -275,40 +294,93 @@ def test_a_run_ends_when_validations_get_no_better(train: Train, capsys: pytest.
 
 @pytest.fixture
 def resumable(train: Train) -> Path:
-    """A file to resume from, at step 2 of 3."""
-    return train("--save-every", "2", out="before") / "resume" / "last.ckpt"
+    """The folder of a run that has seen 2 of 3 steps."""
+    out = train("--save-every", "2", "--lr", "0.001", "--samples", "0", out="before")
+    (out / "model.safetensors").unlink()
+    return out
 
 
-def test_a_file_that_a_run_cannot_resume_from_is_refused(train: Train, resumable: Path, detector: Path) -> None:
-    resume = ("--resume", str(resumable))
-    for options, steps, reason in (
-        (resume, 2, "last.ckpt is at step 2 already: the run must be longer than that"),
-        ((*resume, "--lr", "0.5"), 3, "last.ckpt was written with --lr 0.0003 and can only go on with that"),
-        ((*resume, "--seed", "5"), 3, "last.ckpt was written with --seed 0 and can only go on with that"),
-        (
-            (*resume, "--stage", "masks", "--init", str(detector)),
-            3,
-            "last.ckpt was written with --stage detection and can only go on with that",
-        ),
-        (("--resume", str(detector)), 3, "detector.safetensors is no file to resume from: those are in OUT/resume"),
-        (("--resume", str(resumable.parent / "none.ckpt")), 3, "none.ckpt: there is no such file"),
-    ):
-        with pytest.raises(SystemExit) as raised:
-            train(*options, steps=steps)
-        assert error_line(raised).startswith(reason)
+def test_a_run_goes_on_by_its_folder_alone_and_its_settings_are_its_own(
+    resumable: Path, steps_taken: list[tuple[int, float]]
+) -> None:
+    main(["train", "--resume", str(resumable)])
+    assert [step for step, _ in steps_taken] == [2]
+    provenance = read_checkpoint(resumable / "model.safetensors").provenance
+    assert provenance["training"]["lr"] == 0.001
+    assert provenance["recipe"] == "demo"
+    command = provenance["command"].split()
+    for words in ("--root tiny-shapes", "--lr 0.001", "--samples 0", "--out before", "--steps 3"):
+        assert words in provenance["command"]
+    assert "--resume" not in command
+    with pytest.raises(SystemExit) as raised:
+        main(["train", "--resume", str(resumable)])
+    assert error_line(raised).startswith("the run is finished, all 3 steps of it")
 
 
-def test_a_file_of_another_network_or_program_is_refused(
-    train: Train, resumable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_length_machine_and_place_of_the_data_may_be_others(
+    resumable: Path, tiny_shapes: Path, tmp_path: Path, steps_taken: list[tuple[int, float]]
+) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(tiny_shapes, moved)
+    options = ["--root", str(moved), "--steps", "4", "--workers", "1", "--accelerator", "cpu", "--accumulate", "2"]
+    main(["train", "--resume", str(resumable / "resume" / "last.ckpt"), *options])
+    assert [step for step, _ in steps_taken] == [2, 3]
+    provenance = read_checkpoint(resumable / "model.safetensors").provenance
+    assert "--root moved" in provenance["command"]
+    assert (provenance["training"]["steps"], provenance["training"]["accumulate"]) == (4, 2)
+
+
+def test_what_the_weights_came_from_need_not_be_there_any_more(train: Train, detector: Path) -> None:
+    out = train("--stage", "masks", "--init", str(detector))
+    (out / "model.safetensors").unlink()
+    detector.unlink()
+    main(["train", "--resume", str(out)])
+    assert read_checkpoint(out / "model.safetensors").provenance["init"]["source"] == "detector.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--steps", "2"), "the run is at step 2 already: it must be longer than that"),
+        (("--lr", "0.5"), "--lr 0.5 would make it another run, which began with 0.001: leave --lr out"),
+        (("--seed", "5"), "--seed 5 would make it another run, which began with 0: leave --seed out"),
+        (("--init", "other.pth"), "--init other.pth would make it another run, which began without it: leave --init"),
+        (("--data", "coco"), "--data coco would make it another run, which began with shapes: leave --data out"),
+        (("--out", "elsewhere"), "a run goes on in its own folder"),
+        (("--accumulate", "3"), "--batch-size 2 "),
+    ],
+)
+def test_what_would_make_it_another_run_is_refused(resumable: Path, options: tuple[str, ...], reason: str) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main(["train", "--resume", str(resumable), *options])
+    assert error_line(raised).startswith(reason)
+
+
+def test_what_a_run_cannot_go_on_from_is_refused(
+    resumable: Path, detector: Path, tiny_shapes: Path, tmp_path: Path
 ) -> None:
     torch.save({"model": {}}, tmp_path / "other.pth")
+    (tmp_path / "empty").mkdir()
+    for path, reason in (
+        (detector, "detector.safetensors is no run to go on with, nor its resume/last.ckpt"),
+        (tmp_path / "other.pth", "other.pth is no run to go on with, nor its resume/last.ckpt"),
+        (tmp_path / "empty", f"there is nothing to go on with in {tmp_path / 'empty'}"),
+        (tmp_path / "none", f"there is nothing to go on with in {tmp_path / 'none'}"),
+    ):
+        with pytest.raises(SystemExit) as raised:
+            main(["train", "--resume", str(path)])
+        assert error_line(raised).startswith(reason)
+    other = tmp_path / "more"
+    write_shapes(other, {"train": 7}, size=64, seed=4)
     with pytest.raises(SystemExit) as raised:
-        train("--resume", str(tmp_path / "other.pth"))
-    assert error_line(raised) == "other.pth is no file to resume from: those are in OUT/resume"
-    monkeypatch.setitem(PRESETS, "detr-demo", replace(TINY, num_queries=11))
+        main(["train", "--resume", str(resumable), "--root", str(other)])
+    assert error_line(raised).startswith("the data have changed: 7 pictures with ")
+
+
+def test_a_run_has_data(tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as raised:
-        train("--resume", str(resumable))
-    assert error_line(raised) == "last.ckpt was written by a run with another network or stage"
+        main(["train", "--data", "shapes", "--out", str(tmp_path)])
+    assert error_line(raised).startswith("--data and --root say what to learn from, or --resume RUN")
 
 
 def test_a_folder_or_file_that_is_missing_is_named(train: Train, tmp_path: Path) -> None:

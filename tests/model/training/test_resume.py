@@ -38,6 +38,10 @@ def command(root: Path, out: Path, *options: str) -> list[str]:
     return [sys.executable, "-m", "service.cli", *words, *edges, *SETTINGS, *RICH, *options]
 
 
+def resuming(run: Path) -> list[str]:
+    return [sys.executable, "-m", "service.cli", "train", "--resume", str(run)]
+
+
 @contextmanager
 def running(words: list[str]) -> Iterator[subprocess.Popen[bytes]]:
     """A real process, which computes alike however many cores there are; none is left behind."""
@@ -90,7 +94,7 @@ def test_a_run_killed_at_a_random_step_goes_on_as_if_it_had_not_been(
     with running(command(tiny_shapes, tmp_path)) as process:
         wait_for_step(tmp_path, step, process)
         os.killpg(process.pid, signal.SIGKILL)
-    finish(command(tiny_shapes, tmp_path, "--resume", str(tmp_path / "resume" / "last.ckpt")))
+    finish(resuming(tmp_path))
     assert figures(tmp_path) == figures(uninterrupted), f"killed at step {step}"
     one, other = (read_checkpoint(out / "model.safetensors").state_dict for out in (tmp_path, uninterrupted))
     assert all(torch.equal(one[key], other[key]) for key in other), f"killed at step {step}"
@@ -104,16 +108,14 @@ def test_a_run_killed_at_a_random_step_goes_on_as_if_it_had_not_been(
 def test_a_run_that_is_asked_to_stop_says_how_to_go_on_and_loses_no_step(
     number: int, whom: str, workers: int, uninterrupted: Path, tiny_shapes: Path, tmp_path: Path
 ) -> None:
-    settings = command(tiny_shapes, tmp_path, "--save-every", "1000", "--workers", str(workers))
-    with running(settings) as process:
+    with running(command(tiny_shapes, tmp_path, "--save-every", "1000", "--workers", str(workers))) as process:
         wait_for_step(tmp_path, 3, process)
         os.killpg(process.pid, number) if whom == "the group" else process.send_signal(number)
         _, errors = process.communicate(timeout=240)
-    last = tmp_path / "resume" / "last.ckpt"
     assert process.returncode == 128 + number
-    assert errors.decode().splitlines()[-1].endswith(f": go on with --resume {last}")
+    assert errors.decode().splitlines()[-1].endswith(f": go on with it by detr train --resume {tmp_path}")
     assert "Traceback" not in errors.decode()
-    finish([*settings, "--resume", str(last)])
+    finish(resuming(tmp_path))
     assert figures(tmp_path) == figures(uninterrupted)
 
 
@@ -134,9 +136,9 @@ def test_control_c_in_a_terminal_stops_a_run_with_its_workers(
     said += shown(terminal)
     os.close(terminal)
     assert os.waitstatus_to_exitcode(ended[1]) == 128 + signal.SIGINT, said.decode()
-    assert b"go on with --resume" in said
+    assert b"go on with it by detr train --resume" in said
     assert b"Traceback" not in said
-    finish([*words, "--resume", str(tmp_path / "resume" / "last.ckpt")])
+    finish(resuming(tmp_path))
     assert figures(tmp_path) == figures(uninterrupted)
 
 

@@ -102,9 +102,12 @@ def test_a_run_that_is_stopped_while_something_goes_on_resumes_exactly(
     else:
         assert code == 128 + signal.SIGTERM
         assert said[-1].startswith("detr train: stopped")
-        advice = f"go on with --resume {last}" if last.exists() else "start again by the same command"
-        assert said[-1].endswith(advice)
-        assert train(tiny_shapes, tmp_path, *(["--resume", str(last)] if last.exists() else [])) == 0
+        if last.exists():
+            assert said[-1].endswith(f"go on with it by detr train --resume {tmp_path}")
+            assert main(["train", "--resume", str(tmp_path)]) == 0
+        else:
+            assert said[-1].endswith("start again by the same command")
+            assert train(tiny_shapes, tmp_path) == 0
     assert lines(tmp_path) == lines(uninterrupted)
     for name in ("model.safetensors", "best.safetensors"):
         one, other = (read_checkpoint(out / name).state_dict for out in (tmp_path, uninterrupted))
@@ -149,6 +152,17 @@ def test_later_the_first_signal_is_looked_at_and_the_second_raises(
     later[0] += 2
     with pytest.raises(Interrupted, match="at once"):
         signal.raise_signal(signal.SIGINT)
+
+
+def test_what_fails_where_a_signal_has_raised_is_no_error() -> None:
+    def tidy_up() -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            raise RuntimeError("it is in no state to be tidied up")
+
+    with pytest.raises(Interrupted, match="stopped at once"), stoppable():
+        tidy_up()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
