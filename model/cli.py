@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 COMMANDS = {
-    "train": ("model.train", "Train a network on a data set in COCO's format."),
+    "train": ("model.train", "Train a network on a folder of annotated pictures."),
     "evaluate": ("model.evaluate", "Measure AP and PQ of an artifact or a checkpoint."),
     "export": ("model.export", "Turn a checkpoint into the one file that is served, and prove that it answers alike."),
     "quantize": ("model.quantize", "Turn an artifact into int8, and write it only if it stays accurate."),

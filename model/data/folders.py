@@ -150,7 +150,8 @@ def find_splits(
 ) -> tuple[Split, Split]:
     """What is learnt from and what validates it. Raises what `find_split` does."""
     if val.annotations is not None:
-        learnt = find_split(kind, root, None if train.annotations else "train", train)
+        all_of_file = train.annotations is not None and kind != "yolo"  # whose file has splits of its own
+        learnt = find_split(kind, root, None if all_of_file else "train", train)
         return replace(learnt, part="all"), find_split(kind, root, None, val)
     if kind != "yolo" and train.annotations is not None and root is not None and _search(kind, root, "val") is not None:
         return find_split(kind, root, None, train), find_split(kind, root, "val", val)

@@ -60,7 +60,9 @@ def test_a_file_of_the_data_set_may_be_named_instead_of_its_folder(tmp_path: Pat
     (tmp_path / "data.yaml").rename(tmp_path / "fork.yaml")
     named = NamedFiles(tmp_path / "fork.yaml")
     assert len(find_split("yolo", None, None, named).open(masks=False)) == 3
-    assert [len(split.open(masks=False)) for split in find_splits("yolo", None, named)] == [3, 3]
+    for val in (NamedFiles(), named):
+        splits = find_splits("yolo", None, named, val)
+        assert [names(split.open(masks=False)) for split in splits] == [sorted(HALVES[name]) for name in HALVES]
     assert len(open_dataset("yolo", tmp_path / "fork.yaml", "val", masks=False)) == 3
     assert len(open_dataset("yolo", tmp_path, "val", masks=False)) == 3
     with pytest.raises(ValueError, match=r"the pictures of YOLO data are where its data\.yaml says"):
