@@ -201,7 +201,8 @@ def read_recipe(args: argparse.Namespace, pictures: int | None = None) -> tuple[
         args.data, given.get("stage"), args.init is not None, args.preset, small=reason is not None
     )
     recipe = RECIPES[name]
-    notes = [small_note(reason)] if name == "small" and reason else []
+    summary = f"{recipe.summary}, {small_note(reason)}" if name == "small" and reason else recipe.summary
+    notes = []
     # The recipe's length is replaced whichever way the run's is given.
     length = {"epochs": None, "steps": None} if {"epochs", "steps"} & given.keys() else {}
     config = checked(recipe.config, {**length, **given})
@@ -213,7 +214,7 @@ def read_recipe(args: argparse.Namespace, pictures: int | None = None) -> tuple[
     if pictures and (size := _filled(config, pictures)) != config.batch_size:
         notes.append(f"batches of {size}: there are fewer pictures than the {config.batch_size} of the recipe's batch")
         config = replace(config, batch_size=size)
-    return name, replace(recipe, config=config, notes=tuple(notes))
+    return name, replace(recipe, config=config, summary=summary, notes=tuple(notes))
 
 
 def _start_is_told(args: argparse.Namespace) -> bool:

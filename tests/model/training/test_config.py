@@ -212,10 +212,11 @@ def test_few_pictures_and_slow_machines_get_a_recipe_that_learns_something_and_a
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: gpu)
     found, recipe = read_recipe(options(*words), pictures)
     assert found == name
-    said = [note for note in recipe.notes if note.startswith("chosen because ")]
-    assert len(said) == (reason is not None)
-    assert all(str(reason) in note for note in said)
-    assert all("--init facebook/detr-resnet-50" in note and "\n" not in note for note in said)
+    assert ("chosen because" in recipe.summary) == (reason is not None)
+    if reason:
+        assert f"chosen because {reason}" in recipe.summary
+        assert "--init facebook/detr-resnet-50" in recipe.summary
+        assert "\n" not in recipe.summary
 
 
 def test_precision_is_what_is_fast_on_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
