@@ -20,6 +20,8 @@ from model.data.coco_dataset import CocoDataset
 from model.data.folders import NamedFiles, Split, find_splits
 from model.evaluation.evaluator import Evaluator
 from model.evaluation.opening import open_evaluator
+from model.hub.names import HubError
+from model.hub.weights import weights_on_hub
 from model.network.build import detector_of
 from model.network.config import PRESETS
 from model.runtime.answers.detections import OutputError
@@ -33,6 +35,7 @@ from model.training.fitting import Hardware, fit
 from model.training.freezing import refuse_random
 from model.training.initial import StartingNetwork, starting_network
 from model.training.loggers import open_loggers
+from model.training.memory import advice_on_memory, choose_parts
 from model.training.module import TrainingModule
 from model.training.moving_average import RAW
 from model.training.options import add_arguments, read_recipe, with_defaults
@@ -61,9 +64,13 @@ def run(args: argparse.Namespace) -> int:
     except Interrupted as reason:
         print(f"detr train: {reason}: {how_to_go_on(args.resume or args.out)}", file=sys.stderr)
         return SIGNALLED + reason.number
-    except (OSError, ValueError, CheckpointError, FloatingPointError, OutputError) as error:
+    except (OSError, ValueError, CheckpointError, HubError, FloatingPointError, OutputError) as error:
         # An error in a process that loads data comes with that process's traceback; its last line is the error.
         raise SystemExit(f"detr train: {str(error).strip().splitlines()[-1]}") from error
+    except (MemoryError, RuntimeError) as error:
+        if (memory := advice_on_memory(error)) is None:
+            raise
+        raise SystemExit(f"detr train: {memory} ({how_to_go_on(args.resume or args.out)})") from error
     print_once(f"wrote {path}")
     return 0
 
@@ -131,6 +138,9 @@ def train(args: argparse.Namespace, stop: StopRequest) -> Path:
         start.config.normalization,
         weights_of_classes(config, data.train),
     )
+    hardware = Hardware(args.accelerator, args.devices, args.nodes)
+    if parts := choose_parts(module, loaders, hardware):
+        print_once(parts)
 
     @rank_zero_only
     def save(path: Path, figures: dict[str, float]) -> None:
@@ -139,7 +149,6 @@ def train(args: argparse.Namespace, stop: StopRequest) -> Path:
 
     validation = Validation(evaluator, partial(save, args.out / BEST_FILE)) if evaluator else None
     samples = [SamplePredictions(data.val, args.out, start.config, args.samples)] if data.val and args.samples else []
-    hardware = Hardware(args.accelerator, args.devices, args.nodes)
     average = fit(
         module,
         loaders,
@@ -214,11 +223,15 @@ def network_to_train(args: argparse.Namespace, recipe: Recipe, data: CocoDataset
             int(data.objects.counts.max(initial=0)), recipe.num_queries or PRESETS[preset].num_queries
         )
         edges = (edges[0] or recipe.image_size[0], edges[1] or recipe.image_size[1])
+    found = None if args.init is None else weights_on_hub(Path(args.init))
+    if found:
+        args.init = str(args.init)  # a name, which is told as it is
     return starting_network(
         categories=data.categories,
         stage=recipe.config.stage,
         preset=preset,
-        init=args.init,
+        init=found.folder if found else args.init,
+        init_name=found.source if found else None,
         backbone_weights=None if weights == "none" else weights,
         image_size=edges,
         num_queries=queries,

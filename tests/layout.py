@@ -43,7 +43,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "service.errors": (),
     "model.command_parser": ("model.runtime",),
     "model.cli": ("model.train", "model.fetch", "model.models", "model.quantize"),
-    "model.train": ("model.training",),
+    "model.train": ("model.training", "model.hub"),
     "model.fetch": ("model.export", "model.hub"),
     "model.models": ("model.hub",),
     "model.quantize": ("model.quantization", "model.evaluate"),

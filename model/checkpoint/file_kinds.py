@@ -153,10 +153,15 @@ def _of_graph(path: Path, start: bytes) -> str:
     if start[:1] != b"\x08" or len(start) < 3 or start[2] not in b"\x12\x1a\x22\x2a\x32\x3a\x42\x72":
         return ""
     try:
-        read_artifact(path)
+        provenance = read_artifact(path).metadata.provenance
     except ArtifactError:
         return "it is an ONNX file, and no checkpoint: give the weights that it was made from"
-    return "it is a model file that is exported already: serve it as it is, with `detr serve --model FILE`"
+    source = provenance.get("source")
+    named = f", {printable(source)}," if isinstance(source, str) else ""
+    return (
+        "it is a model file that is exported already: serve it as it is, with `detr serve --model FILE`; to train or "
+        f"export it again, give the weights that it was made from{named} or a name on the hub"
+    )
 
 
 def _unknown(start: bytes) -> str:

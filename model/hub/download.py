@@ -60,6 +60,14 @@ def downloaded_commit(name: HubName) -> str | None:
     return Path(folder).name
 
 
+def remember_commit(name: HubName) -> None:
+    """Have huggingface_hub's cache know which commit a branch or tag is, for `downloaded_commit`.
+
+    Raises HubError where the hub, or the cache, is of no use now.
+    """
+    _snapshot(HubName(name.repo), name.revision, ["config.json"], bars=True)
+
+
 def fetch_descriptions(name: HubName, commit: str, *, bars: bool = True) -> Path:
     """Download what describes a model into huggingface_hub's cache, and return the folder of the commit there.
 

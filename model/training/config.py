@@ -43,9 +43,9 @@ class TrainConfig:
     """Train for this many optimizer steps, instead of --epochs."""
     batch_size: _Count = 64
     """Learn from this many pictures in each optimizer step, in all processes together."""
-    accumulate: _Count = 1
+    accumulate: Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], "COUNT|auto"] = "auto"
     """Compute each batch in this many parts, which gives the same gradients and takes less memory; it has to divide the
-    batch size.
+    batch size. With auto there are as few as fit into the memory that is free.
     """
     lr: _Rate = 1e-4
     """Set the learning rate of all but the backbone."""
@@ -129,7 +129,7 @@ class TrainConfig:
     def _makes_a_run(self) -> Self:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("a run has a number of --epochs or of --steps, one of the two")
-        if self.batch_size % self.accumulate:
+        if self.batch_size % self.parts:
             raise ValueError(
                 f"--batch-size {self.batch_size} cannot be divided into --accumulate {self.accumulate} parts"
             )
@@ -147,6 +147,11 @@ class TrainConfig:
             "loss_mask": self.mask_loss_weight,
             "loss_dice": self.dice_loss_weight,
         }
+
+    @property
+    def parts(self) -> int:
+        """In how many parts a batch is computed; 1 as long as that is to be chosen."""
+        return 1 if self.accumulate == "auto" else self.accumulate
 
     def total_steps(self, batches: int) -> int:
         """Optimizer steps of the whole run, where an epoch has so many batches."""

@@ -86,7 +86,7 @@ class TrainingData(lightning.LightningDataModule):
 
     def padding(self) -> PaddingRatios:
         """How much of what a process computes at once is padding, were it the only process."""
-        pictures = max(1, self.config.batch_size // self.config.accumulate)
+        pictures = max(1, self.config.batch_size // self.config.parts)
         return padding_ratios(self.train.sizes, self.transform.rules, pictures, self.config.seed)
 
     def train_dataloader(self) -> PictureLoader:
@@ -95,7 +95,7 @@ class TrainingData(lightning.LightningDataModule):
         return PictureLoader(
             TrainingSet(self.train, self.transform),
             batch_sampler=self.sampler(self.trainer.global_rank, self.trainer.world_size, self.trainer.global_step),
-            collate_fn=partial(collate, parts=self.config.accumulate),
+            collate_fn=partial(collate, parts=self.config.parts),
             num_workers=self.config.workers,
             persistent_workers=self.config.workers > 0,
             pin_memory=self.trainer.accelerator.__class__.__name__ == "CUDAAccelerator",

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import lightning
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import Logger
@@ -31,6 +32,18 @@ class Hardware:
     accelerator: str = "auto"
     devices: str | int = "auto"  # processes a node
     nodes: int = 1
+
+    def on_cuda(self) -> bool:
+        """Whether that is a GPU of CUDA."""
+        return self.accelerator in ("auto", "cuda") and torch.cuda.is_available()
+
+    def processes(self) -> tuple[int, int]:
+        """How many there are on this machine, and on all of them."""
+        if str(self.devices).isdigit():
+            here = int(self.devices)
+        else:
+            here = max(1, torch.cuda.device_count()) if self.on_cuda() else 1
+        return max(1, here), max(1, here * self.nodes)
 
 
 def fit(

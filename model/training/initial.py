@@ -47,6 +47,7 @@ def starting_network(
     stage: TrainingStage,
     preset: str | None = None,
     init: Path | None = None,
+    init_name: str | None = None,
     backbone_weights: str | Path | None = None,
     image_size: tuple[int | None, int | None] = (None, None),
     num_queries: int | None = None,
@@ -55,7 +56,8 @@ def starting_network(
 
     With `init`, a checkpoint of any format, its structure, its number of queries and its resize rule are taken, and
     all its weights but those of classes that the data does not have. Classes are the same where they have the same
-    name. `preset` then says only what leaves no trace in weights, which is dilation (DC5), and has to agree otherwise.
+    name. `init_name` is what it is called. `preset` then says only what leaves no trace in weights, which is dilation
+    (DC5), and has to agree otherwise.
     Without `init`, the network is the preset's, with `backbone_weights` as `find_backbone_weights` takes them.
 
     The stage says whether there is a mask head: `detection` leaves out that of `init`, `masks` and `joint` have a
@@ -76,6 +78,7 @@ def starting_network(
     if backbone_weights is not None:
         raise ValueError("--init has a backbone already, so --backbone-weights would have no effect: leave one out")
     checkpoint = read_checkpoint(init)
+    checkpoint = replace(checkpoint, source=init_name or checkpoint.source)
     base = checkpoint.config if preset is None else _as_preset(checkpoint, preset)
     if stage == "masks" and num_queries not in (None, base.num_queries):
         raise ValueError(f"--stage masks freezes the detector, so --num-queries has to stay {base.num_queries}")

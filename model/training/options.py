@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -67,7 +67,18 @@ def _option_arguments(setting: FieldInfo) -> dict[str, Any]:
         plain = get_args(element)[0] if get_origin(element) is Annotated else element
         reading = {"choices": choices} if choices else {"type": plain}
         return {"nargs": "*", "metavar": metavar, "help": text, **reading}
-    return {"type": float if float in (kind, *get_args(kind)) else int, "metavar": metavar, "help": text}
+    words = [word for each in get_args(kind) if get_origin(each) is Literal for word in get_args(each)]
+    number = float if float in (kind, *get_args(kind)) else int
+    return {"type": _or_word(words) if words else number, "metavar": metavar, "help": text}
+
+
+def _or_word(words: Sequence[str]) -> Callable[[str], int | str]:
+    """A reader of whole numbers that knows some words, too."""
+
+    def read(text: str) -> int | str:
+        return text if text in words else int(text)
+
+    return read
 
 
 def _add_start_arguments(parser: argparse.ArgumentParser) -> None:
@@ -88,8 +99,9 @@ def _add_start_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--init",
         type=Path,
-        metavar="CHECKPOINT",
-        help="Start from the weights of a checkpoint: one of `detr train`, a published .pth, or a Hugging Face folder.",
+        metavar="CHECKPOINT|NAME",
+        help="Start from the weights of a checkpoint: one of `detr train`, a published .pth, a Hugging Face folder, or "
+        "a model on the hub (OWNER/NAME or OWNER/NAME@REVISION).",
     )
     parser.add_argument(
         "--backbone-weights",
@@ -226,7 +238,7 @@ def _filled(config: TrainConfig, pictures: int) -> int:
     """The batch size of a configuration, or the largest below it that so many pictures fill, if any."""
     if pictures >= config.batch_size:
         return config.batch_size
-    return pictures // config.accumulate * config.accumulate or config.batch_size
+    return pictures // config.parts * config.parts or config.batch_size
 
 
 def _first_problem(error: ValidationError) -> str:

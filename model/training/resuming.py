@@ -115,7 +115,8 @@ def with_its_options(args: argparse.Namespace, stopped: StoppedRun) -> tuple[arg
     settings = asdict(stopped.settings)
     for name, value in given.items():
         before = settings.get(name, stopped.options.get(name))
-        if name not in FREE_SETTINGS | FREE_OPTIONS and _comparable(value) != _comparable(before):
+        same = _comparable(value) == _comparable(before) or str(value) == before  # a name on the hub reads as a path
+        if name not in FREE_SETTINGS | FREE_OPTIONS and not same:
             option, begun = f"--{name.replace('_', '-')}", "without it" if before is None else f"with {before}"
             raise ValueError(f"{option} {value} would make it another run, which began {begun}: leave {option} out")
     now = {name: value for name, value in given.items() if name in FREE_SETTINGS}

@@ -20,6 +20,7 @@ from model.checkpoint.strict import Checkpoint
 from model.data.collate import TrainingBatch
 from model.data.shapes.command import CATEGORIES, write_shapes
 from model.evaluation.evaluator import Evaluator
+from model.hub.weights import HubWeights
 from model.network.config import PRESETS
 from model.runtime.resize_rule import Edges
 from model.training.log import read_log
@@ -338,6 +339,26 @@ def test_what_the_weights_came_from_need_not_be_there_any_more(train: Train, det
     assert read_checkpoint(out / "model.safetensors").provenance["init"]["source"] == "detector.safetensors"
 
 
+def test_a_run_may_start_from_a_name_on_the_hub(
+    train: Train, their_detector: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    their_detector.save_pretrained(tmp_path / "snapshot")
+    found = HubWeights(tmp_path / "snapshot", "someone/detr@0123abcd")
+    monkeypatch.setattr("model.train.weights_on_hub", lambda path: found if path == Path("someone/detr") else None)
+    edges = ("--shortest-edge", "64", "--longest-edge", "96")
+    out = train("--init", "someone/detr", "--recipe", "demo", *edges, steps=1)
+    provenance = read_checkpoint(out / "model.safetensors").provenance
+    assert provenance["init"]["source"] == "someone/detr@0123abcd"
+    assert "--init someone/detr " in provenance["command"]
+
+
+def test_an_artifact_is_no_start_and_what_is_one_is_said(train: Train, panoptic_artifact: Path) -> None:
+    with pytest.raises(SystemExit) as raised:
+        train("--init", str(panoptic_artifact))
+    assert error_line(raised).startswith("small.onnx: it is a model file that is exported already")
+    assert "give the weights that it was made from, small.safetensors, or a name on the hub" in error_line(raised)
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
@@ -379,7 +400,7 @@ def test_what_a_run_cannot_go_on_from_is_refused(
 
 def test_a_run_has_data(tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as raised:
-        main(["train", "--data", "shapes", "--out", str(tmp_path)])
+        main(["train", "--out", str(tmp_path)])
     assert error_line(raised).startswith("--data and --root say what to learn from, or --resume RUN")
 
 

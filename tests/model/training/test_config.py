@@ -108,7 +108,7 @@ def test_the_settings_of_a_run_are_plain_json() -> None:
         "epochs": 25,
         "steps": None,
         "batch_size": 16,
-        "accumulate": 1,
+        "accumulate": "auto",
         "lr": 1e-4,
         "lr_backbone": 1e-5,
         "weight_decay": 1e-4,
