@@ -66,8 +66,7 @@ def buildah(need: Callable[..., None], tmp_path_factory: pytest.TempPathFactory)
     need("buildah", "debootstrap", "chroot", "unshare", "make", root=True)
     run = Buildah(tmp_path_factory.mktemp("buildah"))
     yield run
-    run("rm", "--all")
-    run("rmi", "--all", "--force")
+    run.remove_all()
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,13 @@ class Buildah:
         self.storage = ("--storage-driver", self._driver, "--root", str(self._root), "--runroot", run)
         self.program = ("buildah", *self.storage)
 
+    def remove_all(self) -> None:
+        """Remove containers and images, and what the storage has mounted."""
+        self("rm", "--all")
+        self("rmi", "--all", "--force")
+        if self._driver == "overlay":
+            subprocess.run(["umount", "--recursive", self._root / self._driver], capture_output=True, check=False)
+
     def storage_beside(self, folder: Path) -> tuple[str, ...]:
         """Options of a storage below `folder`, for another program's containers, which sees these images as well."""
         options = ("--storage-driver", self._driver, "--root", str(folder / "root"), "--runroot", str(folder / "run"))
