@@ -204,7 +204,7 @@ def open_data(args: argparse.Namespace, config: TrainConfig) -> DataSplits:
     train_named = NamedFiles(args.annotations, args.images)
     train, val = find_splits(args.data, args.root, train_named, NamedFiles(args.val_annotations, args.val_images))
     train_data = train.open(masks=masks)
-    if not config.evaluate_every:
+    if config.evaluate_every == 0:  # None is as often as suits the run
         return DataSplits(train_data, None, None)
     val_data = val.open(masks=masks)
     check_categories(train_data, val_data)

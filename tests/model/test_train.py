@@ -23,9 +23,11 @@ from model.evaluation.evaluator import Evaluator
 from model.hub.weights import HubWeights
 from model.network.config import PRESETS
 from model.runtime.resize_rule import Edges
+from model.train import open_data
 from model.training.log import read_log
 from model.training.module import TrainingModule
 from model.training.provenance import command_line
+from model.training.recipes import RECIPES
 from service.cli import main
 from tests.model.networks import SMALL, filled
 
@@ -547,6 +549,15 @@ def crowded_shapes(tiny_shapes: Path, tmp_path: Path) -> Path:
     segments += [{**segments[0], "id": 1_000 + number} for number in range(20 - len(segments))]
     file.write_text(json.dumps(content))
     return root
+
+
+def test_pictures_are_validated_with_unless_that_is_forbidden(tiny_shapes: Path) -> None:
+    nothing_named = dict.fromkeys(("annotations", "images", "val_annotations", "val_images"))
+    args = argparse.Namespace(data="shapes", root=tiny_shapes, **nothing_named)
+    config = RECIPES["small"].config
+    assert config.evaluate_every is None
+    assert open_data(args, config).val is not None
+    assert open_data(args, replace(config, evaluate_every=0)).val is None
 
 
 def test_a_command_is_told_with_names_for_paths() -> None:
