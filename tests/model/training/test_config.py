@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from model.network.config import PRESETS
 from model.training.config import TrainConfig
-from model.training.options import add_arguments, read_recipe
+from model.training.options import add_arguments, read_recipe, with_defaults
 from model.training.recipes import RECIPES, default_recipe
 
 DECAY = TrainConfig(warmup_steps=100, lr_schedule="decay", lr_turn=0.6)
@@ -238,7 +238,7 @@ def test_a_batch_is_no_larger_than_the_data_where_none_was_asked_for() -> None:
 def options(*words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     add_arguments(parser)
-    return parser.parse_args(["--data", "coco", "--root", "mine", "--out", "out", *words])
+    return with_defaults(parser.parse_args(["--data", "coco", "--root", "mine", "--out", "out", *words]))
 
 
 def test_rates_drop_several_times_or_fall_along_a_cosine() -> None:
