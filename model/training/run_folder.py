@@ -11,7 +11,7 @@ from model.training.resume_file import RESUME_FILE
 WEIGHTS_FILE = "model.safetensors"  # those of the last step
 BEST_FILE = "best.safetensors"
 RUNS = Path("runs")  # the folder of numbered ones
-_CHOSEN = "DETR_TRAIN_OUT"  # in the environment of processes that the first one starts
+_CHOSEN = "FOLDER_OF_DETR_TRAIN"  # in the environment of processes that the first one starts
 
 
 def folder_for(out: Path | None) -> Path:

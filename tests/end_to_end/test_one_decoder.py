@@ -132,7 +132,7 @@ def reported(data: CocoDetection, monkeypatch: pytest.MonkeyPatch) -> NDArray[np
         return picture, picture
 
     monkeypatch.setattr(pictures, "_draw_boxes", draw)
-    evaluator: Any = SimpleNamespace(data=data, with_masks=False)
+    evaluator: Any = SimpleNamespace(data=data, with_segments=False)
     nothing: Any = None
     pictures.draw_pair(0, nothing, nothing, nothing, evaluator)
     return drawn[0]

@@ -338,7 +338,8 @@ def test_what_cannot_be_evaluated_is_said_in_one_line(
     other, broken = tmp_path / "other", tmp_path / "broken"
     shutil.copytree(root, other)
     for path in (other / "annotations").glob("*.json"):
-        path.write_text(path.read_text().replace('_id": ', '_id": 9').replace('{"id": ', '{"id": 9'))
+        text = path.read_text().replace('_id": ', '_id": 9').replace('{"id": ', '{"id": 9')
+        path.write_text(text.replace('"name": "', '"name": "other '))
     shutil.copytree(own_truth, broken)
     (broken / "val2017" / "000010000001.jpg").write_bytes(b"no picture")
     monkeypatch.chdir(tmp_path)

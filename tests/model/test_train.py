@@ -181,7 +181,7 @@ def test_a_run_that_is_told_no_folder_takes_the_next_number(
         "runs/2/model.safetensors",
     ]
     monkeypatch.setenv("LOCAL_RANK", "1")
-    monkeypatch.delenv("DETR_TRAIN_OUT")
+    monkeypatch.delenv("FOLDER_OF_DETR_TRAIN")
     with pytest.raises(SystemExit) as raised:
         main(words)
     assert error_line(raised).startswith("several processes need --out")
@@ -394,7 +394,7 @@ def test_what_a_run_cannot_go_on_from_is_refused(
             main(["train", "--resume", str(path)])
         assert error_line(raised).startswith(reason)
     other = tmp_path / "more"
-    write_shapes(other, {"train": 7}, size=64, seed=4)
+    write_shapes(other, {"train": 7, "val": 1}, size=64, seed=4)
     with pytest.raises(SystemExit) as raised:
         main(["train", "--resume", str(resumable), "--root", str(other)])
     assert error_line(raised).startswith("the data have changed: 7 pictures with ")
@@ -524,7 +524,7 @@ def test_weights_of_classes_and_rare_pictures_are_taken_and_said(
     training = read_checkpoint(out / "model.safetensors").provenance["training"]
     assert (training["class_weights"], training["no_object_weight"], training["cost_box"]) == (["star=3"], 0.2, 1)
     with pytest.raises(SystemExit) as raised:
-        train("--class-weights", "stars=3")
+        train("--class-weights", "stars=3", out="misspelt")
     assert error_line(raised) == "--class-weights stars=3: there is no class 'stars'; did you mean star?"
 
 

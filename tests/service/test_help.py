@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Iterator
 from contextlib import redirect_stdout, suppress
 from io import StringIO
 
@@ -28,14 +29,23 @@ def commands() -> argparse._SubParsersAction[argparse.ArgumentParser]:
     return found
 
 
+def actions_of(name: str, parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.Action]]:
+    """Every argument of a command, and of the commands below it, with the command's name."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for word, below in action.choices.items():
+                yield from actions_of(f"{name} {word}", below)
+        elif not isinstance(action, argparse._HelpAction):
+            yield name, action
+
+
 @pytest.fixture(scope="module")
 def options(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Options:
     """Every argument of every command but `--help`, whose words are argparse's own."""
     return {
         f"{name} {action.option_strings[0] if action.option_strings else action.dest}": action
-        for name, parser in commands.choices.items()
-        for action in parser._actions
-        if not isinstance(action, argparse._HelpAction)
+        for command, parser in commands.choices.items()
+        for name, action in actions_of(command, parser)
     }
 
 
@@ -62,7 +72,7 @@ def test_a_command_says_in_whole_sentences_what_it_does(
 ) -> None:
     summaries = {action.dest: action.help or "" for action in commands._choices_actions}
     assert summaries.keys() == commands.choices.keys()
-    assert len(summaries) == 11
+    assert len(summaries) == 12
     for name, summary in summaries.items():
         description = commands.choices[name].description or ""
         assert SENTENCE.fullmatch(summary), name

@@ -182,6 +182,9 @@ def test_other_commands_follow_a_name_too(command: str, monkeypatch: pytest.Monk
         raise HubError("refused")
 
     monkeypatch.chdir(tmp_path)
+    for name in ("annotations/panoptic_val2017.json", "annotations/panoptic_val2017/1.png", "val2017/1.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
     monkeypatch.setattr(finding, "find_on_hub", refuse)
     with pytest.raises(SystemExit, match=rf"^detr {command.partition(' ')[0]}: refused$"):
         main([*command.split(), f"{NAME}@v1"])
