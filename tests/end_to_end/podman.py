@@ -42,7 +42,7 @@ _DOCKER = """#!/bin/sh
 echo "docker is podman here, which has no $1" >&2
 exit 1
 """
-_CLONE_NEWNS, _CLONE_NEWNET = 0x00020000, 0x40000000
+_CLONE_FS, _CLONE_NEWNS, _CLONE_NEWNET = 0x00000200, 0x00020000, 0x40000000
 _NOTES = "/run/containers"
 
 
@@ -125,6 +125,8 @@ def network_of_its_own() -> Iterator[None]:
                 subprocess.run(command.split(), check=True)
             yield
         finally:
+            # Threads that were started in the block and live on share this one's folder and root, which setns forbids.
+            libc.unshare(_CLONE_FS)
             for namespace in namespaces:
                 if libc.setns(namespace.fileno(), 0) != 0:
                     raise OSError(ctypes.get_errno(), "setns")

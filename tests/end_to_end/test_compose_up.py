@@ -109,10 +109,15 @@ def detect(jpeg: bytes, **headers: str) -> httpx.Response:
 
 @pytest.fixture(scope="module")
 def podman(
-    need: Callable[..., None], buildah: Buildah, image: str, tmp_path_factory: pytest.TempPathFactory
+    need: Callable[..., None],
+    buildah: Buildah,
+    image: str,
+    coco_image: str,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Podman]:
+    """Both images are there by now, because to build one takes the network that there is no more inside."""
     need(*PROGRAMS, "nginx", "prometheus", root=True)
-    assert image == "localhost/detr-serve:0.1.0"
+    assert (image, coco_image) == ("localhost/detr-serve:0.1.0", "detr-serve:coco")
     programs = [Path(str(shutil.which(name))) for name in ("nginx", "wget", "sh", "awk", "prometheus")]
     path = ("--env", "PATH=/usr/sbin:/usr/bin")
     image_of_programs(buildah, "docker.io/library/nginx:1.28-alpine", programs[:-1], config=path)
@@ -214,12 +219,9 @@ def test_a_model_of_the_hub_is_downloaded_into_the_volume_and_found_there_again_
     assert project.source() == COCO
 
 
-def test_an_image_that_brings_its_model_serves_it_to_who_has_a_key(
-    project: Project, coco_image: str, jpeg: bytes
-) -> None:
+def test_an_image_that_brings_its_model_serves_it_to_who_has_a_key(project: Project, jpeg: bytes) -> None:
     make, up = MAKE_COCO_IMAGE, "DETR_IMAGE=detr-serve:coco docker compose up --detach"
     assert make in COMMANDS
-    assert coco_image == "detr-serve:coco"
     project.up(up, **CLOSED)
     project.check_closed(jpeg)
     assert project.source() == COCO

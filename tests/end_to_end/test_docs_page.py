@@ -33,7 +33,7 @@ def test_detect_is_tried_from_the_description(url: str) -> None:
         )
         page.goto(f"{url}/docs")
         detect = page.locator("details", has=page.locator("summary", has_text="Find objects"))
-        detect.locator("summary").click()
+        detect.locator("summary").first.click()  # those below it are of examples
         detect.locator("input[type=file]").set_input_files(EXAMPLE)
         detect.locator("input[name=threshold]").fill("0.5")
         detect.locator("button").click()

@@ -29,7 +29,8 @@ def cli(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The program `cvat-cli`."""
     folder = tmp_path_factory.mktemp("cvat")
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    subprocess.run([folder / "bin/pip", "install", "--quiet", "cvat-cli>=2.80", "httpx>=0.28"], check=True)
+    packages = ("cvat-cli>=2.80", "httpx>=0.28", "numpy", "pillow")
+    subprocess.run([folder / "bin/pip", "install", "--quiet", *packages], check=True)
     return folder / "bin/cvat-cli"
 
 

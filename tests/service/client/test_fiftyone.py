@@ -12,7 +12,7 @@ import pytest
 from tests.client_packages import environment_of_checkout
 from tests.documentation import blocks
 from tests.layout import REPOSITORY
-from tests.server_process import ServerProcess
+from tests.server_process import serving
 
 CHECKED = """
 answer = Client("http://localhost:8000").segment("docs/example.jpg")
@@ -29,13 +29,15 @@ for detection in Client("http://localhost:8000").detect("docs/example.jpg").to_f
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_fiftyone_reads_the_answers(server: ServerProcess, tmp_path: Path) -> None:
+def test_fiftyone_reads_the_answers(tmp_path: Path) -> None:
     (block,) = [block for block in blocks() if block.note.endswith("test_fiftyone.py")]
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
     python = tmp_path / "venv" / "bin" / "python"
     install = [str(python), "-m", "pip", "install", "--quiet", "fiftyone>=1.22", "httpx>=0.28"]
     subprocess.run(install, check=True, capture_output=True)
-    text = re.sub(r"\blocalhost:8000\b", f"127.0.0.1:{server.port}", block.text + CHECKED)
     environment = environment_of_checkout(tmp_path) | {"HOME": str(tmp_path)}
-    done = subprocess.run([python, "-c", text], cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+    (tmp_path / "server").mkdir()
+    with serving(None, tmp_path / "server", "--batch-timing-ms", "0") as server:
+        text = re.sub(r"\blocalhost:8000\b", f"127.0.0.1:{server.port}", block.text + CHECKED)
+        done = subprocess.run([python, "-c", text], cwd=REPOSITORY, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
