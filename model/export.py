@@ -175,19 +175,16 @@ def _export_triton(args: argparse.Namespace) -> None:
 def _of_checkpoints(args: argparse.Namespace) -> dict[str, bool]:
     """Options that say how a checkpoint becomes an artifact, and whether they are given."""
     names = ("out", "preset", "names", "weights", "resize")
-    return {f"--{name}": getattr(args, name) is not None for name in names} | {
-        "--padding": args.padding != "exact",
-        "--precision": args.precision != "float32",
-    }
+    return {f"--{name}": getattr(args, name) is not None for name in names} | _of_graphs(args)
+
+
+def _of_graphs(args: argparse.Namespace) -> dict[str, bool]:
+    """Options that say what the artifact's graph is like, and whether they are given."""
+    return {"--padding": args.padding != "exact", "--precision": args.precision != "float32"}
 
 
 def _export_hugging_face(args: argparse.Namespace) -> None:
-    of_artifact = {
-        "--padding": args.padding != "exact",
-        "--precision": args.precision != "float32",
-        "--name": args.name,
-        "--triton": args.triton,
-    }
+    of_artifact = _of_graphs(args) | {"--name": bool(args.name), "--triton": args.triton is not None}
     if wrong := [option for option, given in of_artifact.items() if given]:
         raise SystemExit(f"detr export: {wrong[0]} is of the artifact that is served, not of a Hugging Face model")
     try:
