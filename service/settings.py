@@ -6,76 +6,48 @@ name with dashes). Flags win over the environment. Units are in the names.
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args, get_origin, get_type_hints
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from model.runtime.engines.cores import available_cores
 from model.runtime.nearest import did_you_mean
+from service.setting_types import (
+    Address,
+    Bytes,
+    CanvasMultiple,
+    ConnectionCount,
+    Count,
+    Device,
+    File,
+    Folder,
+    Formats,
+    LogFormat,
+    LogLevel,
+    Metavar,
+    Milliseconds,
+    ModelName,
+    Origins,
+    PixelCount,
+    PortNumber,
+    Precision,
+    Revision,
+    Seconds,
+    Switch,
+    Threads,
+)
 
 ENV_PREFIX = "DETR_"
 DEMO_MODEL = Path(__file__).resolve().parent.parent / "model" / "demo" / "detr-demo.onnx"
-# Above this Pillow warns of a decompression bomb, and the service never turns that protection off.
-PILLOW_MAX_PIXELS = 89_478_485
 
 # These have no flag: what stands on a command line is shown to every user of the machine.
 SECRETS = frozenset({"api_keys"})
 
-Device = Literal["auto", "cpu", "cuda", "tensorrt", "openvino"]
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
-LogFormat = Literal["auto", "text", "json"]
-LogLevel = Literal["debug", "info", "warning", "error"]
-
 
 class SettingsError(Exception):
     """A setting has a value that cannot be used; the message is one line that names the setting."""
-
-
-@dataclass(frozen=True)
-class Metavar:
-    """What a value is called in the help of the command line."""
-
-    name: str
-
-
-Milliseconds = Annotated[float, Field(gt=0, le=3_600_000), Metavar("MS")]
-Seconds = Annotated[int, Field(ge=1, le=3_600), Metavar("S")]
-Count = Annotated[int, Field(ge=1, le=100_000), Metavar("COUNT")]
-ConnectionCount = Annotated[int, Field(ge=4, le=100_000), Metavar("COUNT")]
-Threads = Annotated[int, Field(ge=1, le=1_024), Metavar("COUNT")]
-Bytes = Annotated[int, Field(ge=1_024, le=2**40), Metavar("BYTES")]
-PixelCount = Annotated[int, Field(ge=1, le=PILLOW_MAX_PIXELS), Metavar("PIXELS")]
-CanvasMultiple = Annotated[int, Field(ge=32, le=8_192, multiple_of=32), Metavar("PIXELS")]
-Address = Annotated[str, Field(min_length=1), Metavar("ADDRESS")]
-PortNumber = Annotated[int, Field(ge=0, le=65_535), Metavar("NUMBER")]
-Switch = Annotated[bool, Metavar("true|false")]
-File = Annotated[Path, Metavar("FILE")]
-Folder = Annotated[Path, Metavar("DIR")]
-Origin = Annotated[str, Field(pattern=r"^(\*|https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?)$")]
-
-
-def _split(value: object) -> object:
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-
-
-def _text_or_none(value: object) -> object:
-    return (os.fspath(value) if isinstance(value, os.PathLike) else value) or None
-
-
-# An empty one is none, so that a compose file can pass on a variable that may not be set.
-ModelName = Annotated[str | None, BeforeValidator(_text_or_none), Metavar("FILE|NAME")]
-Revision = Annotated[str | None, BeforeValidator(_text_or_none), Metavar("TEXT")]
-# NoDecode: what the environment gives is split at its commas, and is not JSON.
-Origins = Annotated[tuple[Origin, ...], NoDecode, BeforeValidator(_split), Metavar("ORIGIN,...")]
-
-
-Formats = Annotated[
-    tuple[Literal["avif", "bmp", "gif", "heic", "tiff"], ...], NoDecode, BeforeValidator(_split), Metavar("FORMAT,...")
-]
 
 
 class Settings(BaseSettings):

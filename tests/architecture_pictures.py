@@ -50,7 +50,7 @@ ROOMS: Mapping[str, tuple[float, int]] = {
     "model.runtime": (2.9, 11),
 }
 # What everything in `service` rests on shares a room, though it lies on the top floor.
-GROUND = {"service.schemas": "service.settings", "service.errors": "service.settings"}
+GROUND = dict.fromkeys(("service.setting_types", "service.schemas", "service.errors"), "service.settings")
 NAMES = {
     "service.settings": "settings, schemas, errors",
     "model": "commands of model/",

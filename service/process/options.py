@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from model.runtime.nearest import did_you_mean
-from service.settings import ENV_PREFIX, Metavar, Settings, flag_of, variable_of
+from service.setting_types import Metavar
+from service.settings import ENV_PREFIX, Settings, flag_of, variable_of
 
 
 def add_option(options: argparse._ActionsContainer, field: str) -> None:
