@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, Protocol
 
 import numpy as np
@@ -11,9 +13,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from model.runtime.allocations import turn_into_memory_errors
-from model.runtime.answers.detections import detections_of
+from model.runtime.answers.detections import Detections, detections_of
 from model.runtime.answers.instances import Instances, instances_of
-from model.runtime.answers.overlay import draw_detections, draw_panoptic
 from model.runtime.answers.panoptic import PanopticResult, panoptic
 from model.runtime.answers.segment_codec import id_png
 from model.runtime.artifact.metadata import Metadata
@@ -22,7 +23,7 @@ from model.runtime.engines.raw_outputs import NO_MASKS, ImageOutputs
 from service.errors import NoMasksError, ParameterError
 from service.images.bodies import image_bytes
 from service.images.coco import coco_detections, coco_instances, coco_panoptic, coco_segments
-from service.images.pictures import PictureFormat, encode_picture
+from service.images.pictures import FoundInImage, PictureFormat, draw_found, encode_picture
 from service.images.responses import detect_response, instance_response, segment_response
 from service.process.trace import Trace
 
@@ -80,10 +81,11 @@ SegmentForm = Literal["json", "coco", "coco_masks", "png", "overlay"]
 SegmentMode = Literal["panoptic", "instance"]
 
 
-class _Formed:
-    """What the form of an answer says of it, see Task."""
+class _Formed(ABC):
+    """What becomes of a task by the form of its answer, see Task."""
 
     form: str
+    picture: PictureFormat
 
     @property
     def draws(self) -> bool:
@@ -92,6 +94,23 @@ class _Formed:
     @property
     def is_json(self) -> bool:
         return self.form not in ("overlay", "png")
+
+    def answer(self, metadata: Metadata, prepared: Prepared, outputs: ImageOutputs, trace: Trace) -> Content:
+        """See Task. Raises what `find` and the second that it returns do."""
+        found, tell = self.find(metadata, prepared, outputs, trace)
+        if self.form == "overlay":
+            return _drawn(prepared, found, metadata, self.picture, trace)
+        with trace.stage("encode"):
+            return tell()
+
+    @abstractmethod
+    def find(
+        self, metadata: Metadata, prepared: Prepared, outputs: ImageOutputs, trace: Trace
+    ) -> tuple[FoundInImage, Callable[[], Content]]:
+        """What is in the image, and what makes the answer of it where that is no drawing.
+
+        Raises OutputError if the outputs are not finite.
+        """
 
 
 @dataclass(frozen=True)
@@ -125,17 +144,19 @@ class DetectTask(_Formed):
         score = metadata.detect_threshold if threshold is None else threshold
         return cls(score, form, _wanted(metadata, classes), image_id, picture)
 
-    def answer(self, metadata: Metadata, prepared: Prepared, outputs: ImageOutputs, trace: Trace) -> Content:
-        """See Task."""
+    def find(
+        self, metadata: Metadata, prepared: Prepared, outputs: ImageOutputs, trace: Trace
+    ) -> tuple[Detections, Callable[[], Content]]:
+        """See there: boxes."""
         with trace.stage("postprocess"):
             logits, boxes = outputs.pred_logits, outputs.pred_boxes
             found = detections_of(logits, boxes, prepared.orig_size, self.threshold, self.classes)
-        if self.form == "overlay":
-            return _drawn(prepared, lambda image: draw_detections(image, found, metadata.categories), self, trace)
-        with trace.stage("encode"):
-            if self.form == "coco":
-                return _json(coco_detections(metadata, self.image_id, found))
-            return _json(detect_response(metadata, prepared.orig_size, found))
+        return found, partial(self._told, metadata, prepared, found)
+
+    def _told(self, metadata: Metadata, prepared: Prepared, found: Detections) -> Content:
+        if self.form == "coco":
+            return _json(coco_detections(metadata, self.image_id, found))
+        return _json(detect_response(metadata, prepared.orig_size, found))
 
 
 @dataclass(frozen=True)
@@ -180,23 +201,25 @@ class SegmentTask(_Formed):
         """See Task."""
         return self.threshold
 
-    def answer(self, metadata: Metadata, prepared: Prepared, outputs: ImageOutputs, trace: Trace) -> Content:
-        """See Task. Raises ParameterError if the outlines that were asked for have too many corners."""
+    def find(
+        self, metadata: Metadata, prepared: Prepared, outputs: ImageOutputs, trace: Trace
+    ) -> tuple[PanopticResult | Instances, Callable[[], Content]]:
+        """See there: segments or instances. The second raises ParameterError if outlines have too many corners."""
         with trace.stage("postprocess"):
             find = segments_of if self.mode == "panoptic" else found_instances
             found = find(metadata, prepared, outputs, self.threshold, self.classes)
-        if self.form == "overlay":
-            return _drawn(prepared, lambda image: _painted(image, found, metadata), self, trace)
-        with trace.stage("encode"):
-            if isinstance(found, Instances):
-                return self._instances(metadata, prepared.orig_size, found)
-            if self.form == "png":
-                return Content(id_png(found.ids), "image/png")
-            if self.form == "coco":
-                return _json(coco_panoptic(metadata, self.image_id, found))
-            if self.form == "coco_masks":
-                return _json(coco_segments(metadata, self.image_id, prepared.orig_size, found))
-            return _json(segment_response(metadata, prepared.orig_size, found, self.polygons))
+        return found, partial(self._told, metadata, prepared, found)
+
+    def _told(self, metadata: Metadata, prepared: Prepared, found: PanopticResult | Instances) -> Content:
+        if isinstance(found, Instances):
+            return self._instances(metadata, prepared.orig_size, found)
+        if self.form == "png":
+            return Content(id_png(found.ids), "image/png")
+        if self.form == "coco":
+            return _json(coco_panoptic(metadata, self.image_id, found))
+        if self.form == "coco_masks":
+            return _json(coco_segments(metadata, self.image_id, prepared.orig_size, found))
+        return _json(segment_response(metadata, prepared.orig_size, found, self.polygons))
 
     def _instances(self, metadata: Metadata, orig_size: tuple[int, int], found: Instances) -> Content:
         if self.form in ("coco", "coco_masks"):
@@ -209,22 +232,14 @@ TASKS: Mapping[TaskName, type[DetectTask] | type[SegmentTask]] = {"detect": Dete
 
 
 def _drawn(
-    prepared: Prepared,
-    draw: Callable[[NDArray[np.uint8]], NDArray[np.uint8]],
-    task: DetectTask | SegmentTask,
-    trace: Trace,
+    prepared: Prepared, found: FoundInImage, metadata: Metadata, picture: PictureFormat, trace: Trace
 ) -> Content:
     """The whole image, decoded once more, with the answer on it."""
     assert prepared.decode_again is not None, "it was not prepared to be drawn on"
     with trace.stage("decode"):
         image = prepared.decode_again()
     with trace.stage("encode"), turn_into_memory_errors():
-        return Content(*encode_picture(draw(image), task.picture))
-
-
-def _painted(image: NDArray[np.uint8], found: PanopticResult | Instances, metadata: Metadata) -> NDArray[np.uint8]:
-    visible = found.on_top() if isinstance(found, Instances) else found
-    return draw_panoptic(image, visible, metadata.categories)
+        return Content(*encode_picture(draw_found(image, found, metadata.categories), picture))
 
 
 def _json(response: BaseModel) -> Content:

@@ -1,8 +1,9 @@
-"""Pictures as they are answered: in the format that the client wants, or in PNG."""
+"""Pictures as they are answered: with what was found on them, in the format that the client wants or in PNG."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Literal
 
@@ -10,6 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from model.runtime.answers.detections import Detections
+from model.runtime.answers.instances import Instances
+from model.runtime.answers.overlay import draw_detections, draw_panoptic
+from model.runtime.answers.panoptic import PanopticResult
+from model.runtime.categories import Category
+
+FoundInImage = Detections | PanopticResult | Instances
 PictureFormat = Literal["png", "jpeg", "webp"]
 PICTURE_TYPES: dict[str, PictureFormat] = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp"}  # best first
 
@@ -22,6 +30,13 @@ _OPTIONS = MappingProxyType(
     }
 )
 _LONGEST_SIDE: dict[PictureFormat, int] = {"jpeg": 65_500, "webp": 16_383}  # pixels; what the formats can hold
+
+
+def draw_found(image: NDArray[np.uint8], found: FoundInImage, categories: Sequence[Category]) -> NDArray[np.uint8]:
+    """An image, RGB [height, width, 3], with boxes on it or segments painted over it, of instances those on top."""
+    if isinstance(found, Detections):
+        return draw_detections(image, found, categories)
+    return draw_panoptic(image, found.on_top() if isinstance(found, Instances) else found, categories)
 
 
 def encode_picture(image: NDArray[np.uint8], picture: PictureFormat) -> tuple[bytes, str]:
