@@ -81,6 +81,29 @@ def test_padding_has_no_share_in_plain_attention_however_alike_it_is(valid: list
     close(padded, plain_attention(q, k[:, :, valid], v[:, :, valid], None))
 
 
+@pytest.mark.parametrize("cells", [40, 1100], ids=["few scores", "many scores"])
+def test_bfloat16_on_a_cpu_attends_as_float32_does_within_its_digits(cells: int) -> None:
+    attention = MultiheadAttention(DIM, HEADS, dropout=0.5).eval()
+    shake(attention)
+    query, key, value = (random(BATCH, cells, DIM, seed=seed) for seed in (4, 5, 6))
+    padding_mask = torch.zeros(BATCH, cells, dtype=torch.bool)
+    padding_mask[1, 4:] = True
+    expected = attention(query, key, value, padding_mask)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = attention(query, key, value, padding_mask)
+    torch.testing.assert_close(found.float(), expected, rtol=2e-2, atol=8e-2)
+
+
+def test_dropout_zeroes_its_share_of_the_weights_and_scales_the_others_up() -> None:
+    torch.manual_seed(0)
+    q, k = random(BATCH, HEADS, 200, 4), random(BATCH, HEADS, 200, 4, seed=2)
+    weights = plain_attention(q, k, torch.eye(200).expand(BATCH, HEADS, 200, 200), None)
+    dropped = plain_attention(q, k, torch.eye(200).expand(BATCH, HEADS, 200, 200), None, dropout=0.25)
+    kept = dropped > 0
+    close(dropped[kept], weights[kept] / 0.75)
+    assert 0.74 < float(kept.float().mean()) < 0.76
+
+
 @either_norm
 @pytest.mark.parametrize("padding_mask", [None, some_padding()], ids=["no padding", "padding"])
 def test_an_encoder_layer_without_positions_is_that_of_torch(pre_norm: bool, padding_mask: Tensor | None) -> None:
