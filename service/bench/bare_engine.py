@@ -18,7 +18,7 @@ from multiprocessing import get_context, parent_process
 import numpy as np
 from numpy.typing import NDArray
 
-from model.runtime.engines.engine import GPUS, Engine
+from model.runtime.engines.engine import Engine, is_gpu
 from model.runtime.preprocess import Batch, make_batch
 from service.images.answers import TASKS, TaskName
 from service.images.prepare import ImageRules, prepare
@@ -101,7 +101,7 @@ def _open(
     model = load_model(values)
     rules = ImageRules.of(values, model.metadata)
     images = [prepare(picture, "", rules, Trace()).resized for picture in pictures]
-    size = batch_size or (values.max_batch_size if model.engine.device in GPUS else 1)
+    size = batch_size or (values.max_batch_size if is_gpu(model.device) else 1)
     batches = [
         make_batch([images[(first + step) % len(images)] for step in range(size)], model.canvas_multiple)
         for first in range(0, len(images), size)

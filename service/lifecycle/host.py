@@ -33,7 +33,7 @@ class ModelHost(Protocol):
     def check_room(self, images: int) -> None:
         """Raise QueueFullError unless there is room for so many images more."""
 
-    def reopen(self, digest: str) -> Engine:
+    def reopen(self, digest: str, name: str) -> Engine:
         """See `ModelLoader.reopen`."""
 
     def engine_lost(self) -> None:

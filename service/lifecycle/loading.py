@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from model.hub.cache import ArtifactCache, default_cache
 from model.hub.finding import find_model
-from model.runtime.artifact.file import ArtifactError, read_artifact
+from model.runtime.artifact.file import Artifact, ArtifactError, read_artifact
 from model.runtime.artifact.metadata import Metadata
 from model.runtime.engines.canvases import canvas_multiple
-from model.runtime.engines.engine import GPUS, Engine
+from model.runtime.engines.cores import available_cores
+from model.runtime.engines.cuda import gpu_count
+from model.runtime.engines.devices import device_of, devices_of, engine_names
+from model.runtime.engines.engine import Engine, device_kind, is_gpu
 from model.runtime.engines.golden_replay import replay_golden
 from model.runtime.engines.onnxruntime_engine import GpuOptions
 from model.runtime.engines.opening import open_engine
@@ -22,12 +26,33 @@ from service.settings import Settings, SettingsError, name_of
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model that is ready to run."""
+    """A model that is ready to run, on every device that was asked for.
+
+    `engines` has one engine for each device, by what logs and metrics call it ("cuda:0", "cpu#2"): one where one device
+    is named, and never none. All are of one kind and compute in one precision, so it does not matter which of them an
+    image goes to, and each may run a batch while the others run theirs. Whoever wants all of them to work gives
+    `engines` to a `Batcher` (service/batching/batcher.py), which plans a batch whenever one of them is free.
+    """
 
     metadata: Metadata
-    engine: Engine
+    engines: Mapping[str, Engine]
     digest: str  # of the artifact, see there
     canvas_multiple: int = CANVAS_MULTIPLE  # pixels; what the sides of its batches divide by
+
+    @property
+    def engine(self) -> Engine:
+        """The first of them, for whoever runs one batch after the other."""
+        return next(iter(self.engines.values()))
+
+    @property
+    def device(self) -> str:
+        """The kind of device that all engines are on, such as "cuda"."""
+        return device_kind(self.engine.device)
+
+    @property
+    def precision(self) -> str:
+        """What all engines compute in."""
+        return self.engine.precision
 
 
 class ModelLoader(Protocol):
@@ -40,11 +65,12 @@ class ModelLoader(Protocol):
             SettingsError, HubError, ArtifactError, DeviceError: see `load_model`.
         """
 
-    def reopen(self, digest: str) -> Engine:
-        """Open and prove a model again, whose engine has been given up.
+    def reopen(self, digest: str, name: str) -> Engine:
+        """Open and prove one engine of a model again, which has been given up.
 
         Args:
-            digest: of its artifact, which has to be there still.
+            digest: of the model's artifact, which has to be there still.
+            name: of the engine, among `LoadedModel.engines`.
 
         Raises:
             ArtifactError, DeviceError: see `load_model`; or the file is another one by now.
@@ -56,21 +82,22 @@ class ArtifactLoader:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._paths: dict[str, Path] = {}  # of what was loaded, by its digest
+        self._loaded: dict[str, tuple[Path, int]] = {}  # files and numbers of engines, by digest
 
     def load(self) -> LoadedModel:
         """See ModelLoader."""
         path = find_artifact(self._settings, bars=False)
         model = load_artifact(path, self._settings)
-        self._paths[model.digest] = path
+        self._loaded[model.digest] = path, len(model.engines)
         return model
 
-    def reopen(self, digest: str) -> Engine:
+    def reopen(self, digest: str, name: str) -> Engine:
         """See ModelLoader."""
-        model = load_artifact(self._paths[digest], self._settings)
-        if model.digest != digest:
+        path, engines = self._loaded[digest]
+        artifact = read_artifact(path)
+        if artifact.digest != digest:
             raise ArtifactError("the model file was replaced since it was loaded")
-        return model.engine
+        return _open_proved(artifact, device_of(name), self._settings, engines)
 
 
 def load_model(settings: Settings) -> LoadedModel:
@@ -94,25 +121,36 @@ def find_artifact(settings: Settings, *, bars: bool = True) -> Path:
 
 
 def load_artifact(path: Path, settings: Settings) -> LoadedModel:
-    """Load a model from its file. The golden sample is replayed on the device itself, which also warms it up.
+    """Load a model from its file. The golden sample is replayed on each device itself, which also warms it up.
 
     Raises:
         SettingsError: a format of images takes what is not installed.
         ArtifactError: the file is refused, or answers its golden sample differently here.
-        DeviceError: the device, the precision or the canvases that were asked for cannot be had.
+        DeviceError: a device, the precision or the canvases that were asked for cannot be had.
     """
     try:
         open_formats(settings.formats)
     except MissingDecoderError as error:
         raise SettingsError(f"{name_of('formats')}: {error}") from None
     artifact = read_artifact(path)
+    devices = devices_of([settings.device], gpu_count)
+    engines = [_open_proved(artifact, device, settings, len(devices)) for device in devices]
+    named = dict(zip(engine_names([engine.device for engine in engines]), engines, strict=True))
+    multiple = canvas_multiple(settings.canvas_multiple, artifact.metadata, is_gpu(engines[0].device))
+    return LoadedModel(artifact.metadata, named, artifact.digest, multiple)
+
+
+def _open_proved(artifact: Artifact, device: str, settings: Settings, engines: int) -> Engine:
+    """Open an artifact on one device, which has to answer the golden sample there.
+
+    `engines` is how many there are, which share the cores unless their threads are set.
+    """
     engine = open_engine(
         artifact,
-        settings.device,
+        device,
         precision=settings.precision,
-        threads=settings.engine_threads,
+        threads=settings.engine_threads or max(1, available_cores() // engines),
         gpu=GpuOptions(settings.gpu_memory_bytes, settings.tensorrt_cache),
     )
     replay_golden(engine, artifact)
-    multiple = canvas_multiple(settings.canvas_multiple, artifact.metadata, engine.device in GPUS)
-    return LoadedModel(artifact.metadata, engine, artifact.digest, multiple)
+    return engine

@@ -70,6 +70,7 @@ class Pipeline:
         self.batcher = Batcher(model.engine, metrics, limits, warm.line, self, settings.hang_seconds)
         self._host = host
         self._digest = model.digest
+        self._name = next(iter(model.engines))
         self._is_retired = False
         self._rules = ImageRules.of(settings, model.metadata, model.canvas_multiple)
         self._rules_for_now = self._rules.for_now()
@@ -117,7 +118,7 @@ class Pipeline:
 
     def reopen_engine(self) -> Engine:
         """See EngineOwner."""
-        return self._host.reopen(self._digest)
+        return self._host.reopen(self._digest, self._name)
 
     def engine_lost(self) -> None:
         """See EngineOwner. Of a model that was replaced, nobody needs the engine."""
@@ -198,8 +199,8 @@ def describe(model: LoadedModel, formats: Collection[str]) -> bytes:
     """
     described = json.loads(model.metadata.to_json()) | {
         "formats": words_of_open(formats),
-        "device": model.engine.device,
-        "precision": model.engine.precision,
+        "device": model.device,
+        "precision": model.precision,
         "digest": model.digest,
         "loaded_at": datetime.now(UTC).isoformat(timespec="seconds"),  # noqa: TID251  # it is told
     }

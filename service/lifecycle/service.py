@@ -148,7 +148,7 @@ class Service:
         old = self.admission.current
         pipeline = Pipeline(warm, self.settings, self.metrics, self._cpu, self.admission.in_flight, self)
         self.admission.current = pipeline
-        self.metrics.describe_model(warm.model.metadata, warm.model.engine.device, warm.model.engine.precision)
+        self.metrics.describe_model(warm.model.metadata, warm.model.device, warm.model.precision)
         if warm.memory is not None:
             self._memory = warm.memory.after(self._memory)
             budget = memory_budget(self.settings, warm.model.metadata, self._memory)
@@ -161,9 +161,9 @@ class Service:
         """See ModelHost."""
         self.admission.check_room(images)
 
-    def reopen(self, digest: str) -> Engine:
+    def reopen(self, digest: str, name: str) -> Engine:
         """See `ModelLoader.reopen`."""
-        return self._model_loader.reopen(digest)
+        return self._model_loader.reopen(digest, name)
 
     def engine_lost(self) -> None:
         """End, because the engine that serves is lost."""

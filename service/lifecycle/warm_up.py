@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from model.runtime.engines.canvases import canvases_of
-from model.runtime.engines.engine import GPUS, Engine
+from model.runtime.engines.engine import Engine, is_gpu
 from model.runtime.engines.raw_outputs import ALL_MASKS
 from model.runtime.preprocess import make_batch
 from service.batching.former import MIN_SAVING
@@ -55,7 +55,7 @@ def load_and_warm_up(settings: Settings, loader: ModelLoader, clock: TimeSource 
     model = loader.load()
     loaded = resident_bytes()
     line, bytes_per_pixel = UNMEASURED, 0.0
-    if model.engine.device in GPUS and settings.warm_up_ms > 0:
+    if is_gpu(model.device) and settings.warm_up_ms > 0:
         canvases = canvases_of(model.metadata.resize, model.canvas_multiple)
         order = warm_up_order(canvases, settings.max_batch_size, settings.max_batch_pixels)
         warm_canvases(model.engine, order, settings.warm_up_ms / 1000, clock)
@@ -74,7 +74,7 @@ def load_and_warm_up(settings: Settings, loader: ModelLoader, clock: TimeSource 
 def worthwhile_pixels(engine: Engine, settings: Settings) -> int:
     """Padded pixels that a batch may have where nobody has timed the engine, or before it is timed."""
     most = settings.max_batch_pixels
-    return most if engine.device in GPUS else min(most, _CPU_BATCH_PIXELS)
+    return most if is_gpu(engine.device) else min(most, _CPU_BATCH_PIXELS)
 
 
 def largest_batch(line: LatencyLine, canvas: int, settings: Settings) -> int:

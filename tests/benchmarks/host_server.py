@@ -110,9 +110,9 @@ class FreeLoader:
 
     def load(self) -> LoadedModel:
         """See ModelLoader."""
-        return LoadedModel(metadata(), self._engine, "0" * 64)
+        return LoadedModel(metadata(), {self._engine.device: self._engine}, "0" * 64)
 
-    def reopen(self, digest: str) -> Engine:
+    def reopen(self, digest: str, name: str) -> Engine:
         """See ModelLoader."""
         return self._engine
 

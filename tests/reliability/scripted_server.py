@@ -74,11 +74,12 @@ class NetworkLoader(ArtifactLoader):
 
     def load(self) -> LoadedModel:
         model = super().load()
-        return replace(model, engine=ScriptedNetwork(self._scripted, model.engine))
+        engines = {name: ScriptedNetwork(self._scripted, engine) for name, engine in model.engines.items()}
+        return replace(model, engines=engines)
 
-    def reopen(self, digest: str) -> Engine:
+    def reopen(self, digest: str, name: str) -> Engine:
         self._scripted.reopen()
-        return ScriptedNetwork(self._scripted, super().reopen(digest))
+        return ScriptedNetwork(self._scripted, super().reopen(digest, name))
 
 
 class ControlledLoader:

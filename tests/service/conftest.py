@@ -95,10 +95,13 @@ Serving = Callable[..., Any]
 
 @pytest.fixture
 def serving(panoptic_artifact: Path) -> Serving:
-    """Run an app for the length of an `async with` block: `serving(engine, max_queue_size=2)`."""
+    """Run an app for the length of an `async with` block: `serving(engine, max_queue_size=2)`.
+
+    Without an engine, the model's own is opened.
+    """
 
     @asynccontextmanager
-    async def run(engine: FakeEngine | None = None, **settings: Any) -> AsyncIterator[App]:
+    async def run(*engines: FakeEngine, **settings: Any) -> AsyncIterator[App]:
         values: dict[str, Any] = {
             "model": panoptic_artifact,
             "device": "cpu",
@@ -108,7 +111,7 @@ def serving(panoptic_artifact: Path) -> Serving:
             "batch_timing_ms": 0,  # who shares a batch with whom must not depend on the machine
         }
         chosen = Settings(**(values | settings))
-        app = create_app(chosen, None if engine is None else EngineLoader(chosen, engine))
+        app = create_app(chosen, EngineLoader(chosen, *engines) if engines else None)
         async with app.router.lifespan_context(app):
             await app.state.service.loaded()
             transport = httpx.ASGITransport(app)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from model.runtime.artifact.file import read_artifact
 from model.runtime.engines.canvases import canvas_multiple
 from model.runtime.engines.device_errors import DeviceMemoryError
+from model.runtime.engines.devices import engine_names
 from model.runtime.engines.engine import Engine
 from model.runtime.engines.raw_outputs import RawOutputs
 from model.runtime.preprocess import Batch
@@ -23,21 +24,21 @@ CLASSES = 5
 
 
 class EngineLoader:
-    """A ModelLoader that takes an engine as it is, in place of one opened from the artifact, whose metadata count."""
+    """A ModelLoader that takes engines as they are, not opened from the artifact, whose metadata count."""
 
-    def __init__(self, settings: Settings, engine: Engine, on_reopen: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, settings: Settings, *engines: Engine, on_reopen: Callable[[], object] = lambda: None) -> None:
         self._settings = settings
-        self._engine = engine
+        self._engines = dict(zip(engine_names([engine.device for engine in engines]), engines, strict=True))
         self._on_reopen = on_reopen
 
     def load(self) -> LoadedModel:
         artifact = read_artifact(self._settings.named_model())
         multiple = canvas_multiple(self._settings.canvas_multiple, artifact.metadata, on_gpu=False)
-        return LoadedModel(artifact.metadata, self._engine, artifact.digest, multiple)
+        return LoadedModel(artifact.metadata, self._engines, artifact.digest, multiple)
 
-    def reopen(self, digest: str) -> Engine:
+    def reopen(self, digest: str, name: str) -> Engine:
         self._on_reopen()
-        return self._engine
+        return self._engines[name]
 
 
 class FakeEngine:

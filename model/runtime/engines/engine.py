@@ -14,12 +14,22 @@ DEVICES = ("auto", "cpu", "cuda", "tensorrt", "openvino")
 GPUS = ("cuda", "tensorrt")
 
 
+def device_kind(device: str) -> str:
+    """Which of `DEVICES` a device is, without its number: "cuda" of "cuda:1"."""
+    return device.partition(":")[0]
+
+
+def is_gpu(device: str) -> bool:
+    """Whether a device is a GPU."""
+    return device_kind(device) in GPUS
+
+
 class Engine(Protocol):
     """Anything that can run the graph; `infer` may be called from any thread, and by several at once."""
 
     @property
     def device(self) -> str:
-        """What the graph runs on, such as "cpu" or "cuda": the device taken, not the one asked for."""
+        """What the graph runs on, such as "cpu", "cuda" or "cuda:1": the device taken, not the one asked for."""
 
     @property
     def precision(self) -> str:

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from model.runtime.artifact.file import Artifact, ArtifactError
 from model.runtime.artifact.graph_contract import check_graph
 from model.runtime.engines.cores import available_cores
-from model.runtime.engines.cuda import missing_for_cuda, missing_libraries
+from model.runtime.engines.cuda import gpu_count, missing_for_cuda, missing_libraries
 from model.runtime.engines.device_errors import DeviceError, first_line, memory_errors
+from model.runtime.engines.engine import device_kind
 from model.runtime.engines.raw_outputs import RawOutputs
 from model.runtime.engines.tensorrt import load_tensorrt, tensorrt_options
 from model.runtime.installing import install_command
@@ -56,7 +57,7 @@ class OnnxRuntimeEngine:
 def open_onnxruntime(
     artifact: Artifact, device: str, precision: str, threads: int, gpu: GpuOptions
 ) -> OnnxRuntimeEngine:
-    """A session whose first provider is the device's: "cpu", "cuda" or "tensorrt".
+    """A session whose first provider is the device's: "cpu", "cuda" or "tensorrt", these two with a number or without.
 
     Raises DeviceError where the device cannot be used, ArtifactError where the graph does not load or is not the one
     its metadata promise.
@@ -97,10 +98,14 @@ def open_on_cpu(model: bytes, has_masks: bool) -> OnnxRuntimeEngine:
 def _load_gpu_libraries(device: str) -> None:
     if missing := missing_for_cuda():
         raise DeviceError(f"device {device}: {missing}; or use device cpu")
+    _, _, index = device.partition(":")
+    if index and int(index) >= (count := gpu_count()):
+        gpus = "GPU" if count == 1 else "GPUs"
+        raise DeviceError(f"device {device}: the NVIDIA driver has {count} {gpus} here, from number 0 on")
     # Finds the CUDA and cuDNN libraries that were installed as Python packages.
     onnxruntime.preload_dlls()
-    if device == "tensorrt" and (missing := load_tensorrt()):
-        raise DeviceError(f"device tensorrt: {missing}; or use device cuda")
+    if device_kind(device) == "tensorrt" and (missing := load_tensorrt()):
+        raise DeviceError(f"device {device}: {missing}; or use device cuda")
 
 
 def _providers(device: str, precision: str, gpu: GpuOptions) -> list[_Provider]:
@@ -109,10 +114,13 @@ def _providers(device: str, precision: str, gpu: GpuOptions) -> list[_Provider]:
     cpu: _Provider = ("CPUExecutionProvider", {})
     if device == "cpu":
         return [cpu]
-    cuda: _Provider = ("CUDAExecutionProvider", _cuda_options(gpu))
-    if device == "cuda":
+    kind, _, index = device.partition(":")
+    # Both providers have this option, and both have to be told: what TensorRT leaves runs on the other one's GPU.
+    which = {"device_id": index} if index else {}
+    cuda: _Provider = ("CUDAExecutionProvider", _cuda_options(gpu) | which)
+    if kind == "cuda":
         return [cuda, cpu]
-    return [("TensorrtExecutionProvider", tensorrt_options(precision, gpu.tensorrt_cache)), cuda, cpu]
+    return [("TensorrtExecutionProvider", tensorrt_options(precision, gpu.tensorrt_cache) | which), cuda, cpu]
 
 
 def _cuda_options(gpu: GpuOptions) -> dict[str, str]:

@@ -8,7 +8,8 @@ from model.runtime.artifact.file import Artifact
 from model.runtime.engines.cores import available_cores
 from model.runtime.engines.cuda import missing_for_cuda
 from model.runtime.engines.device_errors import DeviceError
-from model.runtime.engines.engine import DEVICES, Engine
+from model.runtime.engines.devices import check_device
+from model.runtime.engines.engine import Engine, device_kind
 from model.runtime.engines.onnxruntime_engine import GpuOptions, open_onnxruntime
 from model.runtime.engines.openvino_engine import missing_for_openvino, open_openvino
 from model.runtime.engines.precision import precision_in_force
@@ -28,8 +29,9 @@ def open_engine(
 
     Args:
         artifact: what `read_artifact` returned.
-        device: one of `DEVICES`. "auto" is CUDA if it loads, otherwise OpenVINO if it is installed, otherwise ONNX
-            Runtime on the CPU. The log says which was taken, and why not another.
+        device: one of `DEVICES`, of GPUs with a number or without ("cuda:1"). "auto" is CUDA if it loads, otherwise
+            OpenVINO if it is installed, otherwise ONNX Runtime on the CPU. The log says which was taken, and why not
+            another.
         precision: one of `PRECISIONS`; see `precision_in_force`.
         threads: CPU threads of one inference; by default every core the process may use.
         gpu: for devices that are one.
@@ -39,8 +41,7 @@ def open_engine(
         ArtifactError: the graph does not load, or is not the one its metadata promise.
         ValueError: threads is less than 1.
     """
-    if device not in DEVICES:
-        raise DeviceError(f"there is no device {device!r}; use one of {', '.join(DEVICES)}")
+    check_device(device)
     if threads is not None and threads < 1:
         raise ValueError(f"threads must be at least 1, not {threads}")
     threads, gpu = threads or available_cores(), gpu or GpuOptions()
@@ -71,5 +72,5 @@ def _open_auto(artifact: Artifact, precision: str, threads: int, gpu: GpuOptions
 def _open_on(device: str, artifact: Artifact, precision: str, threads: int, gpu: GpuOptions) -> Engine:
     if device == "openvino":
         return open_openvino(artifact, precision, threads)
-    in_force = precision_in_force(precision, artifact.metadata.precision, device, ("float32",))
+    in_force = precision_in_force(precision, artifact.metadata.precision, device_kind(device), ("float32",))
     return open_onnxruntime(artifact, device, in_force, threads, gpu)

@@ -113,7 +113,7 @@ def app_that_loads(load: Callable[[], LoadedModel]) -> FastAPI:
         def load(self) -> LoadedModel:
             return load()
 
-        def reopen(self, digest: str) -> Engine:
+        def reopen(self, digest: str, name: str) -> Engine:
             raise AssertionError("there is no need")
 
     return create_app(Settings(batch_timing_ms=0), Loader())

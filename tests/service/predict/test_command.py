@@ -267,7 +267,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
     """An engine in place of the model's, for batches of at most three images."""
     engine = FakeEngine()
     monkeypatch.setenv("DETR_MAX_BATCH_SIZE", "3")
-    monkeypatch.setattr(predict, "load_model", lambda _: LoadedModel(tiny_metadata(), engine, "digest"))
+    monkeypatch.setattr(predict, "load_model", lambda _: LoadedModel(tiny_metadata(), {"fake": engine}, "digest"))
     return engine
 
 
@@ -316,7 +316,7 @@ def test_images_of_a_model_whose_padding_leaks_share_a_batch_only_if_they_have_o
     assert detr("predict", *files) == 0
     assert engine.batches == [[1, 2, 3]]
     engine.batches.clear()
-    leaking = LoadedModel(replace(tiny_metadata(), padding="published"), engine, "digest")
+    leaking = LoadedModel(replace(tiny_metadata(), padding="published"), {"fake": engine}, "digest")
     monkeypatch.setattr(predict, "load_model", lambda _: leaking)
     capsys.readouterr()
     assert detr("predict", *files) == 0

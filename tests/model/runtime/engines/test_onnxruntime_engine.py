@@ -142,6 +142,30 @@ def test_tensorrt_comes_before_cuda_and_keeps_its_engines_where_it_is_told(
     assert (engine.device, engine.precision) == ("tensorrt", "float32")
 
 
+@pytest.mark.parametrize(("device", "providers"), [("cuda:1", 1), ("tensorrt:1", 2)])
+def test_a_gpu_by_its_number_is_the_one_that_every_provider_takes(
+    device: str,
+    providers: int,
+    panoptic_artifact: Artifact,
+    opened: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(onnxruntime_engine, "gpu_count", lambda: 2)
+    assert open_engine(panoptic_artifact, device).device == device
+    *of_gpus, (_, of_cpu) = opened[0]["providers"]
+    assert [options["device_id"] for _, options in of_gpus] == ["1"] * providers
+    assert of_cpu == {}
+
+
+def test_a_gpu_that_is_not_there_is_named(
+    panoptic_artifact: Artifact, opened: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnxruntime_engine, "gpu_count", lambda: 1)
+    with pytest.raises(DeviceError, match=r"^device cuda:3: the NVIDIA driver has 1 GPU here, from number 0 on$"):
+        open_engine(panoptic_artifact, "cuda:3")
+    assert opened == []
+
+
 @pytest.mark.parametrize("device", ["cuda", "tensorrt"])
 def test_a_float16_file_runs_as_it_is_on_a_gpu(
     device: str, panoptic_artifact: Artifact, opened: list[dict[str, Any]]

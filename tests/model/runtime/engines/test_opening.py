@@ -234,7 +234,7 @@ def test_a_precision_that_no_device_has_is_refused_by_auto_too(
         open_engine(panoptic_artifact, "auto", precision="bfloat16")
 
 
-@pytest.mark.parametrize("device", ["gpu", "", "CPU", "cuda:0"])
+@pytest.mark.parametrize("device", ["gpu", "", "CPU", "cuda:0:1"])
 def test_an_unknown_device_is_refused(device: str, panoptic_artifact: Artifact) -> None:
     with pytest.raises(DeviceError, match="use one of auto, cpu, cuda"):
         open_engine(panoptic_artifact, device)
