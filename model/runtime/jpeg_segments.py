@@ -13,6 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from model.runtime.joining import joined
+
 _START_OF_IMAGE = b"\xff\xd8"
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
 _APP0, _APP1, _APP14, _APP15, _COMMENT = 0xE0, 0xE1, 0xEE, 0xEF, 0xFE
@@ -22,7 +24,8 @@ _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 # from each of 16 million fill bytes would keep Python's lock for a third of a second.
 _MARKER = re.compile(rb"[^\xff]*+\xff++(?:\x00[^\xff]*+\xff++)*+([^\x00\xff])")
 _EXIF = b"Exif\0"
-_PIECE = 2**20  # bytes that are looked through at a time, so that it takes little memory
+# Bytes that are looked through at a time, so that it takes little memory, and Python's lock for a millisecond.
+_PIECE = 2**20
 
 
 class SplitJpeg(NamedTuple):
@@ -48,7 +51,7 @@ def split_jpeg(data: bytes | bytearray, max_segments: int) -> SplitJpeg:
     kept = [memoryview(_START_OF_IMAGE)]
     exif, seen, count = b"", set[int](), 0
     start, scans_from = len(_START_OF_IMAGE), len(data)
-    while count <= max_segments and (found := _MARKER.match(data, start)):
+    while count <= max_segments and (found := _next_marker(data, start)):
         marker, after = found[1][0], found.end()
         count += 1
         if marker in _ALONE:
@@ -71,7 +74,16 @@ def split_jpeg(data: bytes | bytearray, max_segments: int) -> SplitJpeg:
     begins, ends = _scans_and_ends(rest)
     scans = int(np.searchsorted(begins, ends[0])) if len(ends) else len(begins)
     starts = (begins + sum(map(len, kept))).tolist()
-    return SplitJpeg(b"".join([*kept, rest]), exif, count, scans, starts)
+    return SplitJpeg(joined([*kept, rest]), exif, count, scans, starts)
+
+
+def _next_marker(data: bytes | bytearray, start: int) -> re.Match[bytes] | None:
+    """The first marker from a place on, behind whatever lies before it."""
+    while start < len(data):
+        if found := _MARKER.match(data, start, start + _PIECE + 1):
+            return found
+        start += _PIECE  # to the last byte, which may begin one
+    return None
 
 
 def _scans_and_ends(data: memoryview) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

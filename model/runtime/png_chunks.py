@@ -9,6 +9,8 @@ import struct
 import zlib
 from typing import NamedTuple
 
+from model.runtime.joining import joined
+
 _SIGNATURE_BYTES = 8
 _HEADER = struct.Struct(">I4s")  # length of the data, and type
 _AROUND_DATA = 12  # bytes: the header before a chunk's data and the checksum behind
@@ -17,7 +19,7 @@ _AROUND_DATA = 12  # bytes: the header before a chunk's data and the checksum be
 class SplitPng(NamedTuple):
     """The two parts of a PNG that count, and in how many chunks it came."""
 
-    picture: bytes | bytearray  # a PNG of those chunks that the picture is made of
+    picture: bytes | bytearray  # a PNG of those chunks that the picture is made of; all of it beyond that bound
     exif: bytes  # EXIF data from the TIFF header on; empty where there is none
     chunks: int  # no more than one beyond the given bound
 
@@ -56,9 +58,9 @@ def split_png(data: bytes | bytearray, max_chunks: int) -> SplitPng:
         if kind == b"IEND":
             break
         start, previous = end, kind
-    if not kept:
-        return SplitPng(data, b"", count)
-    return SplitPng(b"".join([view[:_SIGNATURE_BYTES], *kept, view[kept_from:]]), exif or b"", count)
+    if not kept or count > max_chunks:
+        return SplitPng(data, exif or b"", count)
+    return SplitPng(joined([view[:_SIGNATURE_BYTES], *kept, view[kept_from:]]), exif or b"", count)
 
 
 def _makes_picture(kind: bytes) -> bool:

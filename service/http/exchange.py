@@ -113,7 +113,7 @@ async def receive(request: Request, upload: Upload, settings: Settings) -> None:
             if trace.received_bytes > settings.max_body_bytes:
                 raise _too_large(settings.max_body_bytes)
             await upload.append(chunk)
-    if not upload.body:
+    if not len(upload):
         raise EmptyUploadError("the body is empty")
 
 

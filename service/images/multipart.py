@@ -12,6 +12,7 @@ from functools import partial
 
 from python_multipart.multipart import parse_options_header
 
+from model.runtime.joining import joined
 from service.errors import BrokenMultipartError, EmptyUploadError, FieldError
 from service.images.several_images import ImagePart, check_image_count, only_image
 
@@ -74,7 +75,7 @@ def _field(body: bytes | bytearray, begin: int, end: int) -> bytes:
     # The newline before a boundary belongs to it; a field without bytes may share it with the headers.
     if end <= begin:
         raise EmptyUploadError("the field `image` is empty")
-    return bytes(memoryview(body)[begin:end])
+    return joined([memoryview(body)[begin:end]])
 
 
 def _boundary(content_type: str) -> bytes:

@@ -186,7 +186,7 @@ class Pipeline:
 
         # The body is named in here only, so that to release the upload is to free it.
         def preparing(rules: ImageRules) -> Callable[[], Prepared]:
-            return partial(prepare, upload.body, upload.content_type, rules, trace, task.draws, image_in)
+            return lambda: prepare(upload.body(), upload.content_type, rules, trace, task.draws, image_in)
 
         with suppress(LargeWorkError):
             return await self._cpu.run(preparing(self._rules_for_now)), False

@@ -136,6 +136,17 @@ def test_of_the_segments_of_a_jpeg_the_first_exif_counts(name: str) -> None:
     assert turn_of(split_jpeg(file, 100).exif).orientation == orientation
 
 
+@given(
+    st.lists(st.sampled_from([b"\0", b"\xff", b"\x11", b"\xff\0", segment(b"data", 0xFE)]), max_size=30),
+    st.sampled_from([1, 2, 3, 7]),
+)
+def test_markers_are_found_wherever_they_begin(before: list[bytes], piece: int) -> None:
+    file = JPEG[:20] + b"".join(before) + JPEG[20:]
+    with patch.object(jpeg_segments, "_PIECE", piece):
+        found = split_jpeg(file, 100)
+    assert found == split_jpeg(file, 100)
+
+
 @given(st.lists(st.sampled_from([0xFF, 0xDA, 0xD9, 0xDB, 0x00, 0x11]), max_size=40), st.sampled_from([1, 2, 3, 2**20]))
 def test_scans_are_found_wherever_they_begin(values: list[int], piece: int) -> None:
     data = b"\xff\xd8\xff\xda" + bytes(values)

@@ -141,3 +141,8 @@ def test_chunks_are_counted_to_one_beyond_the_bound(kind: bytes) -> None:
     assert split(file).chunks == 53
     assert split(file, 53).chunks == 53
     assert split(file, 20).chunks == 21
+
+
+def test_what_has_too_many_chunks_is_not_copied() -> None:
+    file = PNG[:33] + 50 * chunk(b"tEXt", b"") + PNG[33:]
+    assert split(file, 20).picture is file

@@ -39,6 +39,18 @@ async def test_a_turn_that_nobody_takes_any_more_is_the_next_ones() -> None:
         await waits
 
 
+@pytest.mark.parametrize("sizes", [[1] * 200_000, [100_000] * 5, [3, 2**16, 2**16 - 1, 5, 2**18], [1]], ids=len)
+async def test_a_body_is_what_came_in_few_pieces(sizes: list[int]) -> None:
+    chunks = [bytes([number % 251]) * size for number, size in enumerate(sizes)]
+    with UploadMemory(2**30).upload("") as upload:
+        for chunk in chunks:
+            await upload.append(chunk)
+        assert len(upload._pieces) <= 1 + sum(sizes) // 2**15
+        assert upload.body() == upload.body() == b"".join(chunks)
+        upload.release()
+        assert (upload.body(), len(upload)) == (b"", 0)
+
+
 async def test_only_large_uploads_wait_for_turns() -> None:
     memory = UploadMemory(2**30)
     with memory.upload("") as small, memory.upload("") as large:
