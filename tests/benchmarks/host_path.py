@@ -8,13 +8,16 @@ and by stage, and images a second. "Images a second" counts only the time of the
 processor time and what was idle, so that neither the clients nor what else the machine does weighs on it.
 
 With `--against`, another checkout of the project is measured in the same run, in turns: it stands in brackets, and the
-last columns are this one's figures ÷ the other's, as the median of the turns. Answers of both are compared.
+last columns are this one's figures ÷ the other's, as the median of the turns. Answers of both are compared: the JSON by
+its text, and the PNG in it by its pixels.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
+import io
 import json
 import os
 import socket
@@ -28,6 +31,7 @@ from statistics import median
 from typing import Any
 
 import psutil
+from PIL import Image
 
 from service.bench.load import BenchTarget, Request, closed_loop
 from service.bench.pictures import synthetic_jpeg
@@ -141,9 +145,23 @@ def row(name: str, sides: Sequence[Sequence[Turn]]) -> str:
         pairs = list(zip(*sides, strict=True))
         cells.append(f"{median(a.cpu / b.cpu for a, b in pairs):.2f}")
         cells.append(f"{median(a.per_second / b.per_second for a, b in pairs):.2f}")
-        same = all(a.bodies[key] == b.bodies[key] for a, b in pairs for key in a.bodies.keys() & b.bodies.keys())
+        same = all(
+            meaning(a.bodies[key]) == meaning(b.bodies[key])
+            for a, b in pairs
+            for key in a.bodies.keys() & b.bodies.keys()
+        )
         cells.append("yes" if same else "no")
     return f"| {' | '.join(cells)} |"
+
+
+def meaning(body: bytes) -> tuple[bytes, bytes]:
+    """An answer's JSON without the PNG, and that one's pixels, which can be compressed in many ways."""
+    before, found, rest = body.partition(b'"panoptic_png":"')
+    if not found:
+        return body, b""
+    png, _, after = rest.partition(b'"')
+    with Image.open(io.BytesIO(base64.b64decode(png))) as image:
+        return before + after, image.mode.encode() + image.tobytes()
 
 
 def head(is_compared: bool) -> str:
