@@ -20,7 +20,7 @@ from model.exporting.float16 import to_float16
 from model.exporting.parity_proof import TOLERANCES, ParityError, ParityReport, golden_sample, prove
 from model.exporting.served_network import ServedNetwork
 from model.exporting.to_onnx import to_onnx
-from model.exporting.triton_repository import write_triton_repository
+from model.exporting.triton_repository import check_place, write_triton_repository
 from model.network.build import build_model, detector_of
 from model.network.config import PRESETS, ModelConfig
 from model.network.detr import DETR
@@ -155,8 +155,13 @@ def _export_artifact(args: argparse.Namespace, out: Path) -> None:
 
 def _export_triton(args: argparse.Namespace) -> None:
     """Write the repository of an artifact, which is made first if it is not there yet."""
+    name = args.name or "detr"
+    try:
+        check_place(args.triton, name)
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"detr export: {error}") from error
     with tempfile.TemporaryDirectory() as folder:
-        path = args.out or Path(folder) / f"{args.name or 'detr'}.onnx"
+        path = args.out or Path(folder) / f"{name}.onnx"
         if args.checkpoint.suffix != ".onnx":
             _export_artifact(args, path)
         elif wrong := [option for option, given in _of_checkpoints(args).items() if given]:
@@ -166,7 +171,7 @@ def _export_triton(args: argparse.Namespace) -> None:
         else:
             path = args.checkpoint
         try:
-            write_triton_repository(args.triton, read_artifact(path), args.name or "detr")
+            write_triton_repository(args.triton, read_artifact(path), name)
         except (ArtifactError, ValueError, OSError) as error:
             raise SystemExit(f"detr export: {error}") from error
     print(f"wrote {args.triton}, for tritonserver --model-repository")

@@ -64,6 +64,10 @@ class ParameterError(ServiceError):
     """A query parameter cannot be used."""
 
 
+class OutlinesTooLongError(ServiceError):
+    """The segments of this picture have more corners than one answer holds."""
+
+
 class FieldError(ServiceError):
     """The multipart form has no field `image`, or others."""
 

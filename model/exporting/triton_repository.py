@@ -10,6 +10,7 @@ model_configuration.md.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import tempfile
@@ -64,8 +65,8 @@ Triton's Python backend before its repair for NumPy 2 reads every tensor wrong w
 """
 
 
-def write_triton_repository(folder: Path, artifact: Artifact, name: str) -> None:
-    """Write both models, named `name` and `name`_graph, to a folder, which may hold other models already.
+def check_place(folder: Path, name: str) -> None:
+    """Find out what would keep `write_triton_repository` from writing these models there, before any work is done.
 
     Raises:
         ValueError: Triton takes no model of this name.
@@ -74,10 +75,24 @@ def write_triton_repository(folder: Path, artifact: Artifact, name: str) -> None
     """
     if not _NAME.fullmatch(name):
         raise ValueError(f"a model of Triton is named by letters, digits, '_', '.' and '-', so not {name!r}")
-    graph, metadata = f"{name}_graph", artifact.metadata
-    for model in (name, graph):
-        if (folder / model).exists():
+    for model in (name, _graph(name)):
+        if os.path.lexists(folder / model):
             raise FileExistsError(f"{folder / model} exists: give another folder or another --name")
+    nearest = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+    if not nearest.is_dir():
+        raise NotADirectoryError(f"{nearest} is no folder: give another one")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise PermissionError(f"nothing may be written to {nearest}: give another folder")
+
+
+def write_triton_repository(folder: Path, artifact: Artifact, name: str) -> None:
+    """Write both models, named `name` and `name`_graph, to a folder, which may hold other models already.
+
+    Raises:
+        ValueError, OSError: what `check_place` raises.
+    """
+    check_place(folder, name)
+    graph, metadata = _graph(name), artifact.metadata
     folder.mkdir(parents=True, exist_ok=True)
     # A Triton that watches the folder sees whole models only, the graph before who asks it.
     with tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as unfinished:
@@ -90,6 +105,10 @@ def write_triton_repository(folder: Path, artifact: Artifact, name: str) -> None
         (Path(unfinished) / name / "README.md").write_text(described, encoding="utf-8")
         for model in (graph, name):
             shutil.move(Path(unfinished) / model, folder / model)
+
+
+def _graph(name: str) -> str:
+    return f"{name}_graph"
 
 
 def _write(folder: Path, config: str, files: Mapping[str, bytes]) -> None:

@@ -40,6 +40,7 @@ from service.errors import (
     ModelRefusedError,
     NoMasksError,
     OriginError,
+    OutlinesTooLongError,
     ParameterError,
     QueueFullError,
     ReloadingError,
@@ -88,6 +89,8 @@ TABLE: Mapping[type[Exception], ErrorRow] = {
     TooManyImagesError: ErrorRow(413, "too_many_images"),
     ImageTooLargeError: ErrorRow(413, "image_too_large"),
     ImageTooComplexError: ErrorRow(413, "image_too_complex"),
+    # Not 422, for it says nothing of other pictures: clients go on with those.
+    OutlinesTooLongError: ErrorRow(413, "outlines_too_long"),
     MediaTypeError: ErrorRow(415, "media_type_not_accepted"),
     ImageFormatError: ErrorRow(415, "image_format_not_accepted"),
     ReloadingError: ErrorRow(409, "reload_running"),

@@ -12,7 +12,7 @@ from model.runtime.answers.outlines import MAX_CORNERS, Polygon, TooManyCornersE
 from model.runtime.answers.panoptic import PanopticResult, Segment
 from model.runtime.answers.segment_codec import encode_rles, id_png
 from model.runtime.artifact.metadata import Metadata
-from service.errors import ParameterError
+from service.errors import OutlinesTooLongError
 from service.schemas import (
     Box,
     Detection,
@@ -51,7 +51,7 @@ def segment_response(
     """Panoptic segments as /segment answers them.
 
     Raises:
-        ParameterError: the outlines that were asked for have too many corners.
+        OutlinesTooLongError: the outlines that were asked for have too many corners.
     """
     rles = encode_rles(found.ids, [segment.id for segment in found.segments])
     outliner = Outliner()
@@ -86,11 +86,11 @@ class Outliner:
         self._max_corners = self._left = max_corners
 
     def around(self, ids: IdMap, number: int) -> list[Polygon]:
-        """The polygons around a segment. Raises ParameterError if there are too many corners by now."""
+        """The polygons around a segment. Raises OutlinesTooLongError if there are too many corners by now."""
         try:
             polygons, corners = outlines(ids, number, self._left)
         except TooManyCornersError:
-            raise ParameterError(
+            raise OutlinesTooLongError(
                 f"polygons: the outlines have more than {self._max_corners} corners; ask for fewer classes, a higher "
                 "threshold, or the run lengths alone"
             ) from None

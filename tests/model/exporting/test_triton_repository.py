@@ -57,6 +57,25 @@ def test_another_name_stands_beside_and_nothing_is_replaced(
 @pytest.mark.parametrize(
     ("options", "told"),
     [
+        (["--triton", "taken"], r"taken/detr_graph exists: give another folder or another --name"),
+        (["--triton", "new", "--name", "../x"], "is named by letters, digits"),
+        (["--triton", "file"], "file is no folder: give another one"),
+        (["--triton", "file/new"], "file is no folder: give another one"),
+    ],
+)
+def test_a_place_that_is_taken_is_found_before_anything_is_exported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken/detr_graph").mkdir(parents=True)
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit, match=told):
+        main(["export", "weights.pth", *options])  # which is not even there
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
         (["--triton", "x", "--name", "../x"], "is named by letters, digits"),
         (["--triton", "x", "--out", "y.onnx"], "is an artifact already, and --out is for checkpoints"),
         (["--triton", "x", "--precision", "float16"], "is an artifact already, and --precision is for checkpoints"),

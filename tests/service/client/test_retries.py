@@ -268,8 +268,9 @@ def test_a_list_is_answered_in_order_with_a_bounded_number_under_way() -> None:
     assert sorted(body for _, _, body, _ in server.seen) == sources
 
 
-def test_one_picture_that_is_refused_costs_no_other_its_answer() -> None:
-    with script(Step(), refused(400, "broken_image"), Step()) as server, Client(server.url, concurrency=1) as client:
+@pytest.mark.parametrize(("status", "code"), [(400, "broken_image"), (413, "outlines_too_long")])
+def test_one_picture_that_is_refused_costs_no_other_its_answer(status: int, code: str) -> None:
+    with script(Step(), refused(status, code), Step()) as server, Client(server.url, concurrency=1) as client:
         with pytest.raises(IncompleteError, match=r"1 of 4 pictures have no answer; picture 1: the reason") as caught:
             client.detect([b"a", b"b", b"c", b"d"])
         assert len(server.seen) == 4

@@ -164,6 +164,7 @@ ELSEWHERE = {
     "bad_infer_request",
     "unknown_model",
     "model_has_no_masks",
+    "outlines_too_long",
     "client_gone",
     "memory_full",
     "model_refused",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from functools import partial
 from typing import Any
 
 import httpx
 import pytest
 
+from service.images.responses import Outliner
 from tests.service.conftest import App, Serving, check_error, red_png, until
 from tests.service.fakes import FakeEngine
 
@@ -68,6 +70,18 @@ async def test_one_image_that_fails_in_the_engine_fails_alone(serving: Serving, 
     assert 'detr_failed_images_total{reason="engine_error",status="500"} 2.0' in metrics
     assert 'detr_failed_images_total{reason="deadline_passed",status="504"} 0.0' in metrics
     assert 'detr_requests_total{endpoint="detect",status="200"} 1.0' in metrics
+
+
+async def test_one_image_with_too_long_outlines_fails_alone(
+    serving: Serving, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(engine) as app:
+        few = await post(app, "/segment?polygons=true", in_form(red_png(1), red_png(2)))
+        monkeypatch.setattr("service.images.responses.Outliner", partial(Outliner, 1))
+        many = await post(app, "/segment?polygons=true", in_form(red_png(1), b"no image"))
+        check_error(await post(app, "/segment?polygons=true", in_form(red_png(1))), 413, "outlines_too_long")
+    assert all("segments" in result for result in few.json()["results"])
+    assert [result["error"]["code"] for result in many.json()["results"]] == ["outlines_too_long", "not_an_image"]
 
 
 async def test_one_image_in_a_list_is_one_image(serving: Serving, engine: FakeEngine) -> None:

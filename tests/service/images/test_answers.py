@@ -18,7 +18,7 @@ from model.runtime.answers.detections import detections_of
 from model.runtime.answers.id_map import IdMap
 from model.runtime.answers.overlay import draw_detections
 from model.runtime.engines.raw_outputs import NO_MASKS, ImageOutputs
-from service.errors import NoMasksError, ParameterError
+from service.errors import NoMasksError, OutlinesTooLongError
 from service.images.answers import DetectTask, Prepared, SegmentTask, Task
 from service.images.responses import Outliner
 from service.process.trace import Trace
@@ -116,7 +116,7 @@ def test_outlines_with_too_many_corners_are_refused_in_one_line() -> None:
     ids = IdMap.of(np.indices((20, 20)).sum(axis=0) % 2)
     outliner = Outliner(1000)
     outliner.around(ids, 1)
-    with pytest.raises(ParameterError, match="polygons: the outlines have more than 1000 corners; ask for fewer"):
+    with pytest.raises(OutlinesTooLongError, match="polygons: the outlines have more than 1000 corners; ask for fewer"):
         outliner.around(ids, 1)
 
 
