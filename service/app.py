@@ -23,6 +23,7 @@ from service.http.middleware import CrossOrigin, HeadAsGet, RequestObserver
 from service.http.open_inference.routes import protocol_router
 from service.http.openapi import describe_access, describe_formats
 from service.http.paths import OPENAPI
+from service.http.replicas import OnlyReplica, Replicas
 from service.http.routes import images_router, metrics_router, pages_router, router
 from service.lifecycle.in_flight import InFlight
 from service.lifecycle.loading import ArtifactLoader, ModelLoader
@@ -32,13 +33,19 @@ from service.process.spans import Spans
 from service.settings import Settings
 
 
-def create_app(settings: Settings, loader: ModelLoader | None = None, spans: Spans | None = None) -> FastAPI:
+def create_app(
+    settings: Settings,
+    loader: ModelLoader | None = None,
+    spans: Spans | None = None,
+    replicas: Replicas | None = None,
+) -> FastAPI:
     """Wire the service together. The model loads in the background once the app starts.
 
     Args:
         settings: everything that can be set.
         loader: where models come from; by default the artifact that the settings name.
         spans: sends a span for each request, if that is wanted.
+        replicas: the processes that serve together with this one; by default there is no other.
 
     Raises:
         SettingsError: API keys cannot be read or used.
@@ -70,6 +77,7 @@ def create_app(settings: Settings, loader: ModelLoader | None = None, spans: Spa
     )
     app.state.service = service
     app.state.access = access
+    app.state.replicas = replicas or OnlyReplica(service)
     app.include_router(images_router)
     app.include_router(router)
     app.include_router(protocol_router)
@@ -94,6 +102,7 @@ def create_metrics_app(app: FastAPI) -> FastAPI:
         exception_handlers=_exception_handlers(settings.retry_after_s),
     )
     metrics_app.state.service = service
+    metrics_app.state.replicas = app.state.replicas
     metrics_app.include_router(metrics_router)
     return metrics_app
 

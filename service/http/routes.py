@@ -19,6 +19,7 @@ from service.http.answer_examples import DETECT_EXAMPLES, SEGMENT_EXAMPLES
 from service.http.asked import detect_task, segment_task
 from service.http.exchange import exchange
 from service.http.openapi import ADMIN_KEY, answers, errors, image_body
+from service.http.replicas import Replicas
 from service.http.results import DetectResults, SegmentResults
 from service.images.coco import DetectionEntries, InstanceEntries, PanopticResultEntry
 from service.images.pictures import PICTURE_TYPES
@@ -84,6 +85,12 @@ def service_of(request: Request) -> Service:
     return service
 
 
+def replicas_of(request: Request) -> Replicas:
+    """The processes that serve together, this one among them."""
+    replicas: Replicas = request.app.state.replicas
+    return replicas
+
+
 @images_router.post(
     paths.DETECT,
     summary="Find objects",
@@ -128,7 +135,7 @@ async def model(request: Request) -> Response:
 )
 async def reload(request: Request) -> Response:
     """Load and prove the artifact anew; it then takes over, and what has begun ends with the old one. For admins."""
-    await service_of(request).reloader.reload()
+    await replicas_of(request).reload()
     return await model(request)
 
 
@@ -145,11 +152,10 @@ async def ready(request: Request) -> HealthResponse:
     return HealthResponse(status="ready")
 
 
-# Not async: the text is made in a thread of the framework's own, which no decode can occupy.
 @metrics_router.get(paths.METRICS, summary="Prometheus metrics", response_class=Response, responses=errors(503))
-def metrics(request: Request) -> Response:
+async def metrics(request: Request) -> Response:
     """Metrics in Prometheus's text format."""
-    return Response(service_of(request).metrics.text(), media_type=CONTENT_TYPE_LATEST)
+    return Response(await replicas_of(request).metrics_text(), media_type=CONTENT_TYPE_LATEST)
 
 
 @pages_router.get(paths.PAGE, include_in_schema=False)

@@ -8,9 +8,9 @@ import logging
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import numpy as np
@@ -22,12 +22,15 @@ from prometheus_client.parser import text_string_to_metric_families
 from service.app import create_app
 from service.lifecycle.service import Service
 from service.settings import Settings
+from tests.processes import PATIENCE_S
 from tests.service.fakes import EngineLoader, FakeEngine
+from tests.service.running import Inside, launcher
 from tests.tiny_artifact import write_tiny_artifact
 
 # What no answer to a client may hold: an address, a path, a traceback.
 LEAK = re.compile(r"0x[0-9a-f]{6,}|/usr/|site-packages|Traceback|/home|/work|/tmp", re.IGNORECASE)
 JPEG = {"content-type": "image/jpeg"}
+_COUNTED = ("_total", "_sum", "_count", "_bucket")
 
 
 @pytest.fixture(scope="session")
@@ -59,15 +62,24 @@ def logging_as_before() -> Iterator[None]:
 
 @pytest.fixture
 def engine() -> FakeEngine:
-    return FakeEngine()
+    """An engine that does what it is told; for a server elsewhere none, and whichever test looks into it is skipped."""
+    return FakeEngine() if launcher() is None else cast("FakeEngine", Inside("engine"))
+
+
+@pytest.fixture
+def inside() -> None:
+    """For tests that change or read what is in the process of the app."""
+    if launcher() is not None:
+        pytest.skip("needs the app in this process")
 
 
 @dataclass
 class App:
-    """A running app and a client for it, without a network in between."""
+    """A running app and a client for it, without a network in between unless it runs elsewhere."""
 
     client: httpx.AsyncClient
     app: FastAPI
+    before: dict[str, float] = field(default_factory=dict)  # what had been counted when the test began
 
     @property
     def service(self) -> Service:
@@ -81,13 +93,25 @@ class App:
         return await self.client.post("/segment", content=body, headers=JPEG, **options)
 
     async def samples(self) -> dict[str, float]:
-        """Every sample of /metrics, by its name and labels as Prometheus writes them."""
-        found = {}
-        for family in text_string_to_metric_families((await self.client.get("/metrics")).text):
+        """Every sample of /metrics, by its name and labels as Prometheus writes them.
+
+        Of several replicas it is their sum, and of what is counted only what came since `begin`.
+        """
+        answer = await self.client.get("/metrics")
+        found: dict[str, float] = {}
+        for family in text_string_to_metric_families(answer.text if answer.status_code == 200 else ""):
             for sample in family.samples:
-                labels = ",".join(f'{key}="{value}"' for key, value in sorted(sample.labels.items()))
-                found[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
-        return found
+                own = sorted((key, value) for key, value in sample.labels.items() if key != "replica")
+                labels = ",".join(f'{key}="{value}"' for key, value in own)
+                name = f"{sample.name}{{{labels}}}" if labels else sample.name
+                others = 0 if family.type == "gauge" and sample.name.endswith("_info") else found.get(name, 0)
+                found[name] = others + sample.value
+        return {name: value - self.before.get(name, 0) for name, value in found.items()}
+
+    async def begin(self) -> None:
+        """Let what is counted by now count no more."""
+        found = await self.samples()
+        self.before = {name: found[name] for name in found if name.partition("{")[0].endswith(_COUNTED)}
 
 
 Serving = Callable[..., Any]
@@ -110,13 +134,22 @@ def serving(panoptic_artifact: Path) -> Serving:
             "request_timeout_ms": 600_000,  # a loaded machine is not a failure
             "batch_timing_ms": 0,  # who shares a batch with whom must not depend on the machine
         }
+        if (elsewhere := launcher()) is not None:
+            async with (
+                elsewhere.serving(values, settings) as url,
+                httpx.AsyncClient(base_url=url, timeout=PATIENCE_S) as client,
+            ):
+                app = App(client, cast("FastAPI", Inside("app")))
+                await app.begin()
+                yield app
+            return
         chosen = Settings(**(values | settings))
-        app = create_app(chosen, EngineLoader(chosen, *engines) if engines else None)
-        async with app.router.lifespan_context(app):
-            await app.state.service.loaded()
-            transport = httpx.ASGITransport(app)
+        made = create_app(chosen, EngineLoader(chosen, *engines) if engines else None)
+        async with made.router.lifespan_context(made):
+            await made.state.service.loaded()
+            transport = httpx.ASGITransport(made)
             async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-                yield App(client, app)
+                yield App(client, made)
 
     return run
 

@@ -18,6 +18,8 @@ from tests.reliability.raw_http import connect
 from tests.server_process import ServerProcess, serving, start_in_vain
 from tests.service.conftest import JPEG, LEAK, check_error
 
+pytestmark = pytest.mark.protocol
+
 Start = Callable[..., AbstractContextManager[ServerProcess]]
 HALF_AN_UPLOAD = b"POST /detect HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\nContent-Length: 9\r\n\r\nhalf"
 PATIENT = ("--header-timeout-ms", "600000", "--body-timeout-ms", "600000", "--request-timeout-ms", "600000")

@@ -23,6 +23,8 @@ from tests.service.conftest import LEAK, check_error
 from tests.service.test_process import HALF_AN_UPLOAD, PATIENT, Start, exchange
 from tests.service.test_process import start as start
 
+pytestmark = pytest.mark.protocol
+
 KEY = "a-key-of-the-users"
 
 

@@ -22,6 +22,8 @@ from tests.server_process import scripted, serving
 from tests.service.conftest import LEAK, encode, scene
 from tests.tiny_artifact import write_variant
 
+pytestmark = pytest.mark.protocol
+
 PATIENT = ("--request-timeout-ms", "600000")
 ADMIN = {"authorization": "Bearer an-admin-key-of-tests"}
 

@@ -20,7 +20,7 @@ from service.settings import Settings, SettingsError, read_settings
 from tests.service.conftest import App, Serving, check_error
 from tests.service.fakes import FakeEngine
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.api]
 
 KEY, ADMIN = "a-key-of-the-users", "a-key-of-the-admins"
 ROUTES = [
@@ -130,6 +130,7 @@ async def test_a_browser_is_asked_for_a_key_where_it_opens_a_page_and_nowhere_el
         assert (await app.client.get("/model")).headers["www-authenticate"] == 'Bearer realm="detr"'
 
 
+@pytest.mark.usefixtures("inside")
 async def test_keys_of_the_environment_and_of_the_file_both_count(
     serving: Serving, engine: FakeEngine, keys: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,7 +17,7 @@ from service.http.error_answers import TABLE
 from tests.service.conftest import JPEG, App, Serving, check_error, encode, red_png, until
 from tests.service.fakes import FakeEngine
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.api]
 
 Scenario = Callable[[App, FakeEngine, bytes], Awaitable[httpx.Response]]
 
@@ -306,6 +306,7 @@ async def test_a_request_past_its_deadline_is_not_computed(serving: Serving, eng
     assert engine.seen[-1] == 4
 
 
+@pytest.mark.usefixtures("inside")
 async def test_out_of_memory_is_not_blamed_on_the_image(
     serving: Serving, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,7 @@ from tests.service.fakes import FakeEngine
 pytestmark = pytest.mark.anyio
 
 
+@pytest.mark.api
 async def test_metrics_count_what_was_answered(serving: Serving, jpeg: bytes) -> None:
     async with serving() as app:
         for _ in range(3):
@@ -45,6 +46,7 @@ async def test_metrics_count_what_was_answered(serving: Serving, jpeg: bytes) ->
     assert samples[f"detr_model_info{{{labels}}}"] == 1
 
 
+@pytest.mark.api
 async def test_no_client_can_make_a_new_series(serving: Serving, engine: FakeEngine) -> None:
     async with serving(engine) as app:
         await app.client.get("/nothing-yet")

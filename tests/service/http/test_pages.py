@@ -17,7 +17,7 @@ from tests.service.conftest import Serving
 
 REPOSITORY = Path(__file__).parents[3]
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.api]
 
 KINDS = {"css": "text/css", "js": "text/javascript", "jpg": "image/jpeg"}
 

@@ -14,7 +14,7 @@ from service.images.responses import Outliner
 from tests.service.conftest import App, Serving, check_error, red_png, until
 from tests.service.fakes import FakeEngine
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.api]
 
 
 def in_json(*pictures: bytes) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from service.lifecycle.uploads import UploadMemory
 from tests.service.conftest import JPEG, Serving, check_error, red_png
 from tests.service.fakes import FakeEngine
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.api]
 
 
 async def chunks(body: bytes, size: int) -> AsyncIterator[bytes]:
@@ -32,6 +32,7 @@ async def test_the_bound_is_the_last_size_that_is_accepted(serving: Serving, eng
         check_error(await send(png + b"\x00"), 413, "upload_too_large")
 
 
+@pytest.mark.usefixtures("inside")  # over a network the body is sent meanwhile
 async def test_an_announced_size_is_refused_before_the_body_is_read(serving: Serving, engine: FakeEngine) -> None:
     async def never() -> AsyncIterator[bytes]:
         yield b""
@@ -94,6 +95,7 @@ async def test_memory_is_given_back_however_the_upload_ends() -> None:
     assert memory.used_bytes == 0
 
 
+@pytest.mark.usefixtures("inside")
 @pytest.mark.parametrize("path", ["/detect", "/segment", "/segment?overlay=true"])
 async def test_a_large_image_is_answered_like_any_other(
     serving: Serving, jpeg: bytes, path: str, monkeypatch: pytest.MonkeyPatch

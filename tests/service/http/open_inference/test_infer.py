@@ -33,7 +33,7 @@ from tests.service.http.open_inference.tensors import (
 )
 from tests.tiny_artifact import tiny_metadata
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.api]
 
 DETECT, SEGMENT = "/v2/models/detect/infer", "/v2/models/segment/infer"
 

@@ -10,7 +10,7 @@ from tests.service.conftest import Serving
 from tests.service.fakes import FakeEngine
 from tests.service.http.open_inference.tensors import check_protocol_error
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.api]
 
 DETECTED = ["boxes", "scores", "category_ids", "labels", "image_size"]
 

@@ -1,0 +1,1 @@
+"""The same service as replicas of Ray Serve; only this room imports Ray."""
