@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 
+Tensors = tuple[Tensor, ...] | list[Tensor]
 AVERAGED, RAW = 0, 1  # validation loaders: the pictures are answered with either weights
 
 
@@ -23,7 +24,7 @@ class MovingAverage(WeightAveraging):
 
     def __init__(self, decay: float) -> None:
         """Keep this share of the average, from 0 to 1, in each step."""
-        super().__init__(avg_fn=ramped(decay))
+        super().__init__(multi_avg_fn=ramped(decay))
         self.in_module = RAW
         self._before = RAW  # a validation
 
@@ -57,12 +58,20 @@ class MovingAverage(WeightAveraging):
         self.use(pl_module, AVERAGED)
 
 
-def ramped(decay: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """The new average from the old one, the weights, and how many steps are averaged already."""
+def ramped(decay: float) -> Callable[[Tensors, Tensors, Tensor], None]:
+    """Moves averages to the weights beside them, by how many steps are averaged already.
+
+    Whole numbers, which count what a layer has seen, become those of the weights.
+    """
 
     @torch.no_grad()
-    def average(averaged: Tensor, weights: Tensor, count: Tensor) -> Tensor:
+    def move(averages: Tensors, weights: Tensors, count: Tensor) -> None:
+        if not averages[0].is_floating_point():
+            torch._foreach_copy_(averages, weights)
+            return
         kept = ((1 + count) / (10 + count)).clamp(max=decay)
-        return averaged + (weights - averaged) * (1 - kept)
+        steps = torch._foreach_sub(weights, averages)
+        torch._foreach_mul_(steps, 1 - kept)
+        torch._foreach_add_(averages, steps)
 
-    return average
+    return move

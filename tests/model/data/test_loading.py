@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 import pytest
@@ -49,6 +49,34 @@ def test_a_signal_that_is_for_everybody_does_not_end_the_loading(number: signal.
         subprocess.run(["kill", f"-{int(number)}", str(worker.pid)], check=True)
     assert torch.cat([first[0], *(batch[0] for batch in batches)]).tolist() == torch.arange(40.0).tolist()
     assert all(worker.is_alive() for worker in workers_of(pictures))
+
+
+class Odd(NamedTuple):
+    """A batch of what batches are made of."""
+
+    large: torch.Tensor
+    targets: list[dict[str, torch.Tensor]]
+    name: str
+
+
+def odd(items: Any) -> Odd:
+    boxes = torch.rand(3, 4, generator=torch.Generator().manual_seed(7))
+    empty = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+    others = {"boxes": boxes.t(), "crowd": torch.tensor([True, False]), "size": torch.tensor(5)}
+    return Odd(torch.arange(40_000), [empty, others], "odd")
+
+
+def test_a_batch_is_the_same_whoever_loads_it_and_small_tensors_have_no_descriptors() -> None:
+    pictures = TensorDataset(torch.ones(2, 1))
+    expected = next(iter(PictureLoader(pictures, collate_fn=odd)))
+    found = next(iter(PictureLoader(pictures, collate_fn=odd, num_workers=1)))
+    assert type(found) is Odd
+    assert found.name == "odd"
+    torch.testing.assert_close(found[:2], expected[:2], rtol=0, atol=0)
+    assert [found.large.is_shared(), *(t.is_shared() for target in found.targets for t in target.values())] == [
+        True,
+        *[False] * 5,
+    ]
 
 
 def test_who_started_a_process_may_end_it() -> None:

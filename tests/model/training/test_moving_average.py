@@ -71,8 +71,15 @@ class Remember(lightning.Callback):
 def test_the_share_that_is_kept_rises_to_the_decay() -> None:
     average = ramped(0.9)
     for count, kept in ((1, 2 / 11), (9, 10 / 19), (71, 72 / 81), (81, 0.9), (1000, 0.9)):
-        found = average(torch.tensor([0.0]), torch.tensor([1.0]), torch.tensor(count))
-        assert float(found) == pytest.approx(1 - kept)
+        found = [torch.tensor([0.0]), torch.tensor([4.0])]
+        average(found, [torch.tensor([1.0]), torch.tensor([2.0])], torch.tensor(count))
+        assert torch.cat(found).tolist() == pytest.approx([1 - kept, 4 - 2 * (1 - kept)])
+
+
+def test_what_a_layer_has_counted_is_not_averaged() -> None:
+    counted = [torch.tensor(3)]
+    ramped(0.9)(counted, [torch.tensor(7)], torch.tensor(1))
+    assert counted == [torch.tensor(7)]
 
 
 def test_the_average_and_the_weights_are_judged_and_the_better_of_both_is_kept() -> None:
