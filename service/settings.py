@@ -205,6 +205,10 @@ class Settings(BaseSettings):
             raise ValueError("max_buffered_bytes has to hold one upload of max_body_bytes")
         return self
 
+    def capacity(self, engines: int) -> int:
+        """Images that are accepted at once: a batch for each engine, and the queue behind them."""
+        return engines * self.max_batch_size + self.max_queue_size
+
     @property
     def hang_seconds(self) -> float | None:
         """How long a thread may be at one batch or image before only a new process helps; None is for ever."""

@@ -36,6 +36,11 @@ class Ended(NamedTuple):
     errors: str  # standard error
 
 
+def total(samples: Mapping[str, float], name: str) -> float:
+    """What all series of one name come to, of samples by name and labels."""
+    return sum(value for key, value in samples.items() if key.partition("{")[0] == name)
+
+
 @dataclass
 class ServerProcess:
     """A running service. What it has of the machine is read from outside, as an operator would."""
@@ -73,11 +78,11 @@ class ServerProcess:
         return self.get(path).status_code
 
     def samples(self) -> dict[str, float]:
-        """Every sample of /metrics, by its name and labels as Prometheus writes them."""
+        """Every sample of /metrics, by its name and labels as Prometheus keeps them, which drops empty ones."""
         found = {}
         for family in text_string_to_metric_families(self.get("/metrics").text):
             for sample in family.samples:
-                labels = ",".join(f'{key}="{value}"' for key, value in sorted(sample.labels.items()))
+                labels = ",".join(f'{key}="{value}"' for key, value in sorted(sample.labels.items()) if value)
                 found[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
         return found
 

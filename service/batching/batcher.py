@@ -1,9 +1,9 @@
 """Dynamic batching: images that wait at the same time share one inference where that is cheaper.
 
-One batch is in the engine at a time. `service/batching/former.py` says who is in the next one and when it goes,
-`service/batching/engine_runner.py` runs it; this is who waits. While the engine runs, the canvas of the batch that
-would be next is made, in a thread of its own; the images stay in the queue until the engine is free, so whoever comes
-or goes meanwhile counts.
+Each engine has one batch at a time, and whenever one is free, a batch is planned for it from the one queue.
+`service/batching/former.py` says who is in the next batch and when it goes, `service/batching/engine_runner.py` runs
+it; this is who waits. While all engines are busy, the canvas of the batch that would be next is made, in a thread of
+its own; the images stay in the queue until an engine is free, so whoever comes or goes meanwhile counts.
 
 The invariant: every image that was submitted gets exactly one answer, its own outputs or an exception,
 whatever fails.
@@ -13,20 +13,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+import math
+from bisect import insort
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
-
-import numpy as np
-from numpy.typing import NDArray
 
 from model.runtime.engines.engine import Engine
 from service.batching.canvas_maker import CanvasMaker
-from service.batching.engine_runner import EngineOwner, EngineRunner
+from service.batching.engine_runner import EngineRunner
+from service.batching.engine_set import EngineSet
 from service.batching.former import BatchPlan, QueuePlace, note_overtaken, plan_batch
 from service.batching.latency_line import LatencyLine
 from service.batching.limits import BatchLimits
+from service.batching.owners import EngineOwner
 from service.batching.waiting import EngineInput, Inference, Waiting
-from service.errors import DeadlineError, DrainingError
+from service.errors import DeadlineError, DrainingError, EngineRestartError
 
 if TYPE_CHECKING:  # Prometheus's client, an HTTP server included, is not needed to form batches
     from service.process.metrics import Metrics
@@ -40,25 +42,46 @@ _AHEAD_SHARE = 0.2
 
 
 class Batcher:
-    """Owns the engine and the queue before it. All but the engine runs on the event loop."""
+    """Owns the engines and the queue before them. All but the engines runs on the event loop.
+
+    It is used with the engines of a `LoadedModel`, whether by a service or without one:
+
+        batcher = Batcher(model.engines, Metrics(), limits, lines={}, owner=owner)
+        outputs = (await batcher.submit(EngineInput(resized, threshold), deadline)).outputs
+        await batcher.close(0)
+    """
 
     def __init__(
         self,
-        engine: Engine,
+        engines: Mapping[str, Engine],
         metrics: Metrics,
         limits: BatchLimits,
-        line: LatencyLine,
+        lines: Mapping[str, LatencyLine],
         owner: EngineOwner,
+        stall_seconds: float = math.inf,
         hang_seconds: float | None = None,
     ) -> None:
-        """Make a batcher, which begins at once; all arguments are those of `EngineRunner`."""
+        """Make a batcher, which begins at once.
+
+        Args:
+            engines: by what logs and metrics call them; at least one.
+            metrics: notes what becomes of batches.
+            limits: what a batch must not exceed, while memory lasts.
+            lines: what a batch costs on each engine; one without a line counts as one that nobody measured.
+            owner: opens an engine again, and is told when none is left.
+            stall_seconds: that one batch may take before its engine is stuck: left alone until it ends, while the
+                others serve.
+            hang_seconds: that one batch may take before its engine is lost; None is for ever.
+        """
         self._multiple = limits.canvas_multiple
         self._canvases = CanvasMaker(self._multiple)
-        self.engine = EngineRunner(engine, metrics, limits, line, self._canvases, owner, hang_seconds)
-        self._queue_depth = metrics.queue_depth
-        self._count_dispatch = metrics.batch_went
+        self.engines = EngineSet(engines, metrics, limits, lines, self._canvases, self, stall_seconds, hang_seconds)
+        self._owner = owner
+        self._metrics = metrics
         self._waiting: list[Waiting] = []  # oldest first
         self._changed = asyncio.Event()
+        self._is_canvas_ahead = False  # whether the canvas of the next batch is begun
+        self._failure: Exception | None = None  # for which no batch can be formed any more
         self._hurrying = False  # no batch waits for more images any more
         self._closing = False  # nothing is taken any more
         self._task = asyncio.create_task(self._run(), name="batcher")
@@ -72,18 +95,19 @@ class Batcher:
 
         Raises:
             DeadlineError: the deadline passed while it waited.
-            EngineError: the engine raised.
-            DeviceFullError: the engine has no memory for it.
+            EngineError: the engine raised, and so did another one if there is one.
+            DeviceFullError: the engine has no memory for it, or neither has another one.
+            EngineRestartError: no engine is left.
             DrainingError: the batcher is closed, or closed before the image's turn.
         """
         if self._closing:
             raise DrainingError("the service is shutting down")
+        if self.engines.is_lost:
+            raise _none_left()
         loop = asyncio.get_running_loop()
         place = QueuePlace(item.image.shape[0], item.image.shape[1], loop.time(), deadline, self._multiple)
         waiting = Waiting(item, place, loop.create_future())
-        self._waiting.append(waiting)
-        self._queue_depth.inc()
-        self._changed.set()
+        self._put_in(waiting)
         try:
             return await waiting.future
         finally:
@@ -104,73 +128,143 @@ class Batcher:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         self._canvases.close()
-        self.engine.close()
+        await self.engines.close()
+
+    # What the runners ask of it, which is their RunnerOwner.
+
+    def reopen_engine(self, name: str) -> Engine:
+        """See RunnerOwner."""
+        return self._owner.reopen_engine(name)
+
+    def pass_on(self, waiting: Waiting, name: str, error: Exception | None) -> bool:
+        """See RunnerOwner. An image that two engines were tried on is given to no third: it may be what is wrong."""
+        is_second = error is not None and waiting.failed_on is not None
+        if self._task.done() or waiting.is_done or is_second:
+            return False
+        if not self.engines.serve_without(name, waiting.failed_on):
+            return False
+        if error is not None:
+            waiting.failed_on, waiting.error = name, error
+        self._put_in(waiting)
+        return True
+
+    def engine_free(self) -> None:
+        """See RunnerOwner. The next batch goes before anybody looks at the answers of the last."""
+        if self._task.done():
+            return
+        try:
+            self._start_due()
+        except Exception as error:
+            self._failure = error
+        self._changed.set()
+
+    def engine_lost(self, name: str) -> None:
+        """See RunnerOwner."""
+        if self.engines.is_lost:
+            self._fail_all(_none_left())
+            self._owner.engine_lost()
+            return
+        for waiting in self._waiting:  # those whom the others have failed on have nobody left
+            if waiting.error is not None and self.engines.last_without(waiting.failed_on):
+                waiting.fail(waiting.error)
+        self.engines.runners[name].abandon()
 
     async def _run(self) -> None:
         try:
-            while (plan := await self._next_plan()) is not None:
-                batch = self._leave(plan)
-                seconds = self.engine.line.seconds(plan.pixels)
-                ahead = asyncio.create_task(self._look_ahead(seconds), name="look ahead")
-                try:
-                    await self.engine.run(batch)
-                finally:
-                    ahead.cancel()
+            while self._waiting or not self._closing or not self.engines.is_idle:
+                if self._failure is not None:
+                    raise self._failure
+                self._changed.clear()
+                await self._change(self._start_due())
         except Exception:
             logger.exception("batches can no longer be formed")
-            self.engine.lose("batches can no longer be formed")
+            self._fail_all(DrainingError("the service is shutting down"))
+            for runner in self.engines.runners.values():
+                runner.lose("batches can no longer be formed")
         finally:
             self._closing = True
-            for waiting in self._waiting:
-                waiting.fail(DrainingError("the service shut down before the image's turn"))
+            self._fail_all(DrainingError("the service shut down before the image's turn"))
 
-    async def _next_plan(self) -> BatchPlan | None:
-        """Sleep until a batch should go, and say which; None once closed and empty."""
-        loop = asyncio.get_running_loop()
-        while True:
-            self._changed.clear()
-            self._drop_expired(loop.time())
-            wake_at = None
-            if self._waiting:
-                plan = self._plan(now := loop.time())
+    def _start_due(self) -> float | None:
+        """Start every batch that should go now, and return when there is something to do again, in event loop time."""
+        now = asyncio.get_running_loop().time()
+        if not self._waiting:
+            self._canvases.forget()
+        while free := self.engines.free():
+            self._drop_expired(now)
+            plan, runner = self._first_plan(free, now)
+            if plan is None or plan.go_at > now:
+                return None if plan is None else plan.go_at
+            self._is_canvas_ahead = False
+            runner.start(self._leave(self._shared(plan, runner, len(free), now), runner), plan.pixels)
+        return self._look_ahead(now)
+
+    def _first_plan(self, free: Sequence[EngineRunner], now: float) -> tuple[BatchPlan | None, EngineRunner]:
+        """The first batch that is to go, and where; no batch if there is none for any of these."""
+        first: tuple[BatchPlan | None, EngineRunner] = None, free[0]
+        for runner in free:
+            plan = self._plan(runner, now)
+            if plan is not None and (first[0] is None or plan.go_at < first[0].go_at):
+                first = plan, runner
                 if plan.go_at <= now:
-                    return plan
-                wake_at = plan.go_at
-            else:
-                self._canvases.forget()
-                if self._closing:
-                    return None
-            await self._change(wake_at)
+                    break
+        return first
 
-    async def _look_ahead(self, seconds: float) -> None:
-        """While the engine is busy, for about so long, make the canvas of the batch that would be next."""
-        loop = asyncio.get_running_loop()
-        free_at = loop.time() + seconds
-        begin_at = free_at - min(_AHEAD_SECONDS, _AHEAD_SHARE * seconds)
-        while True:
-            self._changed.clear()
-            if self._waiting:
-                plan = self._plan(max(free_at, loop.time()))
-                if plan.is_complete or loop.time() >= begin_at:
-                    return self._canvases.prepare(_images([self._waiting[i] for i in plan.members]))
-            await self._change(begin_at if self._waiting else None)
+    def _shared(self, plan: BatchPlan, runner: EngineRunner, free: int, now: float) -> BatchPlan:
+        """A batch that is to go now, without the images that other free engines begin with at the same time."""
+        share = math.ceil(len(self._waiting) / free)
+        if len(plan.members) <= share:
+            return plan
+        smaller = self._plan(runner, now, most=share)
+        return plan if smaller is None else replace(smaller, reason=plan.reason)
 
-    def _plan(self, start: float) -> BatchPlan:
-        places = [waiting.place for waiting in self._waiting]
-        return plan_batch(places, self.engine.line, self.engine.limits, start, self._hurrying)
+    def _look_ahead(self, now: float) -> float | None:
+        """While all engines are busy, make the canvas of the batch that would be next; or return when to do so."""
+        runner = self.engines.next_free()
+        if runner is None or self._is_canvas_ahead:
+            return None
+        if (plan := self._plan(runner, max(runner.free_at, now))) is None:
+            return None
+        begin_at = runner.free_at - min(_AHEAD_SECONDS, _AHEAD_SHARE * runner.expected_seconds)
+        if not plan.is_complete and now < begin_at:
+            return begin_at
+        queue = self._queue_of(runner)
+        self._canvases.prepare([queue[position].item.image for position in plan.members])
+        self._is_canvas_ahead = True
+        return None
 
-    def _leave(self, plan: BatchPlan) -> list[Waiting]:
+    def _plan(self, runner: EngineRunner, start: float, most: int | None = None) -> BatchPlan | None:
+        """The next batch of an engine, of `most` images; None if nobody waits for it."""
+        places = [waiting.place for waiting in self._queue_of(runner)]
+        limits = runner.limits if most is None else replace(runner.limits, max_batch_size=most)
+        return plan_batch(places, runner.line, limits, start, self._hurrying) if places else None
+
+    def _queue_of(self, runner: EngineRunner) -> list[Waiting]:
+        """Those who wait and can go to an engine: it has not failed on them."""
+        return [waiting for waiting in self._waiting if waiting.failed_on != runner.name]
+
+    def _leave(self, plan: BatchPlan, runner: EngineRunner) -> list[Waiting]:
         """Take a batch out of the queue."""
-        note_overtaken([waiting.place for waiting in self._waiting], plan.members)
-        batch = [self._waiting[position] for position in plan.members]
+        queue = self._queue_of(runner)
+        note_overtaken([waiting.place for waiting in queue], plan.members)
+        batch = [queue[position] for position in plan.members]
         for waiting in batch:
             self._take_out(waiting)
-        self._count_dispatch(plan.reason)
+        runner.note_dispatch(plan.reason)
         return batch
+
+    def _fail_all(self, error: Exception) -> None:
+        for waiting in self._waiting:
+            waiting.fail(error)
+
+    def _put_in(self, waiting: Waiting) -> None:
+        insort(self._waiting, waiting, key=lambda each: each.place.arrived)
+        self._metrics.queue_depth.inc()
+        self._changed.set()
 
     def _take_out(self, waiting: Waiting) -> None:
         self._waiting.remove(waiting)
-        self._queue_depth.dec()
+        self._metrics.queue_depth.dec()
 
     async def _change(self, wake_at: float | None) -> None:
         """Sleep until something changes, but no longer than until then (event loop time)."""
@@ -181,7 +275,7 @@ class Batcher:
             pass  # it is time
 
     def _drop_expired(self, now: float) -> None:
-        """Fail what is past its deadline, and forget it and what was cancelled: neither reaches the engine."""
+        """Fail what is past its deadline, and forget it and what was cancelled: neither reaches an engine."""
         for waiting in list(self._waiting):
             if waiting.place.deadline <= now:
                 waiting.fail(DeadlineError("the deadline passed before the image's turn"))
@@ -189,5 +283,5 @@ class Batcher:
                 self._take_out(waiting)
 
 
-def _images(batch: Sequence[Waiting]) -> list[NDArray[np.uint8]]:
-    return [waiting.item.image for waiting in batch]
+def _none_left() -> EngineRestartError:
+    return EngineRestartError("the engine has failed, please try again later")

@@ -36,8 +36,8 @@ class CanvasMaker:
         """What gives the batch of these images, in the engine's thread: the one made ahead if it is of the same, else a
         new one.
         """
-        ahead, self._ahead = self._ahead, None
-        if ahead is not None:
+        if (ahead := self._ahead) is not None and any(a is b for a in ahead[0] for b in images):
+            self._ahead = None  # it is used, or of no use any more; one of others may still be
             if len(ahead[0]) == len(images) and all(a is b for a, b in zip(ahead[0], images, strict=True)):
                 return ahead[1].result
             ahead[1].cancel()

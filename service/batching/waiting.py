@@ -25,6 +25,7 @@ class Inference:
     """What the engine said about one image, and what it took."""
 
     outputs: ImageOutputs
+    device: str  # what the engine is called that ran it
     batch_size: int  # images in the batch
     queue_seconds: float  # from submission until its batch went
     infer_seconds: float  # running the batch, and making its canvas where that was not done before
@@ -37,6 +38,9 @@ class Waiting:
     item: EngineInput
     place: QueuePlace  # its times are the event loop's
     future: asyncio.Future[Inference]
+    # The engine that failed on it, which does not get it again, and what it gets if no other answers it.
+    failed_on: str | None = None
+    error: Exception | None = None
 
     @property
     def is_done(self) -> bool:

@@ -79,9 +79,13 @@ def server_figures(before: str, after: str) -> ServerFigures:
 
 
 def read_metrics(text: str) -> dict[str, float]:
-    """The samples without labels in Prometheus's text format."""
-    lines = (line.split(" ") for line in text.splitlines() if line and line[0] != "#" and "{" not in line)
-    return {parts[0]: float(parts[1]) for parts in lines if len(parts) > 1}
+    """The samples in Prometheus's text format by their names, those of one name added up whatever their labels."""
+    found: defaultdict[str, float] = defaultdict(float)
+    for line in text.splitlines():
+        if line and line[0] != "#":
+            series, _, value = line.rpartition(" ")
+            found[series.partition("{")[0]] += float(value)
+    return dict(found)
 
 
 def load_table(rows: Iterable[tuple[str, str]]) -> str:

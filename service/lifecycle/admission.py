@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from model.runtime.artifact.metadata import Metadata
-from service.errors import DrainingError, EngineRestartError, QueueFullError, StalledError, StartingError
+from service.errors import DrainingError, QueueFullError, StartingError
 from service.images.answers import Task
 from service.lifecycle.cpu_pool import CpuPool
 from service.lifecycle.in_flight import InFlight
@@ -17,21 +17,26 @@ class Admission:
 
     An upload is checked twice: before its body is read, so that one that would be refused costs nothing, and when it
     has been received. Only then it counts, until its answer is made; so decoding, waiting images and encoding are
-    bounded by the same number. With room for one batch and the queue behind it, of `capacity + k` uploads that are
-    received at once exactly k are refused, in whatever order they arrive. An upload of several images counts as one
-    until it is known how many there are, and is then refused as a whole if there is no room for all of them.
+    bounded by the same number. With room for a batch in each engine and the queue behind them, of `capacity + k`
+    uploads that are received at once exactly k are refused, in whatever order they arrive. An upload of several images
+    counts as one until it is known how many there are, and is then refused as a whole if there is no room for all of
+    them.
     """
 
-    def __init__(self, capacity: int, cpu: CpuPool) -> None:
+    def __init__(self, cpu: CpuPool) -> None:
         """Let nobody in before there is a model, and then no more than `capacity` uploads at once, of all models, while
         there is a thread of `cpu` for them.
         """
-        self.capacity = capacity
+        self.capacity = 0
         self.in_flight: InFlight[object] = InFlight()
         self.current: Pipeline | None = None  # of the model that was loaded last
         self.is_leaving = False
         self.is_closed = False
         self._cpu = cpu
+
+    def serve(self, pipeline: Pipeline, capacity: int) -> None:
+        """Let in who comes to this model from now on, no more than so many at once."""
+        self.current, self.capacity = pipeline, capacity
 
     def leave(self) -> None:
         """Be ready no more, and let in who comes all the same. May be called from a signal handler."""
@@ -43,8 +48,8 @@ class Admission:
 
     @property
     def is_stalled(self) -> bool:
-        """Whether the engine of the model that serves has been in one batch for too long."""
-        return self.current is not None and self.current.is_stalled
+        """Whether no engine of the model that serves takes batches, one being stuck for too long."""
+        return self.current is not None and self.current.batcher.engines.is_stalled
 
     def pipeline(self) -> Pipeline:
         """The pipeline of the model that serves.
@@ -84,12 +89,6 @@ class Admission:
             raise QueueFullError("the queue is full, please try again later")
 
     def _check_threads(self, pipeline: Pipeline) -> None:
-        """Raise UnavailableError unless engine and decoders run: else requests would wait for their deadline only."""
-        engine = pipeline.batcher.engine
-        if engine.is_reopening:
-            raise EngineRestartError("the engine is being opened again, please try again later")
-        if engine.is_lost:
-            raise EngineRestartError("the engine has failed, please try again later")
-        if pipeline.is_stalled:
-            raise StalledError(f"the engine has been in one batch for {engine.busy_seconds():.0f} s")
+        """Raise UnavailableError unless an engine and decoders run: without, requests would wait for their deadline."""
+        pipeline.batcher.engines.check()
         self._cpu.check()

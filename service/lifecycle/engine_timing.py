@@ -69,7 +69,7 @@ def measure_line(
     found = time_batches(run, sizes, budget_seconds)
     line = fit_line([(images * pixels, seconds) for images, seconds in found.items()])
     timings = ", ".join(f"{images}: {1000 * seconds:.1f} ms" for images, seconds in found.items())
-    logger.info("batches of %d x %d pixels take %s", height, width, timings)
+    logger.info("on %s, batches of %d x %d pixels take %s", engine.device, height, width, timings)
     logger.info("that is %.1f ms and %.1f ms a megapixel", 1e3 * line.fixed, 1e9 * line.per_pixel)
     return line
 

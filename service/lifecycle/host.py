@@ -37,7 +37,7 @@ class ModelHost(Protocol):
         """See `ModelLoader.reopen`."""
 
     def engine_lost(self) -> None:
-        """End, because the engine that serves is lost, and only a new process helps."""
+        """End, because the last engine that serves is lost, and only a new process helps."""
 
     def give_back_memory(self) -> None:
         """Give the system back what has been freed, soon."""

@@ -49,12 +49,12 @@ class Pipeline:
         """Make the pipeline of a model.
 
         Args:
-            warm: the model, and what its batches cost.
+            warm: the model, and what its batches cost on each of its engines.
             settings: limits and timeouts.
             metrics: notes what becomes of batches.
             cpu: decodes and encodes.
             admitted: uploads of all models, of which this one's are a part.
-            host: asked for the engine to be opened again, and told when it is lost.
+            host: asked for an engine to be opened again, and told when the last one is lost.
         """
         model = warm.model
         self.metadata = model.metadata
@@ -67,22 +67,18 @@ class Pipeline:
             model.canvas_multiple,
             same_size=model.metadata.padding_leaks,
         )
-        self.batcher = Batcher(model.engine, metrics, limits, warm.line, self, settings.hang_seconds)
+        stall_seconds = settings.engine_stall_ms / 1000
+        self.batcher = Batcher(
+            model.engines, metrics, limits, warm.lines, self, stall_seconds, settings.hang_seconds
+        )  # fmt: skip
         self._host = host
         self._digest = model.digest
-        self._name = next(iter(model.engines))
         self._is_retired = False
         self._rules = ImageRules.of(settings, model.metadata, model.canvas_multiple)
         self._rules_for_now = self._rules.for_now()
         self._timeout = settings.request_timeout_ms / 1000  # seconds
-        self._max_images = min(settings.max_images_per_request, settings.max_batch_size + settings.max_queue_size)
-        self._stall_seconds = settings.engine_stall_ms / 1000
+        self._max_images = min(settings.max_images_per_request, settings.capacity(len(model.engines)))
         self._cpu = cpu
-
-    @property
-    def is_stalled(self) -> bool:
-        """Whether the engine has been in one batch for too long."""
-        return self.batcher.engine.busy_seconds() > self._stall_seconds
 
     async def answer(self, upload: Upload, task: Task, trace: Trace) -> Content | list[Content | Exception]:
         """Answer an upload; its bytes are released as soon as they are decoded for the last time.
@@ -116,12 +112,12 @@ class Pipeline:
         await self.in_flight.wait_until_empty()
         await self.batcher.close(0)
 
-    def reopen_engine(self) -> Engine:
+    def reopen_engine(self, name: str) -> Engine:
         """See EngineOwner."""
-        return self._host.reopen(self._digest, self._name)
+        return self._host.reopen(self._digest, name)
 
     def engine_lost(self) -> None:
-        """See EngineOwner. Of a model that was replaced, nobody needs the engine."""
+        """See EngineOwner. Of a model that was replaced, nobody needs the engines."""
         if not self._is_retired:
             self._host.engine_lost()
 
@@ -173,9 +169,7 @@ class Pipeline:
         if not task.draws and part is None:
             upload.release()
         inference = await self.batcher.submit(EngineInput(prepared.resized, task.mask_threshold), deadline)
-        trace.batch_size = inference.batch_size
-        trace.add("queue", inference.queue_seconds, before=inference.infer_seconds)
-        trace.add("infer", inference.infer_seconds)
+        trace.inferred(inference.device, inference.batch_size, inference.queue_seconds, inference.infer_seconds)
         answering = partial(task.answer, self.metadata, prepared, inference.outputs, trace)
         # Whoever draws decodes it again.
         return await (self._cpu.run_large(answering) if is_large and task.draws else self._cpu.run(answering))

@@ -76,7 +76,7 @@ class Reloader:
         self._host.check_serving()
         self._host.take_over(warm)
         self._metrics.model_reloads.labels(result="replaced").inc()
-        logger.info("reloaded: %s on %s", warm.model.metadata.name, warm.model.engine.device)
+        logger.info("reloaded: %s on %s", warm.model.metadata.name, ", ".join(warm.model.engines))
 
 
 class Retirement:

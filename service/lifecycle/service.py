@@ -47,7 +47,7 @@ class Service:
         self._cpu = CpuPool(
             settings.cpu_threads, settings.request_timeout_ms / 1000, settings.hang_seconds, self._decoder_lost
         )
-        self.admission = Admission(settings.max_batch_size + settings.max_queue_size, self._cpu)
+        self.admission = Admission(self._cpu)
         self.reloader = Reloader(self, metrics)
         self.failure: StartupError | None = None
         self.is_lost = False  # an engine or a decoder hangs, and only a new process helps
@@ -100,7 +100,7 @@ class Service:
         if (pipeline := self.admission.current) is None:
             return True
         pipeline.batcher.hurry()
-        if pipeline.batcher.engine.is_lost:  # what waits for it waits in vain
+        if pipeline.batcher.engines.is_lost:  # what waits for it waits in vain
             await pipeline.batcher.close(0)
         finished = True
         try:
@@ -147,7 +147,7 @@ class Service:
         """Let a model serve in place of the one before, if there was one."""
         old = self.admission.current
         pipeline = Pipeline(warm, self.settings, self.metrics, self._cpu, self.admission.in_flight, self)
-        self.admission.current = pipeline
+        self.admission.serve(pipeline, self.settings.capacity(len(warm.model.engines)))
         self.metrics.describe_model(warm.model.metadata, warm.model.device, warm.model.precision)
         if warm.memory is not None:
             self._memory = warm.memory.after(self._memory)
@@ -166,7 +166,7 @@ class Service:
         return self._model_loader.reopen(digest, name)
 
     def engine_lost(self) -> None:
-        """End, because the engine that serves is lost."""
+        """End, because the last engine that serves is lost."""
         self.is_lost = True
         self.admission.close()
         self._no_delay.set()
@@ -192,7 +192,7 @@ class Service:
         else:
             self.take_over(warm)
             if not self.admission.is_closed:  # by who asked to stop while it loaded
-                logger.info("ready: %s on %s", warm.model.metadata.name, warm.model.engine.device)
+                logger.info("ready: %s on %s", warm.model.metadata.name, ", ".join(warm.model.engines))
 
     def _fail(self, failure: StartupError) -> None:
         self.failure = failure

@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -25,6 +28,8 @@ from service.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 # Padded pixels of the image whose memory is measured. With every query's mask a full-size one can take gigabytes, which
 # runtimes keep; what it takes grows with its pixels.
 _SAMPLE_PIXELS = 256 * 256
@@ -41,7 +46,7 @@ class WarmModel:
     """A model, and what was learnt of it."""
 
     model: LoadedModel
-    line: LatencyLine
+    lines: Mapping[str, LatencyLine]  # by engine; those that nobody measured are not in it
     memory: EngineMemory | None  # None where it cannot be measured
 
 
@@ -54,21 +59,22 @@ def load_and_warm_up(settings: Settings, loader: ModelLoader, clock: TimeSource 
     before = resident_bytes()
     model = loader.load()
     loaded = resident_bytes()
-    line, bytes_per_pixel = UNMEASURED, 0.0
+    lines, bytes_per_pixel = {}, 0.0
     if is_gpu(model.device) and settings.warm_up_ms > 0:
         canvases = canvases_of(model.metadata.resize, model.canvas_multiple)
         order = warm_up_order(canvases, settings.max_batch_size, settings.max_batch_pixels)
-        warm_canvases(model.engine, order, settings.warm_up_ms / 1000, clock)
+        _on_each(model, lambda engine: warm_canvases(engine, order, settings.warm_up_ms / 1000, clock))
     if settings.batch_timing_ms > 0:
         bytes_per_pixel = _bytes_per_pixel(model)
         limits = settings.max_batch_size, worthwhile_pixels(model.engine, settings)
         budget = settings.batch_timing_ms / 1000
-        line = measure_line(model.engine, model.metadata.resize, *limits, budget, model.canvas_multiple, clock)
+        rule, multiple = model.metadata.resize, model.canvas_multiple
+        lines = _on_each(model, lambda engine: measure_line(engine, rule, *limits, budget, multiple, clock))
     if before is None or loaded is None:
-        return WarmModel(model, line, None)
+        return WarmModel(model, lines, None)
     canvas = largest_canvas(model.metadata, largest_image(settings, model.metadata), model.canvas_multiple)
-    pixels = largest_batch(line, canvas, settings)
-    return WarmModel(model, line, EngineMemory(before, loaded, bytes_per_pixel, pixels))
+    pixels = max(largest_batch(lines.get(name, UNMEASURED), canvas, settings) for name in model.engines)
+    return WarmModel(model, lines, EngineMemory(before, loaded, bytes_per_pixel, pixels, len(model.engines)))
 
 
 def worthwhile_pixels(engine: Engine, settings: Settings) -> int:
@@ -88,14 +94,21 @@ def largest_batch(line: LatencyLine, canvas: int, settings: Settings) -> int:
     return max(canvas, round(min(settings.max_batch_pixels, together)))
 
 
+def _on_each(model: LoadedModel, work: Callable[[Engine], T]) -> dict[str, T]:
+    """The results of some work on all engines at once, as they will work, by name. Raises what it raises."""
+    with ThreadPoolExecutor(len(model.engines), thread_name_prefix="warm-up") as pool:
+        return dict(zip(model.engines, pool.map(work, model.engines.values()), strict=True))
+
+
 def _bytes_per_pixel(model: LoadedModel) -> float:
-    """What the process grows by when the engine runs an image with all masks, by its pixels."""
+    """What the process grows by when each engine has run an image with all masks, by the pixels of one."""
     height, width = model.metadata.resize.largest(_SAMPLE_PIXELS)
     scale = min(1.0, math.sqrt(_SAMPLE_PIXELS / (height * width)))
     batch = make_batch([np.zeros((math.ceil(scale * height), math.ceil(scale * width), 3), dtype=np.uint8)])
     before = resident_bytes()
     try:
-        model.engine.infer(batch, np.array([ALL_MASKS], dtype=np.float32))
+        for engine in model.engines.values():
+            engine.infer(batch, np.array([ALL_MASKS], dtype=np.float32))
     except Exception as error:  # a device that is too small for this answers 503 where it is asked for it
         logger.warning("an image with the masks of all queries does not run: %s", type(error).__name__)
     after = resident_bytes()

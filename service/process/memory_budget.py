@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 BYTES_PER_PIXEL = 18
 # A body as it was received, the field in it, and the decoder's copy.
 _COPIES_OF_BODY = 3
-_CANVASES = 2  # the batch in the engine, and the next one
+_NEXT_CANVAS = 1  # beside those of the batches in the engines
 _CANVAS_BYTES_PER_PIXEL = 4  # RGB and the padding mask
 _BYTES_PER_CONNECTION = 256 * 2**10
 # What the allocator keeps between what is in use, and whatever is too small for a part of its own.
@@ -32,12 +32,15 @@ class EngineMemory:
 
     before: int  # bytes, resident before it was loaded
     loaded: int  # bytes, resident once it was
-    bytes_per_pixel: float  # what the engine takes for a padded pixel of a batch, every query with its mask
+    bytes_per_pixel: (
+        float  # that the engines together take for a padded pixel of a batch each, masks of all queries too
+    )
     largest_batch: int  # padded pixels of the largest batch that can be formed
+    engines: int = 1
 
     @property
     def engine(self) -> int:
-        """Bytes that the engine takes to run its largest batch."""
+        """Bytes that the engines take to run the largest batch in each."""
         return round(self.bytes_per_pixel * self.largest_batch)
 
     def after(self, earlier: EngineMemory | None) -> EngineMemory:
@@ -98,11 +101,11 @@ class MemoryBudget:
 
 def memory_budget(settings: Settings, metadata: Metadata, engine: EngineMemory) -> MemoryBudget:
     """The budget of a service with these settings, that serves a model with these metadata."""
-    places = settings.max_batch_size + settings.max_queue_size
+    places = settings.capacity(engine.engines)
     resized = largest_canvas(metadata, largest_image(settings, metadata))
     masks = 0 if metadata.mask_stride is None else 4 * metadata.num_queries * resized // metadata.mask_stride**2
     slot = BYTES_PER_PIXEL * settings.max_pixels + _COPIES_OF_BODY * settings.max_body_bytes
-    canvases = _CANVASES * _CANVAS_BYTES_PER_PIXEL * engine.largest_batch
+    canvases = (engine.engines + _NEXT_CANVAS) * _CANVAS_BYTES_PER_PIXEL * engine.largest_batch
     parts = [
         BudgetPart("process", engine.loaded + _REST),
         BudgetPart("engine", engine.engine, "max_batch_pixels"),

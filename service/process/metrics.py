@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import get_args
 
 from prometheus_client import (
@@ -31,6 +33,7 @@ _DISPATCH = (
     "deadline), waited (max_queue_delay_ms had passed), idle (no other image waited), drain (no other image waited, "
     "and the service was about to end)."
 )
+_NO_DEVICE = ""  # of a stage that is on none; to Prometheus the same as no label at all
 _RATIOS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
@@ -83,11 +86,13 @@ class Metrics:
         )
         _show_zeros(self.connections_closed, "room", "slow_headers", "slow_reader", "slow_rest")
         self.stage_duration = Histogram(
-            "detr_stage_duration_seconds", "Measures the seconds of one image in one stage.", ["stage"],
-            buckets=_SECONDS, registry=self.registry,
+            "detr_stage_duration_seconds",
+            "Measures the seconds of one image in one stage; infer has the device that it was on.",
+            ["stage", "device"], buckets=_SECONDS, registry=self.registry,
         )  # fmt: skip
         # Looked up once, because every request is noted under each.
-        self._stages = {stage: self.stage_duration.labels(stage=stage) for stage in get_args(Stage)}
+        on_none = [stage for stage in get_args(Stage) if stage != "infer"]
+        self._stages = {stage: self.stage_duration.labels(stage, _NO_DEVICE) for stage in on_none}
         self.rejected = Counter(
             "detr_rejected",
             "Counts requests that were not answered with a success, by error code.",
@@ -108,43 +113,50 @@ class Metrics:
     def _add_batches(self) -> None:
         """Of the queue and what leaves it."""
         self.queue_depth = Gauge(
-            "detr_queue_depth", "Shows how many images wait for the engine.", registry=self.registry
+            "detr_queue_depth", "Shows how many images wait for an engine.", registry=self.registry
         )
         self.batch_size = Histogram(
-            "detr_batch_size", "Measures how many images a batch has.", buckets=_BATCH_SIZES, registry=self.registry
-        )
-        self.batch_padding_ratio = Histogram(
-            "detr_batch_padding_ratio", "Measures the fraction of a batch's pixels that is padding.", buckets=_RATIOS,
+            "detr_batch_size", "Measures how many images a batch has, by device.", ["device"], buckets=_BATCH_SIZES,
             registry=self.registry,
         )  # fmt: skip
+        self.batch_padding_ratio = Histogram(
+            "detr_batch_padding_ratio", "Measures the fraction of a batch's pixels that is padding.", ["device"],
+            buckets=_RATIOS, registry=self.registry,
+        )  # fmt: skip
         self.batch_dispatch = Counter(
-            "detr_batch_dispatch", _DISPATCH, ["reason"], registry=self.registry,
+            "detr_batch_dispatch", _DISPATCH, ["reason", "device"], registry=self.registry,
         )  # fmt: skip
         self.batch_splits = Counter(
             "detr_batch_splits",
             "Counts batches that failed and were run again in parts, by reason: memory (ran out), error (any other).",
-            ["reason"],
+            ["reason", "device"],
             registry=self.registry,
         )
-        _show_zeros(self.batch_splits, "memory", "error")
         self.max_batch_size = Gauge(
             "detr_max_batch_size",
             "Shows how many images a batch may have: max_batch_size, or less for a while after memory ran out.",
+            ["device"],
             registry=self.registry,
         )
 
     def _add_operations(self) -> None:
         """Of the engine, the model and the process."""
-        self.engine_reopens = Counter(
-            "detr_engine_reopens",
-            "Counts how often the engine was opened again because image after image failed, by result: opened, failed.",
-            ["result"],
+        self.engine_up = Gauge(
+            "detr_engine_up",
+            "Is 1 while the engine on this device takes batches, and 0 while it is stuck in one for longer than "
+            "engine_stall_ms, is being opened again, or is lost.",
+            ["device"],
             registry=self.registry,
         )
-        _show_zeros(self.engine_reopens, "opened", "failed")
+        self.engine_reopens = Counter(
+            "detr_engine_reopens",
+            "Counts how often an engine was opened again because image after image failed, by result: opened, failed.",
+            ["result", "device"],
+            registry=self.registry,
+        )
         self.engine_stalled = Gauge(
             "detr_engine_stalled",
-            "Is 1 while one batch takes longer than engine_stall_ms and requests are refused, and else 0.",
+            "Is 1 while no engine takes batches, one being stuck, and requests are refused, and else 0.",
             registry=self.registry,
         )
         self.decoders_overdue = Gauge(
@@ -190,14 +202,17 @@ class Metrics:
             }
         )
 
-    def batch_went(self, reason: str) -> None:
-        """Note a batch that goes to the engine."""
-        self.batch_dispatch.labels(reason=reason).inc()
+    def of_device(self, device: str) -> DeviceMetrics:
+        """What is noted of the batches on a device; its counters begin at 0, see `_show_zeros`."""
+        for trouble in ("memory", "error"):
+            self.batch_splits.labels(trouble, device)
+        for result in ("opened", "failed"):
+            self.engine_reopens.labels(result, device)
+        return DeviceMetrics(self, device)
 
-    def batch_succeeded(self, size: int, padding_ratio: float) -> None:
-        """Note a batch, or a part of one, that the engine has answered."""
-        self.batch_size.observe(size)
-        self.batch_padding_ratio.observe(padding_ratio)
+    def watch_engine(self, device: str, is_up: Callable[[], bool]) -> None:
+        """Ask this, from any thread, whether the engine on a device takes batches, whenever metrics are read."""
+        self.engine_up.labels(device).set_function(is_up)
 
     def request_ended(self, endpoint: str, status: int, seconds: float, trace: Trace) -> None:
         """Note an answered request."""
@@ -205,7 +220,10 @@ class Metrics:
         if (duration := self._durations.get(endpoint)) is not None:
             duration.observe(seconds)
         for stage, stage_seconds in tuple(trace.stages.items()):
-            self._stages[stage].observe(stage_seconds)
+            if stage != "infer":
+                self._stages[stage].observe(stage_seconds)
+        for device, infer_seconds in trace.infer_seconds.items():
+            self.stage_duration.labels("infer", device).observe(infer_seconds)
         if trace.error_code is not None:
             self.rejected.labels(reason=trace.error_code).inc()
         for image_status, reason in trace.image_errors:
@@ -214,6 +232,35 @@ class Metrics:
     def text(self) -> bytes:
         """Everything in Prometheus's text format."""
         return generate_latest(self.registry)
+
+
+@dataclass(frozen=True)
+class DeviceMetrics:
+    """What is noted of the batches on one device."""
+
+    metrics: Metrics
+    device: str
+
+    def batch_went(self, reason: str) -> None:
+        """Note a batch that goes to the engine."""
+        self.metrics.batch_dispatch.labels(reason, self.device).inc()
+
+    def batch_succeeded(self, size: int, padding_ratio: float) -> None:
+        """Note a batch, or a part of one, that the engine has answered."""
+        self.metrics.batch_size.labels(self.device).observe(size)
+        self.metrics.batch_padding_ratio.labels(self.device).observe(padding_ratio)
+
+    def batch_split(self, trouble: str) -> None:
+        """Note a batch that failed and is run again in parts."""
+        self.metrics.batch_splits.labels(trouble, self.device).inc()
+
+    def may_have(self, images: int) -> None:
+        """Note how many images a batch may have from now on."""
+        self.metrics.max_batch_size.labels(self.device).set(images)
+
+    def engine_reopened(self, result: str) -> None:
+        """Note that the engine was opened again, or could not be."""
+        self.metrics.engine_reopens.labels(result, self.device).inc()
 
 
 def _show_zeros(counter: Counter, *values: str) -> None:

@@ -26,6 +26,7 @@ class Trace:
     received_bytes: int = 0  # of the request's body
     orientation: int | None = None  # of the image in the file, as EXIF numbers it, 1 to 8
     batch_size: int | None = None  # images that shared the inference
+    infer_seconds: dict[str, float] = field(default_factory=dict)  # by what the engines are called that ran them
     error_code: str | None = None
     # Of several images, those that failed: the status that each would have alone, and its error code.
     image_errors: list[tuple[int, str]] = field(default_factory=list)
@@ -59,6 +60,13 @@ class Trace:
         ended = self.clock() - before
         self.timeline.append((name, ended - seconds, ended))
 
+    def inferred(self, device: str, batch_size: int, queue_seconds: float, infer_seconds: float) -> None:
+        """Note what has become of it in the queue, and in a batch on a device that has ended just now."""
+        self.batch_size = batch_size
+        self.add("queue", queue_seconds, before=infer_seconds)
+        self.add("infer", infer_seconds)
+        self.infer_seconds[device] = self.infer_seconds.get(device, 0.0) + infer_seconds
+
     def of_part(self) -> Trace:
         """A trace of one of several images of the request."""
         return Trace(self.request_id, self.clock)
@@ -68,6 +76,8 @@ class Trace:
         for part in parts:
             for name, seconds in tuple(part.stages.items()):
                 self.stages[name] = self.stages.get(name, 0.0) + seconds
+            for device, seconds in part.infer_seconds.items():
+                self.infer_seconds[device] = self.infer_seconds.get(device, 0.0) + seconds
             self.timeline += part.timeline
             self.batch_size = max(self.batch_size or 0, part.batch_size or 0) or None
             self.library_warnings += part.library_warnings

@@ -22,9 +22,14 @@ RULES: dict[str, dict[str, Any]] = {rule["alert"]: rule for group in GROUPS for 
 # do not. `a+bx30` begins at a and grows by b thirty times.
 Series = dict[str, str]
 DETECT = 'detr_requests_total{{job="detr",endpoint="detect",status="{}"}}'.format
+UP = 'detr_engine_up{{job="detr",device="{}"}}'.format
 SCENES: dict[str, tuple[Series, Series]] = {
     "DetrDown": ({'up{job="detr"}': "1x20 0x10"}, {'up{job="detr"}': "1x30"}),
     "DetrEngineStalled": ({'detr_engine_stalled{job="detr"}': "0x29 1"}, {'detr_engine_stalled{job="detr"}': "0x30"}),
+    "DetrEngineDown": (
+        {UP("cuda:0"): "1x30", UP("cuda:1"): "1x28 0x2"},
+        {UP("cuda:0"): "1x30", UP("cuda:1"): "1x29 0"},
+    ),
     "DetrDecoderOverdue": (
         {'detr_decoders_overdue{job="detr"}': "0x28 1x2"},
         {'detr_decoders_overdue{job="detr"}': "0x29 1"},
@@ -42,16 +47,16 @@ SCENES: dict[str, tuple[Series, Series]] = {
         {DETECT(200): "0+99x30", DETECT(503): "0+1x30"},
     ),
     "DetrMemoryRanOut": (
-        {'detr_batch_splits_total{job="detr",reason="memory"}': "0x25 1x5"},
-        {'detr_batch_splits_total{job="detr",reason="error"}': "0x25 1x5"},
+        {'detr_batch_splits_total{job="detr",device="cuda:0",reason="memory"}': "0x25 1x5"},
+        {'detr_batch_splits_total{job="detr",device="cuda:0",reason="error"}': "0x25 1x5"},
     ),
     "DetrOverMemoryBudget": (
         {'process_resident_memory_bytes{job="detr"}': "3x30", 'detr_memory_budget_bytes{job="detr"}': "2x30"},
         {'process_resident_memory_bytes{job="detr"}': "1x30", 'detr_memory_budget_bytes{job="detr"}': "2x30"},
     ),
     "DetrEngineReopened": (
-        {'detr_engine_reopens_total{job="detr",result="failed"}': "0x25 1x5"},
-        {'detr_engine_reopens_total{job="detr",result="failed"}': "3x30"},
+        {'detr_engine_reopens_total{job="detr",device="cuda:0",result="failed"}': "0x25 1x5"},
+        {'detr_engine_reopens_total{job="detr",device="cuda:0",result="failed"}': "3x30"},
     ),
     "DetrReloadRefused": (
         {'detr_model_reloads_total{job="detr",result="refused"}': "0x25 1x5"},
@@ -150,7 +155,9 @@ def test_alerts_and_operators_page_speak_of_metrics_that_exist() -> None:
 
 def test_counters_that_alerts_watch_begin_at_zero() -> None:
     """The first of them would be missed where a series begins at one: there is nothing it has increased from."""
-    samples = re.findall(r"^(\w+)(?:{([^}]*)})? 0\.0$", Metrics().text().decode(), re.MULTILINE)
+    metrics = Metrics()
+    metrics.of_device("cuda:0")  # which a service does before it lets anybody in
+    samples = re.findall(r"^(\w+)(?:{([^}]*)})? 0\.0$", metrics.text().decode(), re.MULTILINE)
     watched = {
         (name, labels.replace('job="detr",', ""))
         for bad, _ in SCENES.values()

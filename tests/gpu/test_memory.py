@@ -71,7 +71,8 @@ def test_a_gpu_with_too_little_memory_answers_everybody_in_smaller_batches(tmp_p
         for _ in range(ROUNDS):
             assert all_at_once(tight) == expected
         samples = tight.samples()
-        splits, ceiling = samples['detr_batch_splits_total{reason="memory"}'], samples["detr_max_batch_size"]
+        splits = samples['detr_batch_splits_total{device="cuda",reason="memory"}']
+        ceiling = samples['detr_max_batch_size{device="cuda"}']
         assert splits >= 1
         assert ceiling < BATCH
         assert tight.errors() == []

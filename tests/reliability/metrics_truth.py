@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from service.process.metrics import TIMED
 from tests.processes import until
-from tests.server_process import ServerProcess
+from tests.server_process import ServerProcess, total
 
 ANSWERED = 'detr_requests_total{endpoint="'
 
@@ -38,7 +38,7 @@ def assert_metrics_tell_the_truth(
             if endpoint in endpoints:
                 counted[endpoint, int(rest.removesuffix('"}'))] = int(value)
     assert +counted == +Counter(seen)
-    assert samples["detr_batch_size_sum"] == (server.script()["images"] if images is None else images)
+    assert total(samples, "detr_batch_size_sum") == (server.script()["images"] if images is None else images)
     for endpoint in endpoints & set(TIMED):
-        total = sum(count for (name, _), count in counted.items() if name == endpoint)
-        assert samples[f'detr_request_duration_seconds_count{{endpoint="{endpoint}"}}'] == total
+        answers = sum(count for (name, _), count in counted.items() if name == endpoint)
+        assert samples[f'detr_request_duration_seconds_count{{endpoint="{endpoint}"}}'] == answers

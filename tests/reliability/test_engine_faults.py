@@ -73,8 +73,8 @@ def test_a_batch_without_memory_is_split_and_all_of_it_answered(start: Scripted,
         samples, report = server.samples(), server.script()
         assert report["largest"] == 16
         # 16 and the first 8; the other 8 is halved without being tried.
-        assert samples['detr_batch_splits_total{reason="memory"}'] == 2
-        assert samples["detr_max_batch_size"] <= 4
+        assert samples['detr_batch_splits_total{device="scripted",reason="memory"}'] == 2
+        assert samples['detr_max_batch_size{device="scripted"}'] <= 4
     measured("F11", "16 -> 8 -> 4 images: 16 of 16 answered right, the ceiling is 4 afterwards")
 
 

@@ -61,7 +61,7 @@ def test_a_pause_is_nobody_s_time(start: Scripted, measured: Measured) -> None:
         assert [identity_of(answer.json()) for answer in answers if answer] == [1, 3, 3, 2]
         samples = server.samples()
         assert samples["detr_decoders_overdue"] == samples["detr_engine_stalled"] == 0
-        longest = samples['detr_stage_duration_seconds_sum{stage="infer"}']
+        longest = samples['detr_stage_duration_seconds_sum{device="scripted",stage="infer"}']
         assert server.errors() == []
         server.signal(SIGTERM)
         assert server.exit_code() == 0

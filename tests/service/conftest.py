@@ -93,7 +93,7 @@ class App:
         return await self.client.post("/segment", content=body, headers=JPEG, **options)
 
     async def samples(self) -> dict[str, float]:
-        """Every sample of /metrics, by its name and labels as Prometheus writes them.
+        """Every sample of /metrics, by its name and labels as Prometheus keeps them, which drops empty ones.
 
         Of several replicas it is their sum, and of what is counted only what came since `begin`.
         """
@@ -101,7 +101,7 @@ class App:
         found: dict[str, float] = {}
         for family in text_string_to_metric_families(answer.text if answer.status_code == 200 else ""):
             for sample in family.samples:
-                own = sorted((key, value) for key, value in sample.labels.items() if key != "replica")
+                own = sorted((key, value) for key, value in sample.labels.items() if key != "replica" and value)
                 labels = ",".join(f'{key}="{value}"' for key, value in own)
                 name = f"{sample.name}{{{labels}}}" if labels else sample.name
                 others = 0 if family.type == "gauge" and sample.name.endswith("_info") else found.get(name, 0)

@@ -205,7 +205,7 @@ def test_an_engine_that_hangs_for_too_long_ends_the_process_with_a_code_of_its_o
             assert server.exit_code() == 4
             answer = waiting.result()
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "draining")
-        assert "the engine is lost: it has been in one batch for 0.6 s" in server.messages()
+        assert "the engine scripted is lost: it has been in one batch for 0.6 s" in server.messages()
 
 
 @pytest.mark.slow

@@ -38,13 +38,13 @@ def red_of(inference: Inference) -> int:
 
 
 class Owner:
-    """Opens the same engine again, and counts how often it was told that it is lost."""
+    """Opens the same engine again, and counts how often it was told that the last is lost."""
 
     def __init__(self, engine: FakeEngine) -> None:
         self.lost = 0
         self._engine = engine
 
-    def reopen_engine(self) -> FakeEngine:
+    def reopen_engine(self, name: str) -> FakeEngine:
         return self._engine
 
     def engine_lost(self) -> None:
@@ -61,7 +61,7 @@ async def batching(
     owner: Owner | None = None,
 ) -> AsyncIterator[Batcher]:
     limits = BatchLimits(max_batch_size, 10**9, max_queue_delay_ms / 1000)
-    batcher = Batcher(engine, metrics or Metrics(), limits, line, owner or Owner(engine))
+    batcher = Batcher({"fake": engine}, metrics or Metrics(), limits, {"fake": line}, owner or Owner(engine))
     try:
         yield batcher
     finally:
@@ -228,15 +228,16 @@ async def test_the_metrics_tell_the_truth(engine: FakeEngine) -> None:
         first = await busy(batcher, engine)
         rest = [submit(batcher, red) for red in range(4)]
         await until(lambda: metrics.registry.get_sample_value("detr_queue_depth") == 4)
-        assert batcher.engine.busy_seconds() > 0
+        assert batcher.engines.runners["fake"].busy_seconds() > 0
         engine.release()
         await asyncio.gather(first, *rest)
-        assert batcher.engine.busy_seconds() == 0
+        assert batcher.engines.runners["fake"].busy_seconds() == 0
     value = metrics.registry.get_sample_value
     assert engine.batches == [[255], [0, 1, 2], [3]]
     assert value("detr_queue_depth") == 0
-    assert value("detr_batch_size_sum") == 5
-    assert value("detr_batch_size_count") == value("detr_batch_padding_ratio_count") == 3
+    of_fake = {"device": "fake"}
+    assert value("detr_batch_size_sum", of_fake) == 5
+    assert value("detr_batch_size_count", of_fake) == value("detr_batch_padding_ratio_count", of_fake) == 3
     assert dispatched(metrics) == {"idle": 2, "full": 1}
 
 

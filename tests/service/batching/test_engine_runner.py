@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 from model.runtime.engines.device_errors import DeviceMemoryError
 from model.runtime.preprocess import Batch, make_batch
 from service.batching.batcher import Batcher
-from service.batching.engine_runner import REOPEN_AFTER
-from service.batching.latency_line import UNMEASURED
+from service.batching.engine_runner import REOPEN_AFTER, EngineRunner
 from service.batching.limits import GOOD_BATCHES, BatchLimits
 from service.batching.waiting import EngineInput, Inference
-from service.errors import DeadlineError, DeviceFullError, DrainingError, EngineError
+from service.errors import DeadlineError, DeviceFullError, DrainingError, EngineError, EngineRestartError
 from service.process.metrics import Metrics
 from tests.service.conftest import until
 from tests.service.fakes import FakeEngine
@@ -39,7 +38,11 @@ class Harness:
         self.lost = 0
         self.open = self.next_engine
         limits = BatchLimits(max_batch_size, 10**9)
-        self.batcher = Batcher(engine, self.metrics, limits, UNMEASURED, self, hang_seconds)
+        self.batcher = Batcher({"fake": engine}, self.metrics, limits, {}, self, hang_seconds=hang_seconds)
+
+    @property
+    def runner(self) -> EngineRunner:
+        return self.batcher.engines.runners["fake"]
 
     def submit(self, red: int, seconds: float = 1000) -> asyncio.Task[Inference]:
         image = np.zeros((8 + red % 5, 8 + red % 7, 3), dtype=np.uint8)
@@ -53,9 +56,9 @@ class Harness:
         return await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 20)
 
     def value(self, name: str, **labels: str) -> float:
-        return self.metrics.registry.get_sample_value(name, labels) or 0.0
+        return self.metrics.registry.get_sample_value(name, labels | {"device": "fake"}) or 0.0
 
-    def reopen_engine(self) -> FakeEngine:
+    def reopen_engine(self, name: str) -> FakeEngine:
         return self.open()
 
     def engine_lost(self) -> None:
@@ -149,11 +152,11 @@ async def test_while_it_is_opened_again_it_says_so(engine: FakeEngine) -> None:
 
         harness.open = slow
         tasks = [harness.submit(red) for red in (1, 2, 3)]
-        await until(lambda: harness.batcher.engine.is_reopening)
-        await until(lambda: harness.batcher.engine.busy_seconds() > 0)  # once its thread has begun
+        await until(lambda: harness.runner.is_reopening)
+        await until(lambda: harness.runner.busy_seconds() > 0)  # once its thread has begun
         proceed.set()
         assert red_of(await tasks[2]) == 3
-        assert not harness.batcher.engine.is_reopening
+        assert not harness.runner.is_reopening
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
@@ -163,7 +166,7 @@ async def test_the_old_engine_is_gone_before_a_new_one_is_opened(engine: FakeEng
     alive = weakref.ref(first)
     seen: list[bool] = []
     async with running(engine) as harness:
-        harness.batcher.engine._engine = first
+        harness.runner._thread.engine = first
 
         def reopen() -> FakeEngine:
             seen.append(alive() is not None)
@@ -201,9 +204,9 @@ async def test_an_engine_that_cannot_be_opened_again_is_lost(
         outcomes = await harness.outcomes([1, 2, 3])
         assert [type(outcome) for outcome in outcomes] == [DeviceFullError, DeviceFullError, EngineError]
         assert harness.lost == 1
-        assert harness.batcher.engine.is_lost
+        assert harness.runner.is_lost
         assert harness.value("detr_engine_reopens_total", result="failed") == 1
-    assert "the engine is lost: it cannot be opened again" in caplog.text
+    assert "the engine fake is lost: it cannot be opened again" in caplog.text
 
 
 async def test_a_poisoned_image_never_touches_its_neighbours(engine: FakeEngine) -> None:
@@ -268,7 +271,7 @@ async def test_an_engine_that_hangs_is_lost_once_and_tried_no_more(engine: FakeE
     async with running(engine, hang_seconds=0.02) as harness:
         waiting = [harness.submit(red) for red in range(3)]
         await until(lambda: harness.lost > 0)
-        assert harness.batcher.engine.is_lost
+        assert harness.runner.is_lost
         await harness.batcher.close(0)
         for task in waiting:
             with pytest.raises(DrainingError):
@@ -300,7 +303,7 @@ async def test_a_canvas_without_memory_is_tried_smaller(engine: FakeEngine, monk
 
 async def test_an_engine_whose_thread_is_gone_fails_its_images(engine: FakeEngine) -> None:
     async with running(engine) as harness:
-        harness.batcher.engine._thread.close()
+        harness.runner._thread.close()
         (outcome,) = await harness.outcomes([1])
         assert isinstance(outcome, EngineError)
 
@@ -343,7 +346,7 @@ def test_whatever_fails_everybody_is_answered_with_their_own_or_an_error(
     async def play() -> tuple[list[Inference | BaseException], Harness]:
         async with running(engine, max_batch_size) as harness:
             harness.successors += [FakeEngine() if opens else RuntimeError("no device") for opens in successors]
-            harness.metrics.max_batch_size.set = ceilings.append  # type: ignore[method-assign, assignment]
+            harness.metrics.max_batch_size.labels("fake").set = ceilings.append  # type: ignore[method-assign, assignment]
             return await harness.outcomes(reds), harness
 
     outcomes, harness = asyncio.run(play())
@@ -354,6 +357,8 @@ def test_whatever_fails_everybody_is_answered_with_their_own_or_an_error(
         assert runs.count(red) <= max_batch_size.bit_length() + 2
         if isinstance(outcome, Inference):
             assert red_of(outcome) == red
+        elif isinstance(outcome, EngineRestartError):
+            assert harness.lost, "that is for those whom no engine is left for"
         else:
             assert isinstance(outcome, EngineError | DeviceFullError)
     if largest is None and not any(faults):

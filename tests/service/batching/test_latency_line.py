@@ -162,5 +162,5 @@ def test_a_batch_that_the_device_cannot_hold_is_found_before_it_is_ready() -> No
 @pytest.mark.parametrize("milliseconds", [0, 200])
 async def test_an_opened_engine_is_measured_before_it_is_ready(serving: Serving, milliseconds: int) -> None:
     async with serving(batch_timing_ms=milliseconds, max_batch_size=2) as app:
-        line = app.service.admission.pipeline().batcher.engine.line
+        line = app.service.admission.pipeline().batcher.engines.runners["cpu"].line
     assert (line == UNMEASURED) is (milliseconds == 0)

@@ -99,10 +99,10 @@ def test_a_load_without_a_success_has_figures_too() -> None:
 
 def test_the_server_s_means_are_of_what_happened_between_two_readings() -> None:
     metrics = Metrics()
-    metrics.batch_succeeded(1, 0.5)
+    metrics.of_device("cuda:0").batch_succeeded(1, 0.5)
     before = metrics.text().decode()
-    metrics.batch_succeeded(2, 0.1)
-    metrics.batch_succeeded(4, 0.3)
+    metrics.of_device("cuda:0").batch_succeeded(2, 0.1)
+    metrics.of_device("cuda:1").batch_succeeded(4, 0.3)
     found = server_figures(before, metrics.text().decode())
     assert found.batch_size == pytest.approx(3)
     assert found.padding_ratio == pytest.approx(0.2)
@@ -116,5 +116,5 @@ def test_a_server_that_tells_nothing_has_no_figures() -> None:
     assert server_rows(ServerFigures(None, None, None)) == []
 
 
-def test_metrics_with_labels_and_comments_are_left_out() -> None:
-    assert read_metrics('# HELP a of b\na{b="c d"} 1\nplain 2.5e+06\n') == {"plain": 2.5e6}
+def test_the_series_of_a_metric_are_added_up_and_comments_left_out() -> None:
+    assert read_metrics('# HELP a of b\na{b="c d"} 1\na{b="e"} 2\nplain 2.5e+06\n') == {"a": 3, "plain": 2.5e6}

@@ -34,11 +34,13 @@ async def test_metrics_count_what_was_answered(serving: Serving, jpeg: bytes) ->
     assert samples['detr_request_duration_seconds_count{endpoint="detect"}'] == 4
     assert samples['detr_rejected_total{reason="not_an_image"}'] == 1
     assert samples['detr_stage_duration_seconds_count{stage="decode"}'] == 5
-    for stage in ("preprocess", "queue", "infer", "postprocess", "encode"):
+    for stage in ("preprocess", "queue", "postprocess", "encode"):
         assert samples[f'detr_stage_duration_seconds_count{{stage="{stage}"}}'] == 4
-    assert samples["detr_batch_size_sum"] == samples["detr_batch_size_count"] == 4
-    assert samples['detr_batch_dispatch_total{reason="idle"}'] == 4
-    assert 0 < samples["detr_batch_padding_ratio_sum"] < 4
+    assert samples['detr_stage_duration_seconds_count{device="cpu",stage="infer"}'] == 4
+    assert samples['detr_batch_size_sum{device="cpu"}'] == samples['detr_batch_size_count{device="cpu"}'] == 4
+    assert samples['detr_batch_dispatch_total{device="cpu",reason="idle"}'] == 4
+    assert 0 < samples['detr_batch_padding_ratio_sum{device="cpu"}'] < 4
+    assert samples['detr_engine_up{device="cpu"}'] == 1
     assert samples["detr_queue_depth"] == 0
     assert samples["detr_requests_in_flight"] == 1, "the scrape itself"
     model = {"device": "cpu", "format_version": "2", "name": "tiny", "padding": "exact", "task": "panoptic"}

@@ -23,15 +23,15 @@ def drains(app: App) -> None:
 
 
 def opens_its_engine_again(app: App) -> None:
-    app.service.admission.pipeline().batcher.engine.is_reopening = True
+    app.service.admission.pipeline().batcher.engines.runners["fake"].is_reopening = True
 
 
 def has_lost_its_engine(app: App) -> None:
-    app.service.admission.pipeline().batcher.engine.is_lost = True
+    app.service.admission.pipeline().batcher.engines.runners["fake"].is_lost = True
 
 
 def is_stalled(app: App) -> None:
-    app.service.admission.pipeline()._stall_seconds = -1
+    app.service.admission.pipeline().batcher.engines.runners["fake"]._stall_seconds = -1
 
 
 def has_no_decoder_left(app: App) -> None:

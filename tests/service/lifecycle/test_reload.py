@@ -196,7 +196,7 @@ async def test_before_the_first_model_there_is_nothing_to_replace(serving: Servi
 
 def hold(pipeline: Pipeline) -> threading.Event:
     """Let the engine of a pipeline begin batches, and end none until the event is set."""
-    engine = pipeline.batcher.engine._engine
+    engine = pipeline.batcher.engines.runners["cpu"]._thread.engine
     proceed = threading.Event()
 
     class Held:
@@ -207,7 +207,7 @@ def hold(pipeline: Pipeline) -> threading.Event:
             assert engine is not None
             return engine.infer(*arguments)
 
-    pipeline.batcher.engine._engine = Held()
+    pipeline.batcher.engines.runners["cpu"]._thread.engine = Held()
     return proceed
 
 
@@ -331,10 +331,10 @@ async def test_models_are_swapped_under_load_and_every_answer_is_one_models(serv
 async def test_an_engine_is_opened_again_only_from_the_file_it_came_from(serving: Serving, file: Path) -> None:
     async with serving(model=file) as app:
         reopen = app.service.admission.pipeline().reopen_engine
-        assert reopen().device == "cpu"
+        assert reopen("cpu").device == "cpu"
         write_variant(file, "second", 1)
         with pytest.raises(Exception, match="replaced since it was loaded"):
-            reopen()
+            reopen("cpu")
 
 
 async def test_a_lost_engine_ends_the_service(serving: Serving, file: Path, jpeg: bytes) -> None:

@@ -114,6 +114,13 @@ def test_the_engine_and_masks_count() -> None:
     assert memory_budget(settings, tiny_metadata("detection"), larger).total >= small + 100 * 10_000
 
 
+def test_each_engine_counts() -> None:
+    one, two = replace(MEMORY, engines=1), replace(MEMORY, engines=2)
+    settings = Settings()
+    more = memory_budget(settings, tiny_metadata(), two).total - memory_budget(settings, tiny_metadata(), one).total
+    assert more > settings.max_batch_size * 3  # bytes, of which one more batch has some
+
+
 def test_a_model_that_replaces_another_is_not_counted_with_it_nor_for_less() -> None:
     first = EngineMemory(before=100, loaded=150, bytes_per_pixel=10.0, largest_batch=20)
     assert first.after(None) == first
@@ -169,13 +176,13 @@ def test_an_engine_that_gains_nothing_by_batches_has_no_large_ones() -> None:
 def test_a_model_is_measured_when_its_batches_are_timed(panoptic_artifact: Path) -> None:
     settings = Settings(model=str(panoptic_artifact), device="cpu", engine_threads=1, batch_timing_ms=1)
     warm = load_and_warm_up(settings, ArtifactLoader(settings))
-    assert warm.line != UNMEASURED
+    assert warm.lines["cpu"] != UNMEASURED
     assert warm.memory is not None
     assert warm.memory.loaded > 10 * MIB
     assert warm.memory.largest_batch >= largest_canvas(warm.model.metadata, 10**9)
     assert warm.memory.reload >= warm.memory.engine >= 0
     cold = load_and_warm_up(settings.model_copy(update={"batch_timing_ms": 0}), ArtifactLoader(settings))
-    assert cold.line == UNMEASURED
+    assert cold.lines == {}
     assert cold.memory is not None
     assert cold.memory.engine == 0
 
