@@ -21,7 +21,7 @@ from service.app import create_app, create_metrics_app
 from service.lifecycle.loading import ModelLoader
 from service.lifecycle.service import Service, StartupError
 from service.process.logs import configure_logging
-from service.process.memory import configure_malloc
+from service.process.memory import configure_malloc, keep_picture_blocks
 from service.process.options import unknown_variables
 from service.process.spans import open_spans
 from service.settings import Settings, SettingsError, name_of
@@ -66,6 +66,7 @@ def run(settings: Settings, loader: ModelLoader | None = None) -> int:
         # To reload is for a server that runs; one that has ended is not to die of it in its last moment.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     settings = fit_connections(settings)
+    keep_picture_blocks(settings.cpu_threads)
     spans = open_spans()
     app = create_app(settings, loader, spans)
     service: Service = app.state.service

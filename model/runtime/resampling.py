@@ -84,8 +84,9 @@ def _packed(picture: Image.Image) -> bytes:
     """The bytes of a picture without each fourth: `tobytes` in one piece, which takes a third of the time."""
     from PIL import Image
 
-    encoder = Image._getencoder(picture.mode, "raw", ("RGB",))
+    encoder = Image.core.raw_encoder(picture.mode, "RGB")  # type: ignore[attr-defined]  # without types
     encoder.setimage(picture.im, (0, 0, *picture.size))
+    packed: bytes
     _, error, packed = encoder.encode(3 * picture.width * picture.height)
     assert error >= 0
     return packed

@@ -112,7 +112,7 @@ class Upload:
         They are put together here and not as they come. A buffer that grows is copied again and again, by the event
         loop: 225 ms for eight uploads of 16 MiB. To join pieces takes one copy, without Python's lock.
         """
-        whole = b"".join([*self._pieces, bytes(self._small)])
+        whole = b"".join([*self._pieces, *([bytes(self._small)] if self._small else ())])  # of a single piece itself
         self._pieces, self._small = [whole], bytearray()
         return whole
 

@@ -8,10 +8,12 @@ reads one byte a second can hold a connection for as long as it likes, and the a
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any, ClassVar, cast
 
 import h11
 from starlette.types import Message, Receive, Scope, Send
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from service.errors import MalformedRequestError
@@ -24,6 +26,8 @@ from service.wire.targets import accepted
 
 # How long an answer takes before its client is asked whether it is still there, where that is in doubt, and then again.
 _ASK_AFTER_S = 0.5
+_END_OF_HEADERS = b"\r\n\r\n"
+_WORTH_PASSING_BY = 4096  # bytes of a body, below which it is not worth a call
 _SMALL_CHUNKS = "the body comes in too many small pieces; send kilobytes at a time"
 
 
@@ -63,7 +67,11 @@ class GuardedProtocol(H11Protocol):
         if self._out.is_closing() or self._failure is not None or self.conn.their_state is h11.MUST_CLOSE:
             return
         try:
-            super().data_received(data)
+            for part in self._parts(data):
+                if self.conn.passes_by(part):
+                    self._take_body(part)
+                else:
+                    super().data_received(part)
         except MemoryError as error:
             self._fail(error, NO_MEMORY)
         self._watch_headers()
@@ -131,6 +139,25 @@ class GuardedProtocol(H11Protocol):
     def has_unread_answer(self) -> bool:
         """Whether not all that was sent has left for the client."""
         return self._out.has_unread_answer()
+
+    def _parts(self, data: bytes) -> Iterator[bytes]:
+        """The data, where a request begins and comes with its body as two parts: the headers, and what is behind."""
+        end = data.find(_END_OF_HEADERS) + len(_END_OF_HEADERS) if self.conn.their_state is h11.IDLE else 0
+        if end >= len(_END_OF_HEADERS) and len(data) - end >= _WORTH_PASSING_BY:
+            yield data[:end]
+            if not self._out.is_closing() and self._failure is None:
+                yield data[end:]
+        else:
+            yield data
+
+    def _take_body(self, data: bytes) -> None:
+        """Hand on a part of a body as `handle_events` does, but without a copy where nothing else waits for the app."""
+        if self.conn.our_state is not h11.DONE:  # else it is thrown away
+            self.cycle.body = data if not self.cycle.body else self.cycle.body + data  # type: ignore[assignment]
+            if len(self.cycle.body) > HIGH_WATER_LIMIT:
+                self.flow.pause_reading()
+            self.cycle.message_event.set()
+        self.handle_events()
 
     async def _run_app(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the app, unless the request should not have come so far; the connection ends with an early answer."""

@@ -35,11 +35,13 @@ _LEANED_ON: Mapping[str, tuple[str, ...]] = {
         "handle_events", "on_response_complete", "send_400_response",
         "app", "conn", "cycle", "flow", "loop", "transport",
     ),
-    "uvicorn.protocols.http.h11_impl:RequestResponseCycle": ("message_event", "response_complete"),
+    "uvicorn.protocols.http.h11_impl:RequestResponseCycle": ("body", "message_event", "response_complete"),
     "uvicorn.protocols.http.flow_control:FlowControl": ("drain", "write_paused"),
     "h11:Connection": (
-        "next_event", "send", "our_state", "their_state", "their_http_version", "_receive_buffer",
+        "next_event", "send", "our_state", "their_state", "their_http_version", "they_are_waiting_for_100_continue",
+        "_reader", "_receive_buffer",
     ),
+    "h11._readers:ContentLengthReader": ("_remaining",),
     "h11._receivebuffer:ReceiveBuffer": ("maybe_extract_lines", "_data"),
     "h11:RemoteProtocolError": ("error_status_hint",),
 }  # fmt: skip

@@ -86,6 +86,32 @@ def test_what_one_image_frees_the_next_one_takes_without_asking_for_it_page_by_p
     assert pages < 6144 or not told  # of 12 MiB there and then, where it was each time
 
 
+# Prints for how many pages a process asks that makes a large picture again, and how many blocks of it are kept, before
+# and after memory is given back.
+_MAKES_PICTURES = """
+import resource
+from PIL import Image
+from service.process.memory import give_back_freed, keep_picture_blocks
+
+keep_picture_blocks(1)
+def pages():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    Image.new("RGB", (4000, 3000), "red")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+pages()
+print(pages(), Image.core.get_stats()["blocks_cached"])
+give_back_freed()
+print(Image.core.get_stats()["blocks_cached"])
+"""
+
+
+def test_what_one_photo_frees_the_next_one_takes_until_it_is_given_back() -> None:
+    done = subprocess.run([sys.executable, "-c", _MAKES_PICTURES], capture_output=True, text=True, check=True)
+    pages, kept, left = map(int, done.stdout.split())
+    assert pages < 3000  # of the 11,720 that a picture of 48 MB has
+    assert (kept, left) == (3, 0)
+
+
 def total(**changes: object) -> int:
     return memory_budget(Settings(**{"cpu_threads": 2, **changes}), tiny_metadata(), MEMORY).total  # type: ignore[arg-type]
 

@@ -71,8 +71,8 @@ class Port:
 def scripted(
     asked: list[str], answered: list[str], release: asyncio.Event
 ) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
-    """An app: /hold answers when told, /large answers much, /read reads its body, /watch waits until its client has
-    gone, anything else answers at once.
+    """An app: /hold answers when told, /large answers much, /read reads its body, /echo answers with it, /watch waits
+    until its client has gone, anything else answers at once.
     """
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -91,6 +91,11 @@ def scripted(
                 pass
             asked.append(message)
         body = b"x" * LARGE if path == "/large" else path.encode()
+        if path == "/echo":
+            body, more = b"", True
+            while more:
+                message = await receive()
+                body, more = body + message["body"], message["more_body"]
         length = str(len(body)).encode()
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
         await send({"type": "http.response.body", "body": body})

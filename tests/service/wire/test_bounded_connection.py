@@ -51,3 +51,40 @@ def test_each_request_has_its_own_count() -> None:
         for event in (h11.Response(status_code=200, headers=[("Content-Length", "0")]), h11.EndOfMessage()):
             connection.send(event)
         connection.start_next_cycle()
+
+
+LENGTH = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
+
+
+def test_what_is_nothing_but_an_announced_body_passes_by_and_then_it_ends() -> None:
+    connection = BoundedConnection(65_536)
+    assert not connection.passes_by(LENGTH % 3000)
+    assert read(connection, LENGTH % 3000 + bytes(1000)) == 1000
+    assert connection.passes_by(bytes(1500))
+    assert not connection.passes_by(bytes(501)), "the next request's bytes are among them"
+    assert not connection.passes_by(bytes(100)), "small pieces are counted"
+    assert read(connection, bytes(100)) == 100
+    assert connection.passes_by(bytes(400))
+    assert isinstance(connection.next_event(), h11.EndOfMessage)
+    assert not connection.passes_by(bytes(400))
+
+
+def test_nothing_passes_by_that_is_in_chunks_comes_behind_a_part_or_was_not_asked_for() -> None:
+    for head in (POST, LENGTH.replace(b"Host", b"Expect: 100-continue\r\nHost") % 1000):
+        connection = BoundedConnection(65_536)
+        assert read(connection, head) == 0
+        assert not connection.passes_by(bytes(500))
+    connection = BoundedConnection(65_536)
+    read(connection, LENGTH % 1000)
+    connection.receive_data(bytes(10))
+    assert not connection.passes_by(bytes(500))
+
+
+def test_after_thousands_of_small_pieces_none_passes_by() -> None:
+    connection = BoundedConnection(65_536)
+    read(connection, LENGTH % 10**6)
+    for _ in range(4096):
+        read(connection, b"x")
+    assert not connection.passes_by(bytes(1000))
+    with pytest.raises(h11.RemoteProtocolError):
+        read(connection, bytes(1000))

@@ -89,6 +89,20 @@ async def test_who_asks_before_it_uploads_is_told_to_go_on_where_the_upload_is_w
         assert (await answer(client)).endswith(b"/read")
 
 
+@pytest.mark.parametrize("cuts", [(), (1,), (60_000,), (59, 60_000), (10_000, 130_000, 200_200)])
+async def test_bodies_arrive_whole_and_the_next_request_is_found_however_they_are_cut(cuts: tuple[int, ...]) -> None:
+    async with listening() as port:
+        request = POST.replace(b"/refuse", b"/echo") % 100_000 + bytes(range(250)) * 400
+        data = request * 2 + SMUGGLED
+        _, writer = client = await port.connect()
+        for begin, end in zip((0, *cuts), (*cuts, len(data)), strict=True):
+            writer.write(data[begin:end])
+            await asyncio.sleep(0.01)
+        for _ in range(2):
+            assert (await answer(client)).endswith(bytes(range(250)) * 400)
+        assert (await answer(client)).endswith(b"/smuggled")
+
+
 @pytest.mark.parametrize("end", [b"\r\n", b"\n"])
 async def test_empty_lines_before_a_request_are_ignored_however_they_come(end: bytes) -> None:
     async with listening() as port:
