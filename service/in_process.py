@@ -4,45 +4,47 @@ point that pyproject.toml names, so that the client imports nothing of this pack
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
-from model.runtime.answers.detections import OutputError
-from model.runtime.engines.device_errors import DeviceMemoryError
-from service.errors import DeviceFullError, NoMasksError, ParameterError
+from service.errors import EngineRestartError, NoMasksError, ParameterError
 from service.http.asked import detect_task, segment_task
 from service.http.error_answers import error_body, row_of
 from service.images.answers import Task, TaskName
-from service.lifecycle.loading import LoadedModel, load_model
-from service.lifecycle.pipeline import describe
-from service.predict.running import UnusedPicture, run_pictures
+from service.lifecycle.loading import ArtifactLoader
+from service.lifecycle.warm_up import assumed_lines
+from service.predict.pictures import EncodedPicture, Failed, RunPicture
+from service.predict.running import PictureRunner
 from service.schemas import DetectParameters, SegmentParameters
-from service.settings import Settings, read_settings
+from service.settings import read_settings
 
 
 def open_model(given: Mapping[str, str]) -> InProcess:
     """Load a model. `given` are settings by their names; the others are read from the environment.
 
     Raises:
-        SettingsError, HubError, ArtifactError, DeviceError: see `load_model`.
+        SettingsError, HubError, ArtifactError, DeviceError: see `ModelLoader.load`.
     """
     settings = read_settings(dict(given))
-    return InProcess(load_model(settings), settings)
+    loader = ArtifactLoader(settings, bars=True)
+    model = loader.load()
+    return InProcess(PictureRunner(model, assumed_lines(model), settings, loader))
 
 
 class InProcess:
     """A loaded model that answers as the service does; several threads may ask at once."""
 
-    def __init__(self, model: LoadedModel, settings: Settings) -> None:
-        self._model = model
-        self._settings = settings
+    def __init__(self, runner: PictureRunner) -> None:
+        self._runner = runner
+        self._metadata = runner.metadata
 
     def describe(self) -> bytes:
         """What GET /model answers."""
-        return describe(self._model, self._settings.formats)
+        return self._runner.describe()
 
     def answer(
         self, task: TaskName, pictures: Iterable[Callable[[], bytes]], query: Mapping[str, str]
@@ -56,32 +58,51 @@ class InProcess:
         """
         try:
             wanted = self._task(task, query)
-        except (ParameterError, NoMasksError, RequestValidationError) as error:
+            self._runner.check()
+        except (ParameterError, NoMasksError, RequestValidationError, EngineRestartError) as error:
             yield from ((number, *_refused(error)) for number, _ in enumerate(pictures))
             return
-        for run in run_pictures(pictures, self._model, self._settings, wanted.mask_threshold):
-            if isinstance(run, UnusedPicture):
-                yield run.number, *_refused(run.error)
-                continue
-            picture = run.picture
-            try:
-                content = wanted.answer(self._model.metadata, picture.prepared, run.outputs, picture.trace)
-            except (OutputError, MemoryError, ParameterError) as error:
-                yield picture.number, *_refused(error)
-            else:
-                yield picture.number, HTTPStatus.OK, content.body
+
+        def body(run: RunPicture[_Given]) -> bytes:
+            return wanted.answer(self._metadata, run.prepared, run.outputs, run.trace).body
+
+        begun: set[int] = set()  # and not answered
+        try:
+            for outcome in self._runner.run(_noted(pictures, begun), wanted.mask_threshold, body):
+                begun.discard(outcome.number)
+                if isinstance(outcome, Failed):
+                    yield outcome.number, *_refused(outcome.error)
+                else:
+                    yield outcome.number, HTTPStatus.OK, outcome.answer
+        except EngineRestartError as error:
+            yield from ((number, *_refused(error)) for number in sorted(begun))
 
     def _task(self, task: TaskName, query: Mapping[str, str]) -> Task:
         try:
             if task == "detect":
-                return detect_task(DetectParameters.model_validate(query), accept="")(self._model.metadata)
-            return segment_task(SegmentParameters.model_validate(query), accept="")(self._model.metadata)
+                return detect_task(DetectParameters.model_validate(query), accept="")(self._metadata)
+            return segment_task(SegmentParameters.model_validate(query), accept="")(self._metadata)
         except ValidationError as error:
             raise RequestValidationError(error.errors()) from error
 
 
+@dataclass
+class _Given(EncodedPicture):
+    """A picture as the caller reads it."""
+
+    reading: Callable[[], bytes]
+
+    def read(self) -> bytes:
+        """See EncodedPicture."""
+        return self.reading()
+
+
+def _noted(pictures: Iterable[Callable[[], bytes]], begun: set[int]) -> Iterator[_Given]:
+    for number, reading in enumerate(pictures):
+        begun.add(number)
+        yield _Given(reading)
+
+
 def _refused(error: Exception) -> tuple[int, bytes]:
     """Status and body of an error as it is answered over HTTP."""
-    if isinstance(error, DeviceMemoryError):
-        error = DeviceFullError("there is no memory for this image on the device")
     return row_of(error).status, error_body(error, request_id="").model_dump_json().encode()

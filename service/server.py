@@ -10,8 +10,6 @@ import logging
 import os
 import signal
 import socket
-import threading
-import time
 from collections.abc import Generator
 from contextlib import contextmanager
 
@@ -24,16 +22,15 @@ from service.process.logs import configure_logging
 from service.process.memory import configure_malloc, keep_picture_blocks
 from service.process.options import unknown_variables
 from service.process.spans import open_spans
+from service.process.watched_threads import ENGINE_LOST, threads_left
 from service.settings import Settings, SettingsError, name_of
 from service.wire import serving
 
 logger = logging.getLogger(__name__)
 
 # Exit codes; a second signal ends the process with 128 and the signal's number, as a shell reports it.
-CLEAN, STARTUP_FAILED, BAD_SETTING, ABANDONED, ENGINE_LOST = 0, 1, 2, 3, 4
+CLEAN, STARTUP_FAILED, BAD_SETTING, ABANDONED = 0, 1, 2, 3
 
-# For threads that have nothing left to do, to notice.
-LAST_PATIENCE_S = 0.25
 MAX_METRICS_CONNECTIONS = 16
 # Every connection is an open file to the system, and of those a process may have only so many. These are for the model,
 # the log, listening sockets and their connections for metrics, threads and libraries.
@@ -88,19 +85,6 @@ def run(settings: Settings, loader: ModelLoader | None = None) -> int:
         log.close()
         os._exit(code)
     return code
-
-
-def threads_left(patience_seconds: float = LAST_PATIENCE_S) -> list[str]:
-    """Names of the threads that Python would wait for at its end, and that do not end by themselves in this time.
-
-    Whatever they do, in an engine, a decoder or a loader, it is for nobody any more.
-    """
-    deadline = time.monotonic() + patience_seconds
-    current = threading.current_thread()
-    left = [thread for thread in threading.enumerate() if not thread.daemon and thread is not current]
-    for thread in left:
-        thread.join(max(0.0, deadline - time.monotonic()))
-    return [thread.name for thread in left if thread.is_alive()]
 
 
 def fit_connections(settings: Settings) -> Settings:

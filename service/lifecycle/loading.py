@@ -78,15 +78,20 @@ class ModelLoader(Protocol):
 
 
 class ArtifactLoader:
-    """Loads the artifact that the settings name, wherever that name leads at the time."""
+    """Loads the artifact that the settings name, wherever that name leads at the time.
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    Args:
+        settings: name it, and the device.
+        bars: a download shows its progress on the terminal.
+    """
+
+    def __init__(self, settings: Settings, *, bars: bool = False) -> None:
+        self._settings, self._bars = settings, bars
         self._loaded: dict[str, tuple[Path, int]] = {}  # files and numbers of engines, by digest
 
     def load(self) -> LoadedModel:
         """See ModelLoader."""
-        path = find_artifact(self._settings, bars=False)
+        path = find_artifact(self._settings, bars=self._bars)
         model = load_artifact(path, self._settings)
         self._loaded[model.digest] = path, len(model.engines)
         return model

@@ -12,9 +12,11 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from functools import partial
+from typing import TypeVar
 
 from model.runtime.decode import LargeWorkError
 from model.runtime.engines.engine import Engine
+from model.runtime.engines.raw_outputs import ImageOutputs
 from model.runtime.image_formats import words_of_open
 from service.batching.batcher import Batcher
 from service.batching.limits import BatchLimits
@@ -32,6 +34,8 @@ from service.lifecycle.warm_up import WarmModel
 from service.process.metrics import Metrics
 from service.process.trace import Trace
 from service.settings import Settings
+
+A = TypeVar("A")
 
 
 class Pipeline:
@@ -121,6 +125,28 @@ class Pipeline:
         if not self._is_retired:
             self._host.engine_lost()
 
+    # The stages of one image, whoever asks for it: a request, or a program that has no server.
+
+    async def prepare(self, preparing: Callable[[ImageRules], Prepared]) -> tuple[Prepared, bool]:
+        """Have an image prepared in a thread; whether it is a large one, which waits for others of its kind.
+
+        Args:
+            preparing: does it by these rules; called once more if it raises LargeWorkError.
+        """
+        with suppress(LargeWorkError):
+            return await self._cpu.run(partial(preparing, self._rules_for_now)), False
+        return await self._cpu.run_large(partial(preparing, self._rules)), True
+
+    async def infer(self, prepared: Prepared, mask_threshold: float, trace: Trace, deadline: float) -> ImageOutputs:
+        """Run an image in a batch with others. Arguments and exceptions are those of `Batcher.submit`."""
+        inference = await self.batcher.submit(EngineInput(prepared.resized, mask_threshold), deadline)
+        trace.inferred(inference.device, inference.batch_size, inference.queue_seconds, inference.infer_seconds)
+        return inference.outputs
+
+    async def make_answer(self, answering: Callable[[], A], *, is_large: bool) -> A:
+        """Have an answer made in a thread; one that decodes a large image again waits for others of them."""
+        return await (self._cpu.run_large(answering) if is_large else self._cpu.run(answering))
+
     async def _answer_in_time(
         self, upload: Upload, task: Task, trace: Trace, deadline: float, part: ImagePart | None = None
     ) -> Content:
@@ -165,26 +191,21 @@ class Pipeline:
     async def _answer(
         self, upload: Upload, task: Task, trace: Trace, deadline: float, part: ImagePart | None
     ) -> Content:
-        prepared, is_large = await self._prepare(upload, task, trace, part)
+        prepared, is_large = await self._prepare_upload(upload, task, trace, part)
         if not task.draws and part is None:
             upload.release()
-        inference = await self.batcher.submit(EngineInput(prepared.resized, task.mask_threshold), deadline)
-        trace.inferred(inference.device, inference.batch_size, inference.queue_seconds, inference.infer_seconds)
-        answering = partial(task.answer, self.metadata, prepared, inference.outputs, trace)
-        # Whoever draws decodes it again.
-        return await (self._cpu.run_large(answering) if is_large and task.draws else self._cpu.run(answering))
+        outputs = await self.infer(prepared, task.mask_threshold, trace, deadline)
+        answering = partial(task.answer, self.metadata, prepared, outputs, trace)
+        return await self.make_answer(answering, is_large=is_large and task.draws)
 
-    async def _prepare(self, upload: Upload, task: Task, trace: Trace, part: ImagePart | None) -> tuple[Prepared, bool]:
-        """Decode and resize it, or a part of it; whether it is a large one, which waits for others of its kind."""
+    async def _prepare_upload(
+        self, upload: Upload, task: Task, trace: Trace, part: ImagePart | None
+    ) -> tuple[Prepared, bool]:
         image_in: ImageFinder = task.image_in if part is None else lambda *_: part()
-
         # The body is named in here only, so that to release the upload is to free it.
-        def preparing(rules: ImageRules) -> Callable[[], Prepared]:
-            return lambda: prepare(upload.body(), upload.content_type, rules, trace, task.draws, image_in)
-
-        with suppress(LargeWorkError):
-            return await self._cpu.run(preparing(self._rules_for_now)), False
-        return await self._cpu.run_large(preparing(self._rules)), True
+        return await self.prepare(
+            lambda rules: prepare(upload.body(), upload.content_type, rules, trace, task.draws, image_in)
+        )
 
 
 def describe(model: LoadedModel, formats: Collection[str]) -> bytes:

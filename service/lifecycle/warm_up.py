@@ -39,6 +39,8 @@ _STEPS = 1.5
 # of the largest batch it ever ran, 0.2 GB an image of R50, and batches of images that large save nothing there, as a
 # line through one point says. Where images are small, or on a GPU, larger ones are worth it.
 _CPU_BATCH_PIXELS = 2**20
+# Of an engine that is not measured: only what a batch saves counts, and the first batches correct the rest.
+_SECONDS_PER_PIXEL, _USUAL_PIXELS = 1e-7, 2**19
 
 
 @dataclass(frozen=True)
@@ -59,17 +61,14 @@ def load_and_warm_up(settings: Settings, loader: ModelLoader, clock: TimeSource 
     before = resident_bytes()
     model = loader.load()
     loaded = resident_bytes()
-    lines, bytes_per_pixel = {}, 0.0
+    bytes_per_pixel = 0.0
     if is_gpu(model.device) and settings.warm_up_ms > 0:
         canvases = canvases_of(model.metadata.resize, model.canvas_multiple)
         order = warm_up_order(canvases, settings.max_batch_size, settings.max_batch_pixels)
         _on_each(model, lambda engine: warm_canvases(engine, order, settings.warm_up_ms / 1000, clock))
     if settings.batch_timing_ms > 0:
         bytes_per_pixel = _bytes_per_pixel(model)
-        limits = settings.max_batch_size, worthwhile_pixels(model.engine, settings)
-        budget = settings.batch_timing_ms / 1000
-        rule, multiple = model.metadata.resize, model.canvas_multiple
-        lines = _on_each(model, lambda engine: measure_line(engine, rule, *limits, budget, multiple, clock))
+    lines = measured_lines(model, settings, clock)
     if before is None or loaded is None:
         return WarmModel(model, lines, None)
     canvas = largest_canvas(model.metadata, largest_image(settings, model.metadata), model.canvas_multiple)
@@ -77,10 +76,29 @@ def load_and_warm_up(settings: Settings, loader: ModelLoader, clock: TimeSource 
     return WarmModel(model, lines, EngineMemory(before, loaded, bytes_per_pixel, pixels, len(model.engines)))
 
 
-def worthwhile_pixels(engine: Engine, settings: Settings) -> int:
-    """Padded pixels that a batch may have where nobody has timed the engine, or before it is timed."""
+def measured_lines(
+    model: LoadedModel, settings: Settings, clock: TimeSource = time.perf_counter
+) -> Mapping[str, LatencyLine]:
+    """What batches cost on each engine, by name and by this clock, measured in `batch_timing_ms`; nothing if that is 0.
+
+    Raises what `measure_line` raises.
+    """
+    if not settings.batch_timing_ms:
+        return {}
     most = settings.max_batch_pixels
-    return most if is_gpu(engine.device) else min(most, _CPU_BATCH_PIXELS)
+    pixels = most if is_gpu(model.device) else min(most, _CPU_BATCH_PIXELS)
+    limits = settings.max_batch_size, pixels, settings.batch_timing_ms / 1000
+    rule, multiple = model.metadata.resize, model.canvas_multiple
+    return _on_each(model, lambda engine: measure_line(engine, rule, *limits, multiple, clock))
+
+
+def assumed_lines(model: LoadedModel) -> Mapping[str, LatencyLine]:
+    """What batches cost as a rule, for who has too little to do to measure it.
+
+    On a GPU the first image of a batch costs about twice as much as each of the others, and on a CPU nothing is saved.
+    """
+    line = LatencyLine(_SECONDS_PER_PIXEL * _USUAL_PIXELS if is_gpu(model.device) else 0.0, _SECONDS_PER_PIXEL)
+    return dict.fromkeys(model.engines, line)
 
 
 def largest_batch(line: LatencyLine, canvas: int, settings: Settings) -> int:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -19,18 +19,24 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from model.hub.names import HubError
 from model.runtime.answers.detections import OutputError
 from model.runtime.artifact.file import ArtifactError
-from model.runtime.engines.device_errors import DeviceError, DeviceMemoryError
-from service.errors import NoMasksError, ParameterError
+from model.runtime.decode import ImageError
+from model.runtime.engines.device_errors import DeviceError
+from service.errors import DeviceFullError, EngineRestartError, NoMasksError, ParameterError, ServiceError
 from service.images.answers import TASKS, DetectTask, SegmentForm, SegmentMode, SegmentTask
-from service.lifecycle.loading import LoadedModel, load_model
+from service.lifecycle.loading import ArtifactLoader, LoadedModel
+from service.lifecycle.warm_up import assumed_lines, measured_lines
 from service.predict.files import FilesError, PictureFile, find_pictures, image_ids, shown
+from service.predict.pictures import Failed, RunPicture
 from service.predict.results import Answers, Form, Places
-from service.predict.running import RunPicture, UnusedPicture, in_threads, run_pictures
-from service.process.library_warnings import LibraryFilter, log_warnings
+from service.predict.running import PictureRunner
+from service.process.library_warnings import OURS, LibraryFilter, log_warnings
 from service.process.options import add_option, given_settings
 from service.process.trace import Trace
-from service.settings import Settings, SettingsError, read_settings
+from service.process.watched_threads import ENGINE_LOST, threads_left
+from service.settings import SettingsError, read_settings
 
+# Pictures from which on it pays to measure first, for up to three seconds, which batches do.
+_WORTH_TIMING = 100
 # What is asked of each picture, as JSON and as a drawing.
 _Tasks = tuple[DetectTask | SegmentTask, DetectTask | SegmentTask]
 
@@ -111,12 +117,19 @@ def run(args: argparse.Namespace) -> int:
         files = find_pictures(args.images, recursive=args.recursive, formats=settings.formats)
         places = Places.of(args, files)
         with _libraries_heard():
-            model = load_model(settings)
+            loader = ArtifactLoader(settings, bars=True)
+            model = loader.load()
             tasks = _tasks(args, model, places.form)
-            with places.answers() as answers:
-                interrupted = _answer_all(tasks, settings, model, files, places, answers)
+            lines = measured_lines(model, settings) if len(files) >= _WORTH_TIMING else assumed_lines(model)
+            with closing(PictureRunner(model, lines, settings, loader)) as runner, places.answers() as answers:
+                interrupted = _answer_all(tasks, runner, files, places, answers)
     except (FilesError, SettingsError, HubError, ArtifactError, DeviceError, NoMasksError, ParameterError) as error:
         return _complain(str(error))
+    except EngineRestartError as error:
+        _complain(str(error))
+        if threads_left():  # for which Python would wait without end
+            os._exit(ENGINE_LOST)
+        return ENGINE_LOST
     except OSError as error:
         return _complain(f"cannot write {error.filename or args.json or 'the answers'}: {error.strerror}")
     if interrupted or answers.count < len(files) > 1:
@@ -128,8 +141,9 @@ def run(args: argparse.Namespace) -> int:
 def _libraries_heard() -> Iterator[None]:
     """What libraries say within the block is treated as in the service, and written on standard error."""
     handler, root = logging.StreamHandler(), logging.getLogger()
-    handler.setFormatter(logging.Formatter("detr predict: %(message)s"))
+    handler.setFormatter(_OneLine("detr predict: %(message)s"))
     handler.addFilter(LibraryFilter())
+    handler.addFilter(_is_told)
     root.addHandler(handler)
     try:
         with warnings.catch_warnings():
@@ -137,6 +151,24 @@ def _libraries_heard() -> Iterator[None]:
             yield
     finally:
         root.removeHandler(handler)
+
+
+class _OneLine(logging.Formatter):
+    """Of an exception, what it says and not where it was raised."""
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802  # logging's name
+        """See logging.Formatter."""
+        return ""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See logging.Formatter."""
+        error = record.exc_info[1] if record.exc_info else None
+        return super().format(record).rstrip() + (f": {type(error).__name__}: {error}" if error else "")
+
+
+def _is_told(record: logging.LogRecord) -> bool:
+    """Whether a line of the service is for whoever runs this: not how it gets along with little memory."""
+    return record.levelno >= logging.ERROR or record.name.partition(".")[0] not in OURS
 
 
 def _complain(reason: str) -> int:
@@ -156,70 +188,58 @@ def _tasks(args: argparse.Namespace, model: LoadedModel, form: Form) -> _Tasks:
 
 
 @dataclass(frozen=True)
-class _Answered:
-    """What became of a picture."""
+class _Made:
+    """What was made of a picture."""
 
-    number: int  # among the files
-    answer: Any  # as JSON has it; None if there is none
-    told: str | None  # why there is no answer, or what libraries warned of
+    answer: Any  # as JSON has it
+    drawing: bytes | None  # a PNG
 
 
 def _answer_all(
-    tasks: _Tasks,
-    settings: Settings,
-    model: LoadedModel,
-    files: Sequence[PictureFile],
-    places: Places,
-    answers: Answers,
+    tasks: _Tasks, runner: PictureRunner, files: Sequence[PictureFile], places: Places, to: Answers
 ) -> bool:
     """Answer the files that can be used; True if somebody interrupted that."""
-    ids = image_ids([file.path for file in files])
+    ids, draws = image_ids([file.path for file in files]), bool(places.drawings)
 
-    def answer(run: RunPicture | UnusedPicture) -> _Answered:
-        """In a thread, while the engine runs the next batch."""
-        if isinstance(run, UnusedPicture):
-            return _Answered(run.number, None, _reason(run.error, model))
-        picture = run.picture
-        try:
-            bodies = [
-                replace(task, image_id=ids[picture.number])
-                .answer(model.metadata, picture.prepared, run.outputs, picture.trace)
-                .body
-                for task in (tasks if places.drawings else tasks[:1])
-            ]
-        except OutputError as error:
-            return _Answered(picture.number, None, str(error))
-        if places.drawings:
-            places.write_drawing(picture.number, bodies[1])
-        return _Answered(picture.number, json.loads(bodies[0]), _warning(picture.trace))
+    def make(run: RunPicture[PictureFile]) -> _Made:
+        """In a thread, while the engine runs other pictures."""
+        bodies = [
+            replace(task, image_id=ids[run.number]).answer(runner.metadata, run.prepared, run.outputs, run.trace).body
+            for task in (tasks if draws else tasks[:1])
+        ]
+        return _Made(json.loads(bodies[0]), bodies[1] if draws else None)
 
-    runs = run_pictures([file.read for file in files], model, settings, tasks[0].mask_threshold, bool(places.drawings))
     try:
-        with (
-            tqdm(total=len(files), unit=" pictures", disable=None) as bar,  # on terminals only
-            ThreadPoolExecutor(settings.cpu_threads) as pool,
-        ):
-            for done in in_threads(answer, runs, pool, settings.max_batch_size):
-                answers.add(done.number, done.answer)
-                if done.told is not None:
-                    _complain(f"{shown(files[done.number].path)}: {done.told}")
+        with tqdm(total=len(files), unit=" pictures", disable=None) as bar:  # on terminals only
+            for outcome in runner.run(files, tasks[0].mask_threshold, make, draws=draws, in_order=True):
+                if isinstance(outcome, Failed):
+                    _complain(f"{shown(outcome.picture.path)}: {_reason(outcome.error, runner.device)}")
+                else:
+                    made = outcome.answer
+                    if made.drawing is not None:
+                        places.write_drawing(outcome.number, made.drawing)
+                    to.add(outcome.number, made.answer)
+                    if (warning := _warning(outcome.trace)) is not None:
+                        _complain(f"{shown(outcome.picture.path)}: {warning}")
                 bar.update()
     except KeyboardInterrupt:
         return True
     return False
 
 
-def _reason(error: Exception, model: LoadedModel) -> str:
+def _reason(error: Exception, device: str) -> str:
     """Why a picture has no answer."""
     match error:
         case OSError(strerror=str(reason)):
             return reason
-        case DeviceMemoryError():
-            return f"there is no memory for it on {model.engine.device}"
+        case DeviceFullError():
+            return f"there is no memory for it on {device}"
         case MemoryError():
             return "there is no memory for it"
-        case _:
+        case ServiceError() | ImageError() | OutputError():
             return str(error)
+        case _:
+            return f"it failed: {type(error).__name__}: {error}"
 
 
 def _warning(trace: Trace) -> str | None:

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
+from service.predict.pictures import EncodedPicture
+
 # The endings of pictures that are looked for in folders; of a file that is named, only its bytes count.
 ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 # Of pictures that are opened where they are asked for.
@@ -21,8 +23,8 @@ class FilesError(Exception):
     """Words that mean no picture, or results that would replace a picture; the message is one line."""
 
 
-@dataclass(frozen=True)
-class PictureFile:
+@dataclass(eq=False)
+class PictureFile(EncodedPicture):
     """A file to look at, or standard input."""
 
     path: Path

@@ -23,7 +23,7 @@ _INDENT = 2
 
 
 class Answers:
-    """Writes answers in the order of their pictures; of those that are early, a few are kept.
+    """Writes answers as they come.
 
     Args:
         form: a list of answers, an answer a line, or a list of COCO results.
@@ -34,28 +34,12 @@ class Answers:
     def __init__(self, form: Form, out: TextIO, entries: Callable[[int, Any], Sequence[Mapping[str, Any]]]) -> None:
         self.count = 0
         self._form, self._out, self._entries = form, out, entries
-        self._early: dict[int, Any] = {}
-        self._next = 0
         self._is_begun = False
 
     def add(self, number: int, answer: Any) -> None:
-        """Take one, as JSON has it, or None of a picture that has none. Raises OSError if it cannot be written."""
-        self.count += answer is not None
-        self._early[number] = answer
-        while self._next in self._early:
-            self._write(self._next, self._early.pop(self._next))
-            self._next += 1
-
-    def finish(self) -> None:
-        """Write what is kept, and the end of the list. Raises OSError if they cannot be written."""
-        for number in sorted(self._early):
-            self._write(number, self._early.pop(number))
-        if self._form != "jsonl":
-            self._out.write("\n]\n" if self._is_begun else "[]\n")
-        self._out.flush()
-
-    def _write(self, number: int, answer: Any) -> None:
-        for entry in () if answer is None else self._entries(number, answer):
+        """Write the answer of a picture, as JSON has it. Raises OSError if it cannot be written."""
+        self.count += 1
+        for entry in self._entries(number, answer):
             if self._form == "jsonl":
                 self._out.write(f"{json.dumps(entry)}\n")
                 self._out.flush()
@@ -63,6 +47,12 @@ class Answers:
                 text = json.dumps(entry, indent=_INDENT if self._form == "json" else None)
                 self._out.write(f"{',' if self._is_begun else '['}\n{indent(text, ' ' * _INDENT)}")
             self._is_begun = True
+
+    def finish(self) -> None:
+        """Write the end of the list. Raises OSError if it cannot be written."""
+        if self._form != "jsonl":
+            self._out.write("\n]\n" if self._is_begun else "[]\n")
+        self._out.flush()
 
 
 @dataclass(frozen=True)

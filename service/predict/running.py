@@ -1,187 +1,245 @@
-"""Pictures through a loaded model without a server: prepared ahead in threads, run in batches, each with what
-becomes of it.
+"""Pictures on the service's own way without HTTP: prepared in threads, run in the batches that the service forms, each
+with what becomes of it as soon as that is there.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+import asyncio
+import math
+import threading
+import weakref
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from math import prod
-from typing import TypeVar
+from queue import SimpleQueue
+from typing import Any, Generic
 
-import numpy as np
-
-from model.runtime.decode import ImageError
-from model.runtime.engines.device_errors import DeviceMemoryError
-from model.runtime.engines.raw_outputs import ImageOutputs
-from model.runtime.preprocess import make_batch, round_up
-from service.errors import ServiceError
-from service.images.answers import Prepared
-from service.images.prepare import ImageRules, prepare
-from service.lifecycle.loading import LoadedModel
-from service.lifecycle.warm_up import worthwhile_pixels
+from service.batching.latency_line import LatencyLine
+from service.errors import DrainingError, EngineRestartError
+from service.lifecycle.loading import LoadedModel, ModelLoader
+from service.lifecycle.pipeline import Pipeline
+from service.lifecycle.service import Service
+from service.lifecycle.warm_up import WarmModel
+from service.predict.pictures import A, Answered, Failed, Outcome, P, RunPicture
+from service.process.metrics import Metrics
 from service.process.trace import Trace
 from service.settings import Settings
 
-T = TypeVar("T")
-R = TypeVar("R")
-ReadPicture = Callable[[], bytes]  # raises OSError if it cannot be read
+_PATIENCE_S = 0.5
 
 
-@dataclass(frozen=True, eq=False)
-class ReadyPicture:
-    """A picture that can be answered."""
+class PictureRunner:
+    """A model that runs pictures. Several threads may do so at once, and then share batches.
 
-    number: int  # among the pictures, from 0
-    prepared: Prepared
-    trace: Trace
+    All that the service does for its images is done for these: large ones wait for each other, a batch for which there
+    is no memory is run in parts, and an engine that fails is opened again.
+    """
 
+    def __init__(
+        self, model: LoadedModel, lines: Mapping[str, LatencyLine], settings: Settings, loader: ModelLoader
+    ) -> None:
+        """Make a runner, which has a thread of its own.
 
-@dataclass(frozen=True, eq=False)
-class RunPicture:
-    """A picture with the network's outputs for it."""
+        Args:
+            model: that runs them.
+            lines: what batches cost on each of its engines, by name.
+            settings: limits, and the number of threads.
+            loader: opens the engine again.
+        """
+        self.metadata, self.device = model.metadata, model.device
+        # Those that decode, a batch in each engine, and two more of which the former can choose the next.
+        self._room = settings.cpu_threads + (len(model.engines) + 2) * settings.max_batch_size
+        self._runs: set[_Run[Any, Any]] = set()
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=_run_loop, args=(self._loop,), name="pipeline", daemon=True).start()
+        self.service = self._in_loop(partial(_open, WarmModel(model, lines, None), settings, loader))
+        runs = self._runs  # or the service would hold the runner, which then never ended
 
-    picture: ReadyPicture
-    outputs: ImageOutputs
+        def lose_all() -> None:
+            for run in tuple(runs):
+                run.lose()
+
+        self.service.on_failure = lose_all
+        self.close = weakref.finalize(self, _close, self.service, self._loop)
+        self.close.atexit = False  # its threads end with the process
+
+    def run(
+        self,
+        pictures: Iterable[P],
+        mask_threshold: float,
+        answer: Callable[[RunPicture[P]], A],
+        *,
+        draws: bool = False,
+        in_order: bool = False,
+    ) -> Iterator[Outcome[P, A]]:
+        """Run pictures; a few are under way at any time, so memory is bounded however many there are.
+
+        Args:
+            pictures: iterated in a thread, which may wait for the next one.
+            mask_threshold: of a task, see there.
+            answer: makes each answer, in a thread.
+            draws: answers are drawn on the pictures.
+            in_order: outcomes come in the order of their pictures, and not as soon as they are there.
+
+        Returns:
+            An outcome for each picture. If `pictures` raises, those of the pictures before come first.
+
+        Raises:
+            EngineRestartError: the engine is lost; what has no outcome by then gets none.
+        """
+        pipeline = self.check()
+        run = _Run(pictures, self._room, partial(_outcome, pipeline, mask_threshold, answer, draws), self._loop)
+        self._runs.add(run)
+        try:
+            yield from run.outcomes(in_order=in_order)
+        finally:
+            run.end()
+            self._runs.discard(run)
+
+    def describe(self) -> bytes:
+        """What `GET /model` says of the model."""
+        return self.check().description
+
+    def check(self) -> Pipeline:
+        """What runs pictures. Raises EngineRestartError if the engine is lost, which only a new process cures."""
+        pipeline = self.service.admission.current
+        if self.service.is_lost or pipeline is None:
+            raise _lost()
+        return pipeline
+
+    def _in_loop(self, call: Callable[[], Service]) -> Service:
+        async def calling() -> Service:
+            return call()
+
+        return asyncio.run_coroutine_threadsafe(calling(), self._loop).result()
 
 
 @dataclass(frozen=True)
-class UnusedPicture:
-    """A picture that has no answer."""
+class _End:
+    """The pictures of a run have all begun."""
 
-    number: int  # among the pictures, from 0
-    # ServiceError, ImageError, OSError, MemoryError, or of the device DeviceMemoryError
-    error: Exception
+    count: int | None  # None while they have not
+    failure: BaseException | None  # which ended them
 
 
-def run_pictures(
-    pictures: Iterable[ReadPicture], model: LoadedModel, settings: Settings, mask_threshold: float, draws: bool = False
-) -> Iterator[RunPicture | UnusedPicture]:
-    """Run pictures through the network, as the service does; a few are ahead of the network, so memory is bounded.
+class _Run(Generic[P, A]):
+    """Pictures under way: begun by a thread of their own, run on the event loop, and taken by whoever wants them."""
 
-    Args:
-        pictures: how each is read, which is done in threads.
-        model: that runs them.
-        settings: limits, and the number of threads.
-        mask_threshold: of a task, see there.
-        draws: answers are drawn on the pictures.
+    def __init__(
+        self,
+        pictures: Iterable[P],
+        room: int,
+        outcome: Callable[[int, P], Coroutine[None, None, Outcome[P, A]]],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._pictures, self._outcome, self._loop = pictures, outcome, loop
+        self._room = threading.Semaphore(room)  # outcomes that nobody has taken take room, too
+        self._results: SimpleQueue[Outcome[P, A] | _End | None] = SimpleQueue()  # None where the engine is lost
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_ended = False
+        self._beginning = threading.Thread(target=self._begin_all, name="pictures", daemon=True)
 
-    Returns:
-        Each picture once; the order is near that of the pictures.
-    """
-    rules = ImageRules.of(settings, model.metadata, model.canvas_multiple)
-    with ThreadPoolExecutor(settings.cpu_threads) as pool:
-        waiting: list[ReadyPicture] = []
-        # As many as a batch are prepared while another runs.
-        ahead = settings.cpu_threads + settings.max_batch_size
-        for picture in _prepared(pictures, partial(_prepare, rules=rules, draws=draws), pool, ahead):
-            if isinstance(picture, UnusedPicture):
-                yield picture
+    def outcomes(self, *, in_order: bool) -> Iterator[Outcome[P, A]]:
+        """Begin the pictures, and take what becomes of them. Raises EngineRestartError."""
+        self._beginning.start()
+        early: dict[int, Outcome[P, A]] = {}
+        taken, end = 0, _End(None, None)
+        while taken != end.count:
+            result = self._results.get()
+            if result is None:
+                raise _lost()
+            if isinstance(result, _End):
+                end = result
                 continue
-            waiting.append(picture)
-            # A few wait for others of their canvas.
-            if len(waiting) >= 2 * settings.max_batch_size:
-                yield from _run_batch(_take_batch(waiting, model, settings), mask_threshold, model)
-        while waiting:
-            yield from _run_batch(_take_batch(waiting, model, settings), mask_threshold, model)
+            early[result.number if in_order else taken] = result
+            while taken in early:
+                yield early.pop(taken)
+                taken += 1
+                self._room.release()
+        if end.failure is not None:
+            raise end.failure
 
+    def lose(self) -> None:
+        """Say that there is nothing more to come."""
+        self._results.put(None)
 
-def in_threads(work: Callable[[T], R], items: Iterable[T], pool: ThreadPoolExecutor, ahead: int) -> Iterator[R]:
-    """The results of work on items, in their order; that of some is done while later items are made.
+    def end(self) -> None:
+        """Begin no more, and leave what has begun."""
+        self._is_ended = True
+        self._room.release()
+        self._beginning.join(_PATIENCE_S)  # it may wait for a picture that does not come
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(lambda: [task.cancel() for task in self._tasks])
 
-    Where making the next item fails or is interrupted, the results of those before come first. Raises what `work`
-    raises, too.
-
-    Args:
-        work: done in the pool.
-        items: made here.
-        pool: of threads.
-        ahead: items whose results may wait.
-    """
-    waiting: deque[Future[R]] = deque()
-    failure: BaseException | None = None
-    making = iter(items)
-    while True:
+    def _begin_all(self) -> None:
+        number, failure = 0, None
         try:
-            waiting.append(pool.submit(work, next(making)))
-            if len(waiting) > ahead:
-                wait([waiting[0]])
-        except StopIteration:
-            break
-        except BaseException as error:  # an interrupt as well, which may come while this waits
+            for number, picture in enumerate(self._pictures, start=1):
+                self._room.acquire()
+                if self._is_ended:
+                    return
+                self._loop.call_soon_threadsafe(self._begin, number - 1, picture)
+        except BaseException as error:  # told to whoever takes the outcomes
             failure = error
-            break
-        if len(waiting) > ahead:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
-    if failure is not None:
-        raise failure
+        self._results.put(_End(number, failure))
+
+    def _begin(self, number: int, picture: P) -> None:
+        task = asyncio.create_task(self._put(number, picture))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _put(self, number: int, picture: P) -> None:
+        try:
+            self._results.put(await self._outcome(number, picture))
+        except (DrainingError, EngineRestartError):
+            self.lose()
 
 
-def _prepare(number: int, read: ReadPicture, rules: ImageRules, draws: bool) -> ReadyPicture:
+async def _outcome(
+    pipeline: Pipeline,
+    mask_threshold: float,
+    answer: Callable[[RunPicture[P]], A],
+    draws: bool,
+    number: int,
+    picture: P,
+) -> Outcome[P, A]:
+    """What becomes of a picture. Raises DrainingError and EngineRestartError, of which no picture is the cause."""
     trace = Trace()
-    return ReadyPicture(number, prepare(read(), "", rules, trace, draws), trace)
-
-
-def _prepared(
-    pictures: Iterable[ReadPicture],
-    prepare_one: Callable[[int, ReadPicture], ReadyPicture],
-    pool: ThreadPoolExecutor,
-    most: int,
-) -> Iterator[ReadyPicture | UnusedPicture]:
-    """The pictures in their order, some of them prepared ahead."""
-    ahead: deque[tuple[int, Future[ReadyPicture]]] = deque()
-    for number, read in enumerate(pictures):
-        ahead.append((number, pool.submit(prepare_one, number, read)))
-        if len(ahead) > most:
-            yield _finished(*ahead.popleft())
-    while ahead:
-        yield _finished(*ahead.popleft())
-
-
-def _finished(number: int, prepared: Future[ReadyPicture]) -> ReadyPicture | UnusedPicture:
     try:
-        return prepared.result()
-    except (ServiceError, ImageError, OSError, MemoryError) as error:
-        return UnusedPicture(number, error)
+        prepared, is_large = await pipeline.prepare(partial(picture.prepare, trace=trace, draws=draws))
+        outputs = await pipeline.infer(prepared, mask_threshold, trace, deadline=math.inf)
+        run = RunPicture(number, picture, prepared, outputs, trace)
+        answered = await pipeline.make_answer(partial(answer, run), is_large=is_large and draws)
+    except (DrainingError, EngineRestartError):
+        raise
+    except Exception as error:
+        return Failed(number, picture, error)
+    return Answered(number, picture, answered, trace)
 
 
-def _take_batch(waiting: list[ReadyPicture], model: LoadedModel, settings: Settings) -> list[ReadyPicture]:
-    """Take the picture that waits longest, and those that may share a batch with it, within the service's limits.
-
-    Without a measured line nothing says which padding would pay, so nothing is padded for another. That also keeps
-    padding that leaks, as published, out of a picture's answer.
-    """
-    step = 1 if model.metadata.padding_leaks else model.canvas_multiple
-
-    def size(picture: ReadyPicture) -> list[int]:
-        return [round_up(side, step) for side in picture.prepared.resized.shape[:2]]
-
-    wanted = size(waiting[0])
-    pixels = prod(round_up(side, model.canvas_multiple) for side in wanted)
-    most = max(1, min(settings.max_batch_size, worthwhile_pixels(model.engine, settings) // pixels))
-    batch = [picture for picture in waiting if size(picture) == wanted][:most]
-    waiting[:] = [picture for picture in waiting if picture not in batch]
-    return batch
+def _lost() -> EngineRestartError:
+    return EngineRestartError("the engine is lost: it hung, or could not be opened again")
 
 
-def _run_batch(
-    batch: Sequence[ReadyPicture], mask_threshold: float, model: LoadedModel
-) -> Iterator[RunPicture | UnusedPicture]:
-    """The network's outputs for each picture; where memory runs out, those of one half after the other's."""
-    canvas = make_batch([picture.prepared.resized for picture in batch], model.canvas_multiple)
-    try:
-        outputs = model.engine.infer(canvas, np.full(len(batch), mask_threshold, dtype=np.float32))
-    except DeviceMemoryError as error:
-        if len(batch) == 1:
-            yield UnusedPicture(batch[0].number, error)
-            return
-        middle = len(batch) // 2
-        for half in (batch[:middle], batch[middle:]):
-            yield from _run_batch(half, mask_threshold, model)
-    else:
-        yield from (RunPicture(picture, outputs.image(index)) for index, picture in enumerate(batch))
+def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    loop.run_forever()
+    loop.close()
+
+
+def _open(warm: WarmModel, settings: Settings, loader: ModelLoader) -> Service:
+    """On the event loop."""
+    service = Service(settings, Metrics(), loader)
+    service.take_over(warm)
+    return service
+
+
+def _close(service: Service, loop: asyncio.AbstractEventLoop) -> None:
+    async def closing() -> None:
+        try:
+            await service.stop()
+        finally:
+            loop.stop()
+
+    asyncio.run_coroutine_threadsafe(closing(), loop)

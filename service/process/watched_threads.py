@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from threading import get_ident
 from typing import Any, TypeVar
 
 from service.errors import DrainingError
 
 T = TypeVar("T")
+
+# Exit code of a process one of whose threads hangs, or whose engine cannot be opened again, which a new process cures.
+ENGINE_LOST = 4
+# For threads that have nothing left to do, to notice.
+LAST_PATIENCE_S = 0.25
 
 
 class WatchedThreads:
@@ -96,7 +101,7 @@ class WatchedThreads:
         return asyncio.wrap_future(submitted)
 
     def _do(self, work: Callable[[], T]) -> T:
-        thread = get_ident()
+        thread = threading.get_ident()
         self._began[thread] = self._clock()
         try:
             return work()
@@ -129,6 +134,19 @@ class WatchedThreads:
             self._look_again(left)
         else:
             self._on_hang()
+
+
+def threads_left(patience_seconds: float = LAST_PATIENCE_S) -> list[str]:
+    """Names of the threads that Python would wait for at its end, and that do not end by themselves in this time.
+
+    Whatever they do, in an engine, a decoder or a loader, it is for nobody any more.
+    """
+    deadline = time.monotonic() + patience_seconds
+    current = threading.current_thread()
+    left = [thread for thread in threading.enumerate() if not thread.daemon and thread is not current]
+    for thread in left:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    return [thread.name for thread in left if thread.is_alive()]
 
 
 def _is_current_task_cancelled() -> bool:

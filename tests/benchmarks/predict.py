@@ -23,8 +23,7 @@ from service import cli
 from service.bench.pictures import synthetic_pictures
 from service.images.answers import TASKS
 from service.images.prepare import ImageRules, prepare
-from service.lifecycle.loading import LoadedModel, load_model
-from service.predict import command
+from service.lifecycle.loading import ArtifactLoader, LoadedModel, load_model
 from service.process.memory import resident_bytes
 from service.process.trace import Trace
 from service.settings import read_settings
@@ -41,7 +40,7 @@ def main() -> None:
     args = parser.parse_args()
     model, pictures = load_model(read_settings({})), synthetic_pictures(_DIFFERENT, args.scale)
     with (
-        patch.object(command, "load_model", lambda _: model),  # loaded once, so that both sides are warm
+        patch.object(ArtifactLoader, "load", lambda _: model),  # loaded once, so that both sides are warm
         TemporaryDirectory() as name,
     ):
         folder = Path(name) / "pictures"

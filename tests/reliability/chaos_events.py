@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from service.server import ENGINE_LOST
+from service.process.watched_threads import ENGINE_LOST
 from tests.reliability.chaos_clients import MANNERS, Client
 from tests.reliability.chaos_verdict import World
 from tests.reliability.mortal_server import Window

@@ -16,7 +16,7 @@ from model.runtime.engines.golden_replay import replay_golden as replay
 from service.app import create_app
 from service.lifecycle.loading import LoadedModel, load_model
 from service.lifecycle.service import Service
-from service.server import threads_left
+from service.process.watched_threads import threads_left
 from service.settings import Settings
 from tests.service.conftest import Serving, check_error, red_png, until
 from tests.service.fakes import FakeEngine

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
+import signal
+import time
 import warnings
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,16 @@ import pytest
 from PIL import Image
 
 from model.runtime import decode
+from model.runtime.engines.engine import Engine
 from service import cli
 from service.images.prepare import prepare
 from service.lifecycle.loading import LoadedModel
 from service.predict import command as predict
-from service.predict import running
+from service.predict import pictures as sources
+from service.predict.results import Answers
 from service.settings import DEMO_MODEL
 from tests.benchmarks.reduced_decode import photo
+from tests.processes import until
 from tests.server_process import serving
 from tests.service.conftest import JPEG, encode, red_png, scene
 from tests.service.fakes import FakeEngine
@@ -180,19 +185,28 @@ def test_what_is_done_when_it_is_interrupted_is_kept(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    infer = engine.infer
+    infer, add = engine.infer, Answers.add
+    written: list[int] = []
 
     def interrupted(*arguments: Any) -> Any:
         if len(engine.batches) == 2:
-            raise KeyboardInterrupt
+            until(lambda: len(written) == 2)
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.2)  # while which nobody waits for this batch any more
         return infer(*arguments)
 
+    def noted(self: Answers, number: int, answer: Any) -> None:
+        add(self, number, answer)
+        written.append(number)
+
+    monkeypatch.setenv("DETR_CPU_THREADS", "1")  # or pictures could overtake each other
     monkeypatch.setattr(engine, "infer", interrupted)
+    monkeypatch.setattr(Answers, "add", noted)
     assert detr("predict", *red_files(tmp_path, *[(64, 64)] * 9), "--json", tmp_path / name) == 130
-    written = (tmp_path / name).read_text()
-    answers = json.loads(written) if name == "out.json" else [json.loads(line) for line in written.splitlines()]
-    assert [Path(answer["file"]).stem for answer in answers] == list("123456")
-    assert capsys.readouterr().err.splitlines() == ["detr predict: 6 of 9 pictures are answered, then interrupted"]
+    kept = (tmp_path / name).read_text()
+    answers = json.loads(kept) if name == "out.json" else [json.loads(line) for line in kept.splitlines()]
+    assert [Path(answer["file"]).stem for answer in answers] == list("12")
+    assert capsys.readouterr().err.splitlines() == ["detr predict: 2 of 9 pictures are answered, then interrupted"]
     assert sorted(path.name for path in tmp_path.glob("out*")) == [name]
 
 
@@ -264,11 +278,26 @@ def test_it_says_in_one_line_why_it_cannot(
 
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
-    """An engine in place of the model's, for batches of at most three images."""
+    """An engine in place of the model's, for batches of at most three images; up to a few pictures are run one by one
+    on it, as on a CPU.
+    """
     engine = FakeEngine()
     monkeypatch.setenv("DETR_MAX_BATCH_SIZE", "3")
-    monkeypatch.setattr(predict, "load_model", lambda _: LoadedModel(tiny_metadata(), {"fake": engine}, "digest"))
+    use(monkeypatch, LoadedModel(tiny_metadata(), {"fake": engine}, "digest"))
     return engine
+
+
+def use(monkeypatch: pytest.MonkeyPatch, model: LoadedModel) -> None:
+    """Have this model loaded."""
+
+    class Loader:
+        def load(self) -> LoadedModel:
+            return model
+
+        def reopen(self, digest: str, name: str) -> Engine:
+            return model.engine
+
+    monkeypatch.setattr(predict, "ArtifactLoader", lambda settings, *, bars: Loader())
 
 
 def red_files(folder: Path, *sizes: tuple[int, int]) -> list[Path]:
@@ -290,43 +319,10 @@ def answered(out: str) -> list[int]:
     return reds
 
 
-def test_images_of_one_canvas_share_batches_and_answers_come_in_the_order_of_the_files(
-    engine: FakeEngine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    square, wide = (64, 64), (96, 64)
-    files = red_files(tmp_path, square, wide, square, square, wide, square, square)
-    assert detr("predict", *files) == 0
-    assert answered(capsys.readouterr().out) == [1, 2, 3, 4, 5, 6, 7]
-    assert engine.batches == [[1, 3, 4], [2, 5], [6, 7]]
-
-
-def test_a_batch_has_no_more_pixels_than_the_service_allows(
-    engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("DETR_MAX_BATCH_PIXELS", str(2 * 64 * 64))
-    assert detr("predict", *red_files(tmp_path, *[(64, 64)] * 3, (96, 64), (96, 64))) == 0
-    assert answered(capsys.readouterr().out) == [1, 2, 3, 4, 5]
-    assert engine.batches == [[1, 2], [3], [4], [5]]
-
-
-def test_images_of_a_model_whose_padding_leaks_share_a_batch_only_if_they_have_one_size(
-    engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    files = red_files(tmp_path, (70, 64), (80, 64), (70, 64))
-    assert detr("predict", *files) == 0
-    assert engine.batches == [[1, 2, 3]]
-    engine.batches.clear()
-    leaking = LoadedModel(replace(tiny_metadata(), padding="published"), {"fake": engine}, "digest")
-    monkeypatch.setattr(predict, "load_model", lambda _: leaking)
-    capsys.readouterr()
-    assert detr("predict", *files) == 0
-    assert answered(capsys.readouterr().out) == [1, 2, 3]
-    assert engine.batches == [[1, 3], [2]]
-
-
 def test_a_batch_for_which_there_is_no_memory_is_run_in_parts(
-    engine: FakeEngine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(predict, "assumed_lines", lambda model: {})
     engine.largest = 1
     assert detr("predict", *red_files(tmp_path, *[(64, 64)] * 3)) == 0
     assert answered(capsys.readouterr().out) == [1, 2, 3]
@@ -364,11 +360,11 @@ def test_no_more_pictures_are_in_memory_than_three_batches_and_those_in_the_thre
         ahead.append(len(begun) - len(engine.seen))
         return FakeEngine.infer(engine, *arguments)
 
-    monkeypatch.setattr(running, "prepare", counted)
+    monkeypatch.setattr(sources, "prepare", counted)
     monkeypatch.setattr(engine, "infer", infer)
     assert detr("predict", *red_files(tmp_path, *[(64, 64)] * 30), "--json", tmp_path / "out.json") == 0
     assert len(begun) == 30
-    assert max(ahead) <= 3 * 3 + 2 + 1  # two that wait for others of their canvas, and one that is prepared meanwhile
+    assert max(ahead) <= 3 * 3 + 2
 
 
 def test_what_libraries_warn_of_is_one_line_for_each_image_that_is_answered(

@@ -20,15 +20,12 @@ REPOSITORY = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize("form", ["json", "jsonl"])
-def test_answers_are_written_in_the_order_of_their_pictures_as_soon_as_they_can_be(form: Form) -> None:
+def test_answers_are_written_as_soon_as_they_are_there(form: Form) -> None:
     out = StringIO()
     answers = Answers(form, out, lambda number, answer: [{"number": number, **answer}])
-    answers.add(1, {})
-    assert out.getvalue() == ""
-    answers.add(0, {})
-    assert out.getvalue().count("number") == 2
-    answers.add(2, None)
-    answers.add(4, {})
+    for number in (0, 1, 4):
+        answers.add(number, {})
+        assert out.getvalue().count("number") == answers.count
     answers.finish()
     written = (
         json.loads(out.getvalue()) if form == "json" else [json.loads(line) for line in out.getvalue().splitlines()]
