@@ -19,6 +19,7 @@ from service.http.access import Access, open_access
 from service.http.error_answers import TABLE, error_response
 from service.http.exchange import check_room
 from service.http.gate import Gate
+from service.http.label_studio.routes import label_studio_router, picture_fetcher
 from service.http.middleware import CrossOrigin, HeadAsGet, RequestObserver
 from service.http.open_inference.routes import protocol_router
 from service.http.openapi import describe_access, describe_formats
@@ -53,6 +54,7 @@ def create_app(
     metrics = Metrics()
     service = Service(settings, metrics, loader or ArtifactLoader(settings))
     access = open_access(settings)
+    fetcher = picture_fetcher(settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -62,6 +64,8 @@ def create_app(
         finally:
             await service.stop()
             access.close()
+            if fetcher is not None:
+                await fetcher.close()
 
     app = FastAPI(
         title="DETR",
@@ -78,17 +82,24 @@ def create_app(
     app.state.service = service
     app.state.access = access
     app.state.replicas = replicas or OnlyReplica(service)
-    app.include_router(images_router)
-    app.include_router(router)
-    app.include_router(protocol_router)
-    if settings.docs:
-        app.include_router(pages_router)
-    if not settings.metrics_port:
-        app.include_router(metrics_router)
+    app.state.picture_fetcher = fetcher
+    _include_routers(app, settings)
     # Made now and kept, so that the first who asks does not hold up the event loop.
     describe_access(app.openapi(), access)
     describe_formats(app.openapi(), settings.formats)
     return app
+
+
+def _include_routers(app: FastAPI, settings: Settings) -> None:
+    app.include_router(images_router)
+    app.include_router(router)
+    app.include_router(protocol_router)
+    if settings.label_studio_url is not None:
+        app.include_router(label_studio_router)
+    if settings.docs:
+        app.include_router(pages_router)
+    if not settings.metrics_port:
+        app.include_router(metrics_router)
 
 
 def create_metrics_app(app: FastAPI) -> FastAPI:

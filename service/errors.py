@@ -84,6 +84,14 @@ class InferRequestError(ServiceError):
     """The body is not the inference request that the Open Inference Protocol describes, of one image."""
 
 
+class LabellingError(ServiceError):
+    """A project of Label Studio asks for nothing that the model can label."""
+
+
+class PictureFetchError(ServiceError):
+    """A picture that is to be fetched is not to be had."""
+
+
 class UnknownModelError(ServiceError):
     """There is no model of that name, or no such version of it."""
 

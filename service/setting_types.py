@@ -39,7 +39,8 @@ PortNumber = Annotated[int, Field(ge=0, le=65_535), Metavar("NUMBER")]
 Switch = Annotated[bool, Metavar("true|false")]
 File = Annotated[Path, Metavar("FILE")]
 Folder = Annotated[Path, Metavar("DIR")]
-Origin = Annotated[str, Field(pattern=r"^(\*|https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?)$")]
+_ORIGIN = r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"
+Origin = Annotated[str, Field(pattern=rf"^(\*|{_ORIGIN})$")]
 
 
 def _split(value: object) -> object:
@@ -55,8 +56,15 @@ ModelName = Annotated[str | None, BeforeValidator(_text_or_none), Metavar("FILE|
 Revision = Annotated[str | None, BeforeValidator(_text_or_none), Metavar("TEXT")]
 # NoDecode: what the environment gives is split at its commas, and is not JSON.
 Origins = Annotated[tuple[Origin, ...], NoDecode, BeforeValidator(_split), Metavar("ORIGIN,...")]
-
-
+Site = Annotated[
+    Annotated[str, Field(pattern=rf"^{_ORIGIN}(/[\w./-]*)?$")] | None, BeforeValidator(_text_or_none), Metavar("URL")
+]
+Sites = Annotated[
+    tuple[Annotated[str, Field(pattern=rf"^{_ORIGIN}/?$")], ...],
+    NoDecode,
+    BeforeValidator(_split),
+    Metavar("ORIGIN,..."),
+]
 Formats = Annotated[
     tuple[Literal["avif", "bmp", "gif", "heic", "tiff"], ...], NoDecode, BeforeValidator(_split), Metavar("FORMAT,...")
 ]

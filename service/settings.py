@@ -35,6 +35,8 @@ from service.setting_types import (
     Precision,
     Revision,
     Seconds,
+    Site,
+    Sites,
     Switch,
     Threads,
 )
@@ -43,7 +45,7 @@ ENV_PREFIX = "DETR_"
 DEMO_MODEL = Path(__file__).resolve().parent.parent / "model" / "demo" / "detr-demo.onnx"
 
 # These have no flag: what stands on a command line is shown to every user of the machine.
-SECRETS = frozenset({"api_keys"})
+SECRETS = frozenset({"api_keys", "label_studio_api_key"})
 
 
 class SettingsError(Exception):
@@ -120,6 +122,19 @@ class Settings(BaseSettings):
     cors_origins: Origins = ()
     """Let pages of these origins use the service; they are separated by commas, and * is any origin. The default is
     none.
+    """
+
+    label_studio_url: Site = None
+    """Label the pictures of the Label Studio at this address, as an ML backend of it, under /label-studio; pictures are
+    fetched from there. Without it there is no such path.
+    """
+    label_studio_origins: Sites = ()
+    """Fetch pictures of Label Studio's tasks from these origins, too, separated by commas. The default is none."""
+    label_studio_api_key: SecretStr | None = None
+    """Fetch pictures from Label Studio with this access token of one of its users."""
+    label_studio_timeout_ms: Milliseconds = 90_000
+    """Answer Label Studio after this many milliseconds with what is done, and leave the other tasks for the next time;
+    it waits 100 seconds (its ML_TIMEOUT_PREDICT).
     """
 
     max_connections: ConnectionCount = 512
@@ -203,6 +218,12 @@ class Settings(BaseSettings):
     def _one_upload_fits(self) -> Self:
         if self.max_buffered_bytes < self.max_body_bytes:
             raise ValueError("max_buffered_bytes has to hold one upload of max_body_bytes")
+        return self
+
+    @model_validator(mode="after")
+    def _label_studio_is_known(self) -> Self:
+        if self.label_studio_url is None and (self.label_studio_origins or self.label_studio_api_key):
+            raise ValueError("label_studio_origins and label_studio_api_key need label_studio_url")
         return self
 
     def capacity(self, engines: int) -> int:

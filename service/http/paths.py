@@ -25,6 +25,11 @@ VERSION_V2 = "/v2/models/{name}/versions/{version}"
 VERSION_READY_V2 = "/v2/models/{name}/versions/{version}/ready"
 VERSION_CONFIG_V2 = "/v2/models/{name}/versions/{version}/config"
 VERSION_INFER_V2 = "/v2/models/{name}/versions/{version}/infer"
+LABEL_STUDIO_HEALTH = "/label-studio/health"
+LABEL_STUDIO_SETUP = "/label-studio/setup"
+LABEL_STUDIO_PREDICT = "/label-studio/predict"
+LABEL_STUDIO_VERSIONS = "/label-studio/versions"
+LABEL_STUDIO_WEBHOOK = "/label-studio/webhook"
 PAGE = "/"
 DOCS = "/docs"
 OPENAPI = "/openapi.json"
@@ -68,6 +73,11 @@ ENDPOINTS = {
     VERSION_READY_V2: "model",
     VERSION_CONFIG_V2: "model",
     VERSION_INFER_V2: "infer",
+    LABEL_STUDIO_HEALTH: "label_studio",
+    LABEL_STUDIO_SETUP: "label_studio",
+    LABEL_STUDIO_PREDICT: "label_studio_predict",
+    LABEL_STUDIO_VERSIONS: "label_studio",
+    LABEL_STUDIO_WEBHOOK: "label_studio",
     PAGE: "page",
     DOCS: "docs",
     OPENAPI: "openapi",
@@ -93,7 +103,7 @@ def route_of(target: str) -> str | None:
 
 def takes_images(target: str) -> bool:
     """Whether a POST to a request's path asks for a place in the queue."""
-    if target in (DETECT, SEGMENT):
+    if target in (DETECT, SEGMENT, LABEL_STUDIO_PREDICT):
         return True
     return is_protocol(target) and route_of(target) in (INFER_V2, VERSION_INFER_V2)
 

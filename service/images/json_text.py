@@ -39,9 +39,9 @@ class JsonText:
         Raises:
             BrokenJsonError: it is no base64; the message says where.
         """
-        number = text.removeprefix(_PLACE)
-        is_long = number != text and number.isdecimal() and len(number) < 6 and int(number) < len(self._long)
-        raw = self._long[int(number)] if is_long else memoryview(text.encode())
+        long = self._long_text(text)
+        is_long = long is not None
+        raw = memoryview(text.encode()) if long is None else long
         begins = _DATA_URL.match(raw)
         raw = raw if begins is None else raw[begins.end() :]
         if is_long and _has_backslash(raw):
@@ -54,22 +54,46 @@ class JsonText:
         except ValueError:
             raise BrokenJsonError(f"{where} has to be a picture's file in base64") from None
 
+    def text(self, text: str) -> str:
+        """One of its texts as a whole. Raises BrokenJsonError if it is a long one that is no text of JSON."""
+        long = self._long_text(text)
+        if long is None:
+            return text
+        try:
+            whole: str = json.loads(b'"' + bytes(long) + b'"')
+        except ValueError:
+            raise _no_json() from None
+        return whole
 
-def read_json_text(body: bytes | bytearray | memoryview, most_long: int) -> JsonText:
-    """Read a JSON text of which so many strings may be long. What it returns holds the body.
+    def begins(self, text: str, with_this: str) -> bool:
+        """Whether one of its texts begins so, whatever comes then."""
+        long = self._long_text(text)
+        return text.startswith(with_this) if long is None else bytes(long[: len(with_this)]) == with_this.encode()
+
+    def _long_text(self, text: str) -> memoryview | None:
+        """As it is written, if it was taken out."""
+        number = text.removeprefix(_PLACE)
+        is_long = number != text and number.isdecimal() and len(number) < 6 and int(number) < len(self._long)
+        return self._long[int(number)] if is_long else None
+
+
+def read_json_text(body: bytes | bytearray | memoryview, most_long: int, max_rest: int = MAX_REST) -> JsonText:
+    """Read a JSON text of which so many strings may be long, and so many bytes be beside them.
+
+    What it returns holds the body.
 
     Raises:
         BrokenJsonError: it is no JSON, says something twice, or is too large.
     """
-    rest, long = _without_long_texts(bytes(body) if isinstance(body, memoryview) else body, most_long)
+    rest, long = _without_long_texts(bytes(body) if isinstance(body, memoryview) else body, most_long, max_rest)
     try:
         value = json.loads(rest, object_pairs_hook=_object, parse_constant=_no_number)
     except (ValueError, RecursionError):  # JSONDecodeError is a ValueError, as are wrong UTF-8 and endless numbers
-        raise BrokenJsonError("the request is not valid JSON") from None
+        raise _no_json() from None
     return JsonText(value, long)
 
 
-def _without_long_texts(body: bytes | bytearray, most_long: int) -> tuple[bytes, list[memoryview]]:
+def _without_long_texts(body: bytes | bytearray, most_long: int, max_rest: int) -> tuple[bytes, list[memoryview]]:
     rest, view = bytearray(), memoryview(body)
     long: list[memoryview] = []
     position = 0
@@ -84,13 +108,13 @@ def _without_long_texts(body: bytes | bytearray, most_long: int) -> tuple[bytes,
         else:
             rest += json.dumps(f"{_PLACE}{len(long)}")[1:-1].encode()
             long.append(view[begin:end])
-        _check(rest)
+        _check(rest, max_rest)
         rest += _QUOTE
         position = end + 1
-    if len(body) - position > MAX_REST:
-        _check(memoryview(body)[position:])
+    if len(body) - position > max_rest:
+        _check(memoryview(body)[position:], max_rest)
     rest += view[position:]
-    _check(rest)
+    _check(rest, max_rest)
     return bytes(rest), long
 
 
@@ -100,12 +124,12 @@ def _end_of_text(body: bytes | bytearray, begin: int) -> int:
     for _ in range(LONG):  # escaped quotes, which no base64 has
         end = body.find(_QUOTE, start)
         if end < 0:
-            raise BrokenJsonError("the request is not valid JSON")
+            raise _no_json()
         # Between two quotes, so that all of this looks at each byte once.
         if body[end - 1] != _BACKSLASH or (end - start - len(body[start:end].rstrip(b"\\"))) % 2 == 0:
             return end
         start = end + 1
-    raise BrokenJsonError("the request is not valid JSON")
+    raise _no_json()
 
 
 def _has_backslash(text: memoryview) -> bool:
@@ -124,9 +148,13 @@ def _pieces(text: memoryview) -> list[bytes]:
     return pieces
 
 
-def _check(rest: bytearray | memoryview) -> None:
-    if len(rest) > MAX_REST:
-        raise BrokenJsonError(f"the request has more than {MAX_REST} bytes of JSON beside its images")
+def _check(rest: bytearray | memoryview, max_rest: int) -> None:
+    if len(rest) > max_rest:
+        raise BrokenJsonError(f"the request has more than {max_rest} bytes of JSON beside its images")
+
+
+def _no_json() -> BrokenJsonError:
+    return BrokenJsonError("the request is not valid JSON")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

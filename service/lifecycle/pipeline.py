@@ -76,7 +76,7 @@ class Pipeline:
             model.engines, metrics, limits, warm.lines, self, stall_seconds, settings.hang_seconds
         )  # fmt: skip
         self._host = host
-        self._digest = model.digest
+        self.digest = model.digest  # of its file
         self._is_retired = False
         self._rules = ImageRules.of(settings, model.metadata, model.canvas_multiple)
         self._rules_for_now = self._rules.for_now()
@@ -118,7 +118,7 @@ class Pipeline:
 
     def reopen_engine(self, name: str) -> Engine:
         """See EngineOwner."""
-        return self._host.reopen(self._digest, name)
+        return self._host.reopen(self.digest, name)
 
     def engine_lost(self) -> None:
         """See EngineOwner. Of a model that was replaced, nobody needs the engines."""

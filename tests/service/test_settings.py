@@ -39,6 +39,7 @@ def test_every_setting_is_documented_and_says_its_unit() -> None:
         "max_queue_size",
         "cors_origins",
     }
+    unitless |= {"label_studio_url", "label_studio_origins", "label_studio_api_key"}
     unitless |= {"formats", "log_format", "canvas_multiple", "revision", "model_cache", "tensorrt_cache"}
     units = (
         "_ms",
@@ -78,6 +79,7 @@ TEXTS = {
     "api_keys",
     "api_keys_file",
     "admin_keys_file",
+    "label_studio_api_key",
 }
 
 

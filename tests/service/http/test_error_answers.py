@@ -159,7 +159,7 @@ ROWS: dict[str, tuple[int, Scenario, dict[str, Any]]] = {
     "deadline_passed": (504, too_slow, {"request_timeout_ms": 50}),
 }  # fmt: skip
 
-# Shown elsewhere: it takes another model, another protocol, or a client that goes away.
+# Shown elsewhere: it takes another model, another protocol (those of Label Studio), or a client that goes away.
 ELSEWHERE = {
     "bad_infer_request",
     "unknown_model",
@@ -173,6 +173,8 @@ ELSEWHERE = {
     "unauthorized",
     "forbidden",
     "origin_not_allowed",
+    "nothing_to_label",
+    "picture_not_fetched",
     "too_many_connections",
 }
 

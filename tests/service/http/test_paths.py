@@ -11,12 +11,14 @@ import pytest
 import service
 from service.app import create_app
 from service.http import paths
+from service.http.label_studio.routes import label_studio_router
 from service.http.open_inference.routes import protocol_router
 from service.http.paths import ENDPOINTS, HEALTH, PAGES, route_of, takes_images
 from service.http.routes import images_router, metrics_router, pages_router, router
 from service.settings import Settings
 from tests.service.conftest import JPEG, Serving, red_png
 from tests.service.fakes import FakeEngine
+from tests.service.http.label_studio.test_backend import labels_of
 from tests.service.http.open_inference.tensors import in_json
 
 SOURCE = Path(service.__file__).parent
@@ -25,7 +27,7 @@ SOURCE = Path(service.__file__).parent
 def test_the_app_answers_the_paths_of_the_table_and_no_others() -> None:
     routes = [
         route
-        for part in (images_router, router, protocol_router, metrics_router, pages_router)
+        for part in (images_router, router, protocol_router, label_studio_router, metrics_router, pages_router)
         for route in part.routes
     ]
     answered = {getattr(route, "path", None) for route in routes} | {create_app(Settings()).openapi_url}
@@ -36,7 +38,13 @@ def test_the_app_answers_the_paths_of_the_table_and_no_others() -> None:
 
 
 def test_images_are_taken_where_a_post_asks_for_a_place_in_the_queue() -> None:
-    taking = {"/detect", "/segment", "/v2/models/segment/infer", "/v2/models/a/versions/1/infer"}
+    taking = {
+        "/detect",
+        "/segment",
+        "/label-studio/predict",
+        "/v2/models/segment/infer",
+        "/v2/models/a/versions/1/infer",
+    }
     others = {*HEALTH, *PAGES, "/model", "/metrics", "/v2", "/v2/models/a", "/v2/models/a/b/infer", "/detect/", "/x"}
     assert {path for path in taking | others if takes_images(path)} == taking
 
@@ -66,16 +74,25 @@ async def test_caches_are_told_of_every_path_what_they_may_keep(
     (tmp_path / "keys").write_text("a-key-of-an-admin")
     key = {"x-api-key": "a-key-of-an-admin"}
     kept = {paths.METRICS, *HEALTH, *PAGES}
-    async with serving(engine, api_keys_file=tmp_path / "keys", admin_keys_file=tmp_path / "keys") as app:
+    settings = {"api_keys_file": tmp_path / "keys", "admin_keys_file": tmp_path / "keys"}
+    async with serving(engine, label_studio_url="http://127.0.0.1:9", **settings) as app:
+        config = labels_of(app)
+        from_label_studio = {
+            paths.LABEL_STUDIO_PREDICT: {"tasks": [], "label_config": config},
+            paths.LABEL_STUDIO_SETUP: {"schema": config},
+            paths.LABEL_STUDIO_WEBHOOK: {"action": "TASKS_CREATED"},
+        }
         for path in (entry.format(name="segment", version="1") for entry in ENDPOINTS):
             posted = (paths.DETECT, paths.SEGMENT, paths.RELOAD, paths.INDEX_V2)
             is_tensors = path.endswith("/infer")
-            method = "POST" if path in posted or is_tensors else "GET"
+            method = "POST" if path in posted or is_tensors or path in from_label_studio else "GET"
             sent: dict[str, Any] = {"content": red_png(1), "headers": JPEG | key}
             if is_tensors:
                 sent = {"json": in_json(red_png(1)), "headers": key}
+            if path in from_label_studio:
+                sent = {"json": from_label_studio[path], "headers": key}
             answer = await app.client.request(method, path, **sent)
-            assert (path, answer.status_code) == (path, 200)
+            assert (path, answer.status_code) == (path, 201 if path == paths.LABEL_STUDIO_WEBHOOK else 200)
             assert answer.headers["cache-control"] == ("no-cache" if path in kept else "no-store")
             errors = {
                 405: await app.client.delete(path, headers=key),
