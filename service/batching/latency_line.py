@@ -13,8 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
+from statistics import median
 
 _REMEMBERED = 31  # batches whose median corrects the line
 _TRUSTED = 5  # batches that the measurement counts for among them, so that a slow start does not count for all
@@ -90,4 +89,4 @@ class CorrectedLine:
     def observe(self, pixels: int, seconds: float) -> None:
         """Learn that a batch of so many padded pixels took so long."""
         self._ratios.append(seconds / self._measured.seconds(pixels))
-        self.line = self._measured.times(float(np.median(self._ratios)))
+        self.line = self._measured.times(median(self._ratios))

@@ -18,7 +18,9 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,9 +112,12 @@ class FreeLoader:
 
     def load(self) -> LoadedModel:
         """See ModelLoader."""
-        return LoadedModel(metadata(), {self._engine.device: self._engine}, "0" * 64)
+        # A checkout from before there could be several engines has just the one.
+        has_several = "engines" in {field.name for field in fields(LoadedModel)}
+        engines: Any = {self._engine.device: self._engine} if has_several else self._engine
+        return LoadedModel(metadata(), engines, "0" * 64)
 
-    def reopen(self, digest: str, name: str) -> Engine:
+    def reopen(self, digest: str, name: str = "") -> Engine:
         """See ModelLoader."""
         return self._engine
 

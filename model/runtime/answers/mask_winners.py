@@ -11,7 +11,7 @@ the last bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -58,11 +58,12 @@ def winners(
     [height, width], or of that only some rows and columns, each in ascending order.
     """
     vertical, horizontal = _taps(masks.shape[1], size[0], rows), _taps(masks.shape[2], size[1], columns)
-    leader, is_clear = _leaders(masks)
+    margin = _margin(masks)
+    leader, is_clear = _leaders(masks, margin)
     if is_clear.mean() >= _MOSTLY_CLEAR:
         winner = leader.take(vertical.low, axis=0).take(horizontal.low, axis=1)
         if not is_clear.all():
-            _decide(masks, ~is_clear, vertical, horizontal, winner)
+            _decide(masks, margin, ~is_clear, vertical, horizontal, winner)
         return winner
     winner = np.empty((len(vertical.low), len(horizontal.low)), dtype=np.uint16)
     for ys, cell_rows, row_taps in vertical.tiles(_TILE[0]):
@@ -71,7 +72,7 @@ def winners(
     return winner
 
 
-def _leaders(masks: NDArray[np.float32]) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
+def _leaders(masks: NDArray[np.float32], margin: float) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
     """Of each cell [m, n] the mask that is highest there, and whether every pixel between it and its neighbours to the
     right and below goes to that mask.
     """
@@ -85,7 +86,7 @@ def _leaders(masks: NDArray[np.float32]) -> tuple[NDArray[np.uint16], NDArray[np
         np.copyto(leader, index, where=better)
         np.maximum(best, mask, out=best)
     with np.errstate(over="ignore"):  # to the infinity of the right sign
-        is_close = best - second <= _margin(masks)
+        is_close = best - second <= margin
     code = np.where(is_close, len(masks), leader)  # which is nobody's
     corners = np.pad(code, ((0, 1), (0, 1)), mode="edge")
     is_same = (corners[:-1, 1:] == code) & (corners[1:, :-1] == code) & (corners[1:, 1:] == code)
@@ -94,6 +95,7 @@ def _leaders(masks: NDArray[np.float32]) -> tuple[NDArray[np.uint16], NDArray[np
 
 def _decide(
     masks: NDArray[np.float32],
+    margin: float,
     is_open: NDArray[np.bool_],
     rows: _Taps,
     columns: _Taps,
@@ -102,26 +104,40 @@ def _decide(
     """Write the winners of the pixels of open cells [m, n], each from the masks that may win in its cell's square."""
     squares = np.flatnonzero(is_open)
     corners = _corners(masks, squares)
-    rivals, count = _rivals_by_square(corners, _margin(masks))
+    rivals, count = _rivals_by_square(corners, margin)
     flat = corners.reshape(4, -1)
     number = np.empty(is_open.size, dtype=np.intp)
     number[squares] = np.arange(len(squares))
-    open_ys, open_xs = np.nonzero(is_open.take(rows.low, axis=0).take(columns.low, axis=1))
-    for start in range(0, len(open_ys), _TOGETHER):
-        ys, xs = open_ys[start : start + _TOGETHER], open_xs[start : start + _TOGETHER]
+    open_pixels = np.flatnonzero(is_open.take(rows.low, axis=0).take(columns.low, axis=1))
+    won = winner.reshape(-1)  # which it is a view of, being new
+    for start in range(0, len(open_pixels), _TOGETHER):
+        pixels = open_pixels[start : start + _TOGETHER]
+        ys, xs = np.divmod(pixels, winner.shape[1])
         square = number[rows.low[ys] * is_open.shape[1] + columns.low[xs]]  # of each pixel
-        best, won = np.full(len(ys), -np.inf, dtype=np.float32), np.zeros(len(ys), dtype=np.uint16)
-        for place, masks_here in enumerate(rivals):
+        taps = columns.low_weight[xs], columns.high_weight[xs], rows.low_weight[ys], rows.high_weight[ys]
+        # Every square has a first rival; most have two.
+        best, won[pixels] = _value(flat, rivals[0], square, taps), rivals[0][square]
+        for place, masks_here in enumerate(rivals[1:], start=1):
             some = np.flatnonzero(count[square] > place)
-            mask = masks_here[square[some]]
-            at = mask * len(squares) + square[some]
-            left, right = columns.low_weight[xs[some]], columns.high_weight[xs[some]]
-            upper = flat[0].take(at) * left + flat[1].take(at) * right
-            lower = flat[2].take(at) * left + flat[3].take(at) * right
-            value = upper * rows.low_weight[ys[some]] + lower * rows.high_weight[ys[some]]
+            value = _value(flat, masks_here, square[some], [tap[some] for tap in taps])
             better = value > best[some]
-            won[some[better]], best[some[better]] = mask[better], value[better]
-        winner[ys, xs] = won
+            rising = some[better]
+            won[pixels[rising]], best[rising] = masks_here[square[rising]], value[better]
+
+
+def _value(
+    corners: NDArray[np.float32], masks: NDArray[np.intp], square: NDArray[np.intp], taps: Sequence[NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    """The logits of pixels, each of the mask of its square.
+
+    From corners [4, masks x squares], and the weights of those on the left, on the right, above and below.
+    """
+    at = masks[square] * len(masks) + square
+    left, right, above, below = taps
+    upper = corners[0].take(at) * left + corners[1].take(at) * right
+    lower = corners[2].take(at) * left + corners[3].take(at) * right
+    value: NDArray[np.float32] = upper * above + lower * below
+    return value
 
 
 def _corners(masks: NDArray[np.float32], squares: NDArray[np.intp]) -> NDArray[np.float32]:

@@ -58,7 +58,8 @@ def _runs(ids: IdMap) -> tuple[NDArray[np.int64], NDArray[np.integer]]:
     columns = np.ascontiguousarray(ids.ids.T)
     begins = np.ones(columns.shape, dtype=np.bool_)
     np.not_equal(columns[:, 1:], columns[:, :-1], out=begins[:, 1:])
-    owner, top = columns[begins], starts(ids.row_copies)[np.nonzero(begins)[1]]
+    begin = np.flatnonzero(begins)
+    owner, top = columns.ravel()[begin], starts(ids.row_copies)[begin % columns.shape[1]]
     # The runs of a column follow each other, and come again as often as the column does.
     number = begins.sum(axis=1)
     first = np.cumsum(number) - number
