@@ -44,6 +44,7 @@ _EXTRAS: Mapping[str, tuple[tuple[str, ...], str]] = {
         "detr train, evaluate, export and quantize",
     ),
     "heic": (("pillow_heif",), "pictures in HEIC"),
+    "video": (("av",), "videos and cameras for detr predict"),
     "otel": (("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"), "traces of requests"),
 }
 _PATIENCE_S = 600.0  # for a device; the first use of a GPU may compile for minutes

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from model.runtime.artifact.metadata import Metadata
 from model.runtime.decode import ImageLimits, decode, decode_reduced
@@ -86,3 +87,11 @@ def prepare(
         return decode(image_in(body, content_type), rules.limits)
 
     return Prepared(decoded.orig_size, resized, decode_again if draws else None)
+
+
+def prepare_decoded(image: NDArray[np.uint8], rules: ImageRules, trace: Trace) -> Prepared:
+    """Resize an image that is decoded already, upright RGB [height, width, 3]; it is not kept to be drawn on."""
+    with trace.stage("preprocess"):
+        orig_size = (image.shape[0], image.shape[1])
+        size = rules.resize.size(*orig_size)
+        return Prepared(orig_size, resize_to(Image.fromarray(image), size, None, rules.canvas_multiple), None)

@@ -6,7 +6,6 @@ import argparse
 import json
 import logging
 import os
-import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -17,11 +16,9 @@ from typing import Any, get_args
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from model.hub.names import HubError
-from model.runtime.answers.detections import OutputError
 from model.runtime.artifact.file import ArtifactError
-from model.runtime.decode import ImageError
 from model.runtime.engines.device_errors import DeviceError
-from service.errors import DeviceFullError, EngineRestartError, NoMasksError, ParameterError, ServiceError
+from service.errors import EngineRestartError, NoMasksError, ParameterError
 from service.images.answers import TASKS, DetectTask, SegmentForm, SegmentMode, SegmentTask
 from service.lifecycle.loading import ArtifactLoader, LoadedModel
 from service.lifecycle.warm_up import assumed_lines, measured_lines
@@ -29,9 +26,11 @@ from service.predict.files import FilesError, PictureFile, find_pictures, image_
 from service.predict.pictures import Failed, RunPicture
 from service.predict.results import Answers, Form, Places
 from service.predict.running import PictureRunner
+from service.predict.telling import complain, reason, warning_of
+from service.predict.video.files import videos_among
+from service.predict.video.places import VideoPlaces
 from service.process.library_warnings import OURS, LibraryFilter, log_warnings
 from service.process.options import add_option, given_settings
-from service.process.trace import Trace
 from service.process.watched_threads import ENGINE_LOST, threads_left
 from service.settings import SettingsError, read_settings
 
@@ -48,9 +47,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="PICTURE",
         help="Look for objects in this JPEG, PNG or WebP file (see --formats), in those of this folder or of this "
-        "pattern in quotes ('shots/*.jpg'), or in what comes on standard input (-).",
+        "pattern in quotes ('shots/*.jpg'), or in what comes on standard input (-); or in the frames of this video, or "
+        "of the camera of this number, with the extra video.",
     )
     parser.add_argument("--recursive", action="store_true", help="Look into the sub-folders of folders, too.")
+    parser.add_argument(
+        "--every",
+        type=_count,
+        metavar="N",
+        help="Of a video or camera, answer each Nth frame. The default is each one.",
+    )
     parser.add_argument(
         "--task",
         choices=TASKS,
@@ -75,6 +81,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAMES",
         help="Answer these classes only: names or category ids with commas between them. The default is all.",
     )
+    _add_results(parser)
+    for name in ("model", "revision", "model_cache", "device", "precision", "formats"):
+        add_option(parser, name)
+    parser.set_defaults(run=run)
+
+
+def _add_results(parser: argparse.ArgumentParser) -> None:
+    """Where they go, and in which form."""
     parser.add_argument(
         "--json",
         type=Path,
@@ -85,17 +99,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format",
         choices=get_args(Form),
         help="Write a list of answers (json), an answer a line as soon as it is there (jsonl), or a list of results in "
-        "COCO's format, which pycocotools reads (coco). The default is json, and jsonl for a file of that ending.",
+        "COCO's format, which pycocotools reads (coco). The default is json, and jsonl for a file of that ending and "
+        "for videos.",
     )
     parser.add_argument(
         "--overlay",
         type=Path,
         metavar="DIR",
-        help="Write each picture with its answer drawn on it to this folder, as PNG and in sub-folders like its own.",
+        help="Write each picture with its answer drawn on it to this folder, as PNG and in sub-folders like its own, "
+        "and each video as MP4.",
     )
-    for name in ("model", "revision", "model_cache", "device", "precision", "formats"):
-        add_option(parser, name)
-    parser.set_defaults(run=run)
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return count
 
 
 def _score(text: str) -> float:
@@ -115,25 +135,33 @@ def run(args: argparse.Namespace) -> int:
             raise ParameterError("--mode is of segments: give --task segment, too")
         settings = read_settings(given_settings(args))
         files = find_pictures(args.images, recursive=args.recursive, formats=settings.formats)
-        places = Places.of(args, files)
+        videos = videos_among(files, settings.formats)
+        if args.every is not None and not videos:
+            raise ParameterError("--every is of videos and cameras, and these are pictures")
+        places = VideoPlaces.of_videos(args, videos) if videos else Places.of(args, files)
         with _libraries_heard():
             loader = ArtifactLoader(settings, bars=True)
             model = loader.load()
             tasks = _tasks(args, model, places.form)
             lines = measured_lines(model, settings) if len(files) >= _WORTH_TIMING else assumed_lines(model)
             with closing(PictureRunner(model, lines, settings, loader)) as runner, places.answers() as answers:
+                if videos:
+                    from service.predict.video.answering import VideoAnswers  # takes PyAV
+
+                    to = VideoAnswers(tasks[0], runner, settings, places.drawings, answers)
+                    return to.answer_all(videos, args.every or 1)
                 interrupted = _answer_all(tasks, runner, files, places, answers)
     except (FilesError, SettingsError, HubError, ArtifactError, DeviceError, NoMasksError, ParameterError) as error:
-        return _complain(str(error))
+        return complain(str(error))
     except EngineRestartError as error:
-        _complain(str(error))
+        complain(str(error))
         if threads_left():  # for which Python would wait without end
             os._exit(ENGINE_LOST)
         return ENGINE_LOST
     except OSError as error:
-        return _complain(f"cannot write {error.filename or args.json or 'the answers'}: {error.strerror}")
+        return complain(f"cannot write {error.filename or args.json or 'the answers'}: {error.strerror}")
     if interrupted or answers.count < len(files) > 1:
-        _complain(f"{answers.count} of {len(files)} pictures are answered{', then interrupted' if interrupted else ''}")
+        complain(f"{answers.count} of {len(files)} pictures are answered{', then interrupted' if interrupted else ''}")
     return 130 if interrupted else int(answers.count < len(files))
 
 
@@ -169,11 +197,6 @@ class _OneLine(logging.Formatter):
 def _is_told(record: logging.LogRecord) -> bool:
     """Whether a line of the service is for whoever runs this: not how it gets along with little memory."""
     return record.levelno >= logging.ERROR or record.name.partition(".")[0] not in OURS
-
-
-def _complain(reason: str) -> int:
-    tqdm.write(f"detr predict: {reason}", file=sys.stderr)  # which leaves the bar whole, where there is one
-    return 1
 
 
 def _tasks(args: argparse.Namespace, model: LoadedModel, form: Form) -> _Tasks:
@@ -213,38 +236,15 @@ def _answer_all(
         with tqdm(total=len(files), unit=" pictures", disable=None) as bar:  # on terminals only
             for outcome in runner.run(files, tasks[0].mask_threshold, make, draws=draws, in_order=True):
                 if isinstance(outcome, Failed):
-                    _complain(f"{shown(outcome.picture.path)}: {_reason(outcome.error, runner.device)}")
+                    complain(f"{shown(outcome.picture.path)}: {reason(outcome.error, runner.device)}")
                 else:
                     made = outcome.answer
                     if made.drawing is not None:
                         places.write_drawing(outcome.number, made.drawing)
                     to.add(outcome.number, made.answer)
-                    if (warning := _warning(outcome.trace)) is not None:
-                        _complain(f"{shown(outcome.picture.path)}: {warning}")
+                    if (warning := warning_of(outcome.trace)) is not None:
+                        complain(f"{shown(outcome.picture.path)}: {warning}")
                 bar.update()
     except KeyboardInterrupt:
         return True
     return False
-
-
-def _reason(error: Exception, device: str) -> str:
-    """Why a picture has no answer."""
-    match error:
-        case OSError(strerror=str(reason)):
-            return reason
-        case DeviceFullError():
-            return f"there is no memory for it on {device}"
-        case MemoryError():
-            return "there is no memory for it"
-        case ServiceError() | ImageError() | OutputError():
-            return str(error)
-        case _:
-            return f"it failed: {type(error).__name__}: {error}"
-
-
-def _warning(trace: Trace) -> str | None:
-    """What libraries warned of, though the picture has its answer."""
-    if trace.library_warning is None:
-        return None
-    more = trace.library_warnings - 1
-    return f"{trace.library_warning}{f' (and {more} more warnings)' if more else ''}"

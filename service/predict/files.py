@@ -76,21 +76,21 @@ def shown(path: Path) -> str:
     return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in str(path))
 
 
-def drawing_paths(files: Sequence[PictureFile], folder: Path) -> list[Path]:
-    """Where each picture's drawing goes in a folder, as PNG: no two to one file.
+def drawing_paths(files: Sequence[PictureFile], folder: Path, ending: str = ".png") -> list[Path]:
+    """Where each picture's drawing goes in a folder, with the ending of what it is: no two to one file.
 
     They are called like their pictures, within sub-folders like theirs; where two would have one name, all are put
     into the sub-folders that tell them apart, and else keep their pictures' endings, too.
     """
     apart = _names_apart([Path(os.path.abspath(file.path)) for file in files])  # noqa: PTH100  # keeps links
     for names in (
-        [file.name.with_suffix(".png") for file in files],
-        [name.with_suffix(".png") for name in apart],
+        [file.name.with_suffix(ending) for file in files],
+        [name.with_suffix(ending) for name in apart],
     ):
         if len({str(name).casefold() for name in names}) == len(names):
             break
     else:
-        names = [name.with_name(f"{name.name}.png") for name in apart]
+        names = [name.with_name(f"{name.name}{ending}") for name in apart]
     return [folder / name for name in names]
 
 

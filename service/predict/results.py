@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 from textwrap import indent
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, Self, TextIO
 
 from model.runtime.whole_file import whole_file
 from service.predict.files import STANDARD_STREAM, FilesError, PictureFile, check_results, drawing_paths
@@ -65,14 +65,14 @@ class Places:
     drawings: tuple[Path, ...]  # by picture; empty where none are wanted
 
     @classmethod
-    def of(cls, args: argparse.Namespace, files: Sequence[PictureFile]) -> Places:
-        """The places that were asked for.
+    def of(cls, args: argparse.Namespace, files: Sequence[PictureFile], ending: str = ".png") -> Self:
+        """The places that were asked for; the ending is that of drawings.
 
         Raises:
             FilesError: a result would be written over a picture, or over another.
             OSError: a result cannot be written there; its `filename` says where.
         """
-        drawings = () if args.overlay is None else tuple(drawing_paths(files, args.overlay))
+        drawings = () if args.overlay is None else tuple(drawing_paths(files, args.overlay, ending))
         out = None if args.json is None or str(args.json) == STANDARD_STREAM else args.json
         check_results([*drawings, *([] if out is None else [out])], files)
         for folder in {drawing.parent for drawing in drawings}:

@@ -8,7 +8,7 @@ import asyncio
 import math
 import threading
 import weakref
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -72,7 +72,7 @@ class PictureRunner:
         *,
         draws: bool = False,
         in_order: bool = False,
-    ) -> Iterator[Outcome[P, A]]:
+    ) -> Generator[Outcome[P, A]]:
         """Run pictures; a few are under way at any time, so memory is bounded however many there are.
 
         Args:
