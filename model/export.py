@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import onnx
@@ -113,6 +114,12 @@ def _add_artifact_arguments(parser: argparse.ArgumentParser) -> None:
         "%(default)s.",
     )
     parser.add_argument(
+        "--attention",
+        action="store_true",
+        help="Let the graph give what its attention is made of, so that `detr explain` and POST /explain can show what "
+        "was looked at. It costs nothing where nobody asks for it.",
+    )
+    parser.add_argument(
         "--name",
         metavar="TEXT",
         help="Call the model by this name in its answers. The default is the artifact's file name without its ending.",
@@ -150,6 +157,7 @@ def _export_artifact(args: argparse.Namespace, out: Path) -> None:
         name=args.name,
         precision=args.precision,
         resize=args.resize,
+        attention=args.attention,
     )
 
 
@@ -185,7 +193,8 @@ def _of_checkpoints(args: argparse.Namespace) -> dict[str, bool]:
 
 def _of_graphs(args: argparse.Namespace) -> dict[str, bool]:
     """Options that say what the artifact's graph is like, and whether they are given."""
-    return {"--padding": args.padding != "exact", "--precision": args.precision != "float32"}
+    given = {"--padding": args.padding != "exact", "--precision": args.precision != "float32"}
+    return given | {"--attention": args.attention}
 
 
 def _export_hugging_face(args: argparse.Namespace) -> None:
@@ -223,6 +232,7 @@ def export_file(
     name: str | None = None,
     precision: str = "float32",
     resize: ResizeRule | None = None,
+    attention: bool = False,
 ) -> None:
     """Export a checkpoint's file or folder, and print what was recognised and the worst difference that was found.
 
@@ -230,7 +240,7 @@ def export_file(
     """
     try:
         checkpoint = _read(path, preset, names, resize, weights)
-        report = export(checkpoint, out, padding=padding, name=name, precision=precision)
+        report = export(checkpoint, out, padding=padding, name=name, precision=precision, attention=attention)
     except (CheckpointError, NamesError, ParityError, ArtifactError, ValueError, OSError) as error:
         raise SystemExit(f"detr export: {error}") from error
     for output, worst in report.worst.items():
@@ -245,6 +255,7 @@ def export(
     padding: str = "exact",
     name: str | None = None,
     precision: str = "float32",
+    attention: bool = False,
 ) -> ParityReport:
     """Write the artifact of a checkpoint and return how close it is to the network.
 
@@ -256,19 +267,22 @@ def export(
         raise IsADirectoryError(f"{out} is a folder; the artifact is one file")
     config = replace(checkpoint.config, padding=padding)  # type: ignore[arg-type]
     network = build_model(config)
+    served = ServedNetwork(network, config.normalization, attention)
     metadata = replace(
         metadata_of(checkpoint, config, network, name or out.stem),
         precision=precision,  # type: ignore[arg-type]  # the metadata check it
+        attention=served.attention,
     )
     network.load_state_dict(checkpoint.state_dict)
-    served = ServedNetwork(network, config.normalization)
     proto = to_onnx(served.folded())
     if precision == "float16":
         proto = to_float16(proto)
 
     def proof(artifact: Artifact) -> ParityReport:
         engine = open_engine(artifact, "cpu")
-        report = prove(served, engine.infer, exact=config.padding == "exact", precision=precision)
+        report = prove(
+            served, partial(engine.infer, attention=attention), exact=config.padding == "exact", precision=precision
+        )
         replay_golden(engine, artifact)
         return report
 

@@ -100,6 +100,10 @@ class NoMasksError(ServiceError):
     """Masks were asked of a model that has none."""
 
 
+class NoAttentionError(ServiceError):
+    """An explanation was asked of a model whose file does not give its attention."""
+
+
 class EngineError(ServiceError):
     """The engine raised."""
 

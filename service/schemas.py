@@ -23,6 +23,37 @@ Threshold = Annotated[
 ClassList = Annotated[str, Field(max_length=4000, json_schema_extra={"format": "class-list"})]
 
 
+# Whether they are in the picture, only the picture says.
+PointList = Annotated[str, Field(max_length=400, json_schema_extra={"format": "point-list"})]
+
+
+class ExplainParameters(BaseModel):
+    """Query of POST /explain."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    threshold: Threshold = None
+    classes: ClassList | None = Field(
+        default=None,
+        description="explain these classes only: names or category ids of the model's, such as person,dog or 1,18",
+    )
+    query: int | None = Field(
+        default=None,
+        ge=0,
+        description="explain this object query only, whatever its score; an answer says `query` of each object",
+    )
+    points: PointList | None = Field(
+        default=None,
+        description="explain these points, too: x,y in pixels of the image as displayed, several with a semicolon "
+        "between them, such as 120,80;300,45.5",
+    )
+    overlay: bool = Field(
+        default=False,
+        description="answer the picture with what was looked at painted over it, of the points if there are some and "
+        "else of the objects: as PNG, or as the header Accept prefers it: image/png, image/jpeg or image/webp",
+    )
+
+
 class DetectParameters(BaseModel):
     """Query of POST /detect."""
 
@@ -186,6 +217,14 @@ class NormalizationInfo(Body):
     std: tuple[float, float, float]
 
 
+class AttentionShapeInfo(Body):
+    """What the attention that a model's file gives is made of."""
+
+    channels: int
+    heads: int
+    stride: int = Field(description="pixels of the image as the network sees it, per cell of a map")
+
+
 class ModelResponse(Body):
     """Answer of GET /model: the artifact's metadata, and the device it runs on."""
 
@@ -203,6 +242,7 @@ class ModelResponse(Body):
     detect_threshold: Score
     segment_threshold: Score
     padding: Literal["exact", "published"]
+    attention: AttentionShapeInfo | None = Field(description="null for a model that /explain cannot explain")
     provenance: dict[str, Any] = Field(description="where the model came from and what it measured")
     formats: list[str] = Field(description="the image formats that are opened, such as jpeg")
     device: str

@@ -32,6 +32,8 @@ from model.runtime.artifact.file import (
     GoldenSample,
     Metadata,
 )
+from model.runtime.artifact.graph_contract import ATTENTION_OUTPUTS
+from model.runtime.artifact.metadata import AttentionShape
 from model.runtime.artifact.writing import sealed
 from model.runtime.categories import Category
 from model.runtime.preprocess import CANVAS_MULTIPLE, make_batch
@@ -61,10 +63,13 @@ _MASK_WEIGHT = np.array([[8, 8, 8], [0, 0, 0], [0, 0, 0], [-6, -6, 14]], dtype=n
 _MASK_BIAS = np.array([-12, 0, -20, -4], dtype=np.float32)
 
 
-def write_tiny_artifact(path: str | Path, task: Task = "panoptic") -> Path:
-    """Write a servable artifact and return its path."""
-    model = tiny_model(task)
-    return write_artifact(path, model, tiny_metadata(task).to_json(), tiny_golden(model).to_text())
+def write_tiny_artifact(path: str | Path, task: Task = "panoptic", attention: bool = False) -> Path:
+    """Write a servable artifact and return its path. A panoptic one can give attention, made of its cells' colours."""
+    model, metadata = tiny_model(task), tiny_metadata(task)
+    if attention:
+        _add_attention(model.graph)
+        metadata = replace(metadata, attention=AttentionShape(channels=3, heads=1, stride=CANVAS_MULTIPLE))
+    return write_artifact(path, model, metadata.to_json(), tiny_golden(model).to_text())
 
 
 def write_variant(path: str | Path, name: str, shift: float) -> Path:
@@ -124,6 +129,35 @@ def tiny_golden(model: onnx.ModelProto) -> GoldenSample:
         pred_masks=outputs.get("pred_masks"),
         mask_index=outputs.get("mask_index"),
     )
+
+
+def _add_attention(graph: onnx.GraphProto) -> None:
+    """Keys are the mean colours of cells, what the queries want is red, green, blue and nothing, and cells want their
+    own colour.
+    """
+    node, square = helper.make_node, [CANVAS_MULTIPLE, CANVAS_MULTIPLE]
+    wanted = np.zeros((3, QUERIES, 3), dtype=np.float32)
+    wanted[:, [0, 1, 2], [0, 1, 2]] = 4.0
+    constants: dict[str, NDArray[np.generic]] = {
+        "cells_shape": np.array([0, 3, -1], np.int64),
+        "queries_shape": np.array([-1, QUERIES, 3], np.int64),
+        "wanted": wanted.reshape(3, -1),
+    }
+    graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
+    graph.node.extend(
+        [
+            node("AveragePool", ["masked_planes"], ["cell_planes"], kernel_shape=square, strides=square),
+            node("Reshape", ["cell_planes", "cells_shape"], ["cell_columns"]),
+            node("Transpose", ["cell_columns"], ["self_attention_keys"], perm=[0, 2, 1]),
+            node("Identity", ["self_attention_keys"], ["cross_attention_keys"]),
+            node("Mul", ["self_attention_keys", "scale"], ["self_attention_queries"]),
+            node("MatMul", ["mean", "wanted"], ["flat_queries"]),
+            node("Reshape", ["flat_queries", "queries_shape"], ["cross_attention_queries"]),
+        ]
+    )
+    for name in ATTENTION_OUTPUTS:
+        count = QUERIES if name == "cross_attention_queries" else "cells"
+        graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", count, 3]))
 
 
 def tiny_model(task: Task = "panoptic") -> onnx.ModelProto:

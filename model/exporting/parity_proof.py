@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 
 import numpy as np
@@ -13,7 +13,7 @@ from model.exporting.served_network import ServedNetwork
 from model.exporting.torch_engine import run_torch
 from model.runtime.artifact.golden import GoldenSample
 from model.runtime.engines.golden_recording import Infer, fixed_picture, record_golden, threshold_of_some
-from model.runtime.engines.raw_outputs import ALL_MASKS, NO_MASKS, RawOutputs
+from model.runtime.engines.raw_outputs import ALL_MASKS, NO_MASKS, RawAttention, RawOutputs
 from model.runtime.preprocess import Batch, make_batch
 
 # Differences are relative to the spread of the expected array. Float32 sums in another order give about 1e-6 to 1e-5.
@@ -27,6 +27,10 @@ BATCHES = (
     ((97, 141), (150, 101)),
     ((64, 250), (190, 33), (20, 20), (128, 128)),
 )
+
+
+_OUTPUTS = ("pred_logits", "pred_boxes", "pred_masks")
+_ATTENTION = tuple(field.name for field in fields(RawAttention))
 
 
 class ParityError(Exception):
@@ -44,8 +48,14 @@ class ParityReport:
         """Raise ParityError if an output differs by more than `tolerance` of its spread, or in shape."""
         if not _equal(found.mask_index, expected.mask_index):
             raise ParityError(f"{case}: other queries are kept")
-        for name in ("pred_logits", "pred_boxes", "pred_masks"):
-            a, b = getattr(found, name), getattr(expected, name)
+        arrays = {name: (getattr(found, name), getattr(expected, name)) for name in _OUTPUTS}
+        if expected.attention is not None:
+            for name in _ATTENTION:
+                arrays[f"attention's {name}"] = (
+                    getattr(found.attention, name, None),
+                    getattr(expected.attention, name),
+                )
+        for name, (a, b) in arrays.items():
             if b is None:
                 continue
             if a is None or a.shape != b.shape:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from model.exporting.served_network import ServedNetwork
+from model.runtime.artifact.graph_contract import ATTENTION_OUTPUTS
 from model.runtime.engines.device_errors import DeviceError
-from model.runtime.engines.raw_outputs import RawOutputs
+from model.runtime.engines.raw_outputs import RawAttention, RawOutputs
 from model.runtime.preprocess import Batch
 
 
@@ -22,11 +25,12 @@ class TorchEngine:
         self.device = device
         self.network = network.to(device)
 
-    def infer(self, batch: Batch, mask_threshold: NDArray[np.float32]) -> RawOutputs:
-        """Run a batch."""
+    def infer(self, batch: Batch, mask_threshold: NDArray[np.float32], attention: bool = False) -> RawOutputs:
+        """Run a batch; see Engine."""
         # By default cuDNN's convolutions round to TF32, of 10 bits; what is served is float32.
         with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False):
-            return run_torch(self.network, batch, mask_threshold)
+            outputs = run_torch(self.network, batch, mask_threshold)
+        return outputs if attention else replace(outputs, attention=None)
 
 
 def run_torch(network: ServedNetwork, batch: Batch, mask_threshold: NDArray[np.float32]) -> RawOutputs:
@@ -35,8 +39,12 @@ def run_torch(network: ServedNetwork, batch: Batch, mask_threshold: NDArray[np.f
     inputs = (batch.images, batch.padding_mask, mask_threshold)[: len(network.inputs)]
     with torch.no_grad():
         outputs = [x.cpu().numpy() for x in network(*(torch.from_numpy(x).to(device) for x in inputs))]
-    masks, index = outputs[2:] if network.has_masks else (None, None)
-    return RawOutputs(outputs[0], outputs[1], masks, index)
+    masks, index = outputs[2:4] if network.has_masks else (None, None)
+    attention = None
+    if network.attention is not None:
+        canvas = batch.padding_mask.shape[1:]
+        attention = RawAttention.of(outputs[-len(ATTENTION_OUTPUTS) :], canvas, network.attention.stride)
+    return RawOutputs(outputs[0], outputs[1], masks, index, attention)
 
 
 def torch_device(asked: str) -> str:

@@ -6,6 +6,8 @@ Sequences are batch-first, [B, L, C]. Positions are added to queries and keys at
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +21,8 @@ class MultiheadAttention(nn.Module):
         super().__init__()
         self.nheads = nheads
         self.dropout = dropout
+        # Shown the projected queries [B, L, C] and keys [B, S, C], from which the weights of the attention follow.
+        self.on_projected: Callable[[Tensor, Tensor], None] | None = None
         self.in_proj_weight = nn.Parameter(torch.empty(3 * hidden_dim, hidden_dim))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * hidden_dim))
         self.out_proj = nn.Linear(hidden_dim, hidden_dim)
@@ -28,8 +32,10 @@ class MultiheadAttention(nn.Module):
         """query [B, L, C], key and value [B, S, C], padding_mask bool [B, S] (True: not attended) to [B, L, C]."""
         wq, wk, wv = self.in_proj_weight.chunk(3)
         bq, bk, bv = self.in_proj_bias.chunk(3)
-        q = self._heads(functional.linear(query, wq, bq))  # (B, heads, L, d)
-        k = self._heads(functional.linear(key, wk, bk))
+        queries, keys = functional.linear(query, wq, bq), functional.linear(key, wk, bk)
+        if self.on_projected is not None:
+            self.on_projected(queries, keys)
+        q, k = self._heads(queries), self._heads(keys)  # (B, heads, L, d), (B, heads, S, d)
         v = self._heads(functional.linear(value, wv, bv))
         dropout = self.dropout if self.training else 0.0
         if torch.compiler.is_exporting() or _plain_is_faster(q, k):
@@ -41,6 +47,20 @@ class MultiheadAttention(nn.Module):
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(2, (self.nheads, -1)).transpose(1, 2)
+
+
+@contextmanager
+def projections_of(attention: MultiheadAttention) -> Iterator[list[Tensor]]:
+    """A list that holds, once the network has run, what the attention compares: queries [B, L, C] and keys [B, S, C].
+
+    They are projected, with the channels of the heads side by side.
+    """
+    seen: list[Tensor] = []
+    attention.on_projected = lambda queries, keys: seen.extend((queries, keys))
+    try:
+        yield seen
+    finally:
+        attention.on_projected = None
 
 
 def _plain_is_faster(q: Tensor, k: Tensor) -> bool:

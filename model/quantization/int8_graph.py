@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +62,7 @@ def golden_of(model: onnx.ModelProto, sample: GoldenSample) -> GoldenSample:
     if sample.mask_threshold is not None:
         thresholds = np.full_like(sample.mask_threshold, ALL_MASKS)
         feed["mask_threshold"] = thresholds
-    names = [output.name for output in session.get_outputs()]
+    recorded = {field.name for field in fields(sample)}
+    names = [output.name for output in session.get_outputs() if output.name in recorded]
     outputs = dict(zip(names, session.run(names, feed), strict=True))
     return replace(sample, mask_threshold=thresholds, **outputs)

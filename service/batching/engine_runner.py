@@ -197,8 +197,9 @@ class EngineRunner:
         went = asyncio.get_running_loop().time()
         canvas = self._canvases.take([waiting.item.image for waiting in members])
         thresholds = np.array([waiting.item.mask_threshold for waiting in members], dtype=np.float32)
+        attention = [waiting.item.attention for waiting in members]
         try:
-            result = await self._thread.run(canvas, thresholds)
+            result = await self._thread.run(canvas, thresholds, attention)
         except (DeviceMemoryError, MemoryError) as error:
             logger.warning("memory ran out in a batch of %d on %s: %s", len(members), self.name, str(error))
             return "memory"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -40,12 +40,14 @@ class EngineThread:
         """How long it has been at its present batch, or at opening; 0 when it is free. Any thread may ask."""
         return self._threads.busy_seconds()
 
-    async def run(self, canvas: Callable[[], Batch], thresholds: NDArray[np.float32]) -> BatchResult:
-        """Run a batch. `thresholds` is [B]. Raises what engine, canvas or `WatchedThreads.run` raise."""
+    async def run(
+        self, canvas: Callable[[], Batch], thresholds: NDArray[np.float32], attention: Sequence[bool]
+    ) -> BatchResult:
+        """Run a batch, see `run_batch`. Raises what engine, canvas or `WatchedThreads.run` raise."""
         if (engine := self.engine) is None:
             raise RuntimeError("there is no engine any more")
         clock = asyncio.get_running_loop().time
-        return await self._threads.run(lambda: run_batch(engine, canvas, thresholds, clock))
+        return await self._threads.run(lambda: run_batch(engine, canvas, thresholds, clock, attention))
 
     async def reopen(self, open_again: Callable[[], Engine]) -> None:
         """Let the engine go and take the one that is opened in the thread. Raises what that raises."""
@@ -64,22 +66,33 @@ class EngineThread:
 
 
 def run_batch(
-    engine: Engine, canvas: Callable[[], Batch], thresholds: NDArray[np.float32], clock: TimeSource
+    engine: Engine,
+    canvas: Callable[[], Batch],
+    thresholds: NDArray[np.float32],
+    clock: TimeSource,
+    attention: Sequence[bool],
 ) -> BatchResult:
-    """Run a batch, by this clock, and split it by image. `thresholds` is [B]. Raises what engine or canvas raise."""
+    """Run a batch, by this clock, and split it by image. Raises what engine or canvas raise.
+
+    `thresholds` is [B]; `attention` says of each image whether it wants its attention.
+    """
     started = clock()
     batch = canvas()
     engine_started = clock()
-    raw = engine.infer(batch, thresholds)
+    raw = engine.infer(batch, thresholds, any(attention))
     engine_seconds = clock() - engine_started
     outputs = [raw.image(index) for index in range(len(thresholds))]
     if len(outputs) > 1:
-        outputs = [_on_its_own(image) for image in outputs]
+        outputs = [_on_its_own(image, wants) for image, wants in zip(outputs, attention, strict=True)]
     seconds = clock() - started
     return BatchResult(outputs, batch.padding_ratio, batch.padding_mask.size, engine_seconds, seconds)
 
 
-def _on_its_own(outputs: ImageOutputs) -> ImageOutputs:
-    """With masks of its own, so that an answer that takes long keeps no other image's masks in memory."""
-    masks = outputs.mask_logits
-    return outputs if masks is None else replace(outputs, mask_logits=masks.copy())
+def _on_its_own(outputs: ImageOutputs, wants_attention: bool) -> ImageOutputs:
+    """With masks and attention of its own, so that an answer that takes long keeps no other image's in memory."""
+    masks, attention = outputs.mask_logits, outputs.attention if wants_attention else None
+    return replace(
+        outputs,
+        mask_logits=None if masks is None else masks.copy(),
+        attention=None if attention is None else attention.copy(),
+    )

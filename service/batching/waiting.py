@@ -18,6 +18,7 @@ class EngineInput:
 
     image: NDArray[np.uint8]  # [h, w, 3], RGB, resized
     mask_threshold: float  # see the graph's input of that name
+    attention: bool = False  # whether its outputs are to have it
 
 
 @dataclass(frozen=True)

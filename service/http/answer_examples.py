@@ -35,6 +35,14 @@ _SEGMENT = {"id": 1, **_FOUND, "area": 8, "box": {"x1": 0.0, "y1": 0.0, "x2": 4.
 _INSTANCES = {"model": "detr-resnet-50-panoptic", "image": {"width": 4, "height": 2}, "segments": [_SEGMENT]}
 _PANOPTIC = {**_INSTANCES, "panoptic_png": _PNG}
 
+_EXPLAINED = {
+    "model": "detr-resnet-50",
+    "image": {"width": 640, "height": 480},
+    "cell": {"width": 320.0, "height": 240.0},
+    "objects": [{**_DETECTED["detections"][0], "query": 17, "attention": [[0.7, 0.1], [0.15, 0.05]]}],  # type: ignore[index]
+    "points": [],
+}
+
 DETECT_EXAMPLES: Mapping[str, AnswerExample] = {
     "boxes": AnswerExample(_DETECTED),
     "coco": AnswerExample(
@@ -64,4 +72,11 @@ SEGMENT_EXAMPLES: Mapping[str, AnswerExample] = {
         "mode=instance&format=coco&image_id=139",
     ),
     "several": AnswerExample({"results": [_PANOPTIC, _FAILED]}, images=2),
+}
+EXPLAIN_EXAMPLES: Mapping[str, AnswerExample] = {
+    "objects": AnswerExample(_EXPLAINED),
+    "points": AnswerExample(
+        {**_EXPLAINED, "points": [{"x": 12.0, "y": 8.5, "attention": [[0.9, 0.05], [0.03, 0.02]]}]}, "points=12,8.5"
+    ),
+    "several": AnswerExample({"results": [_EXPLAINED, _FAILED]}, images=2),
 }

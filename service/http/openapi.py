@@ -9,7 +9,7 @@ from model.runtime.image_formats import words_of_open
 from service.http.access import Access
 from service.http.answer_examples import AnswerExample
 from service.http.error_answers import TABLE
-from service.http.paths import DETECT, HEALTH, SEGMENT
+from service.http.paths import HEALTH, IMAGES
 from service.schemas import ErrorResponse
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
@@ -61,7 +61,7 @@ def image_body(formats: Collection[str] = ()) -> dict[str, Any]:
 
 def describe_formats(api: dict[str, Any], formats: Collection[str]) -> None:
     """Say in a description which formats are opened beside those that always are."""
-    for path in (DETECT, SEGMENT):
+    for path in IMAGES:
         api["paths"][path]["post"].update(image_body(formats))
 
 
@@ -87,7 +87,7 @@ _ERRORS: dict[int, str] = {
     409: "the model is being reloaded already",
     413: "too many bytes, images or pixels, or too much work to decode",
     415: "a content type or image format that is not accepted",
-    422: "a parameter or form field that cannot be used, masks asked of a model without, or a model file refused",
+    422: "a parameter or form field that cannot be used, what the model cannot do, or a model file refused",
     431: "headers or a query that are too long",
     500: "the engine or the service failed",
     503: "the queue is full, or the service is starting or shutting down",

@@ -8,6 +8,7 @@ import re
 
 DETECT = "/detect"
 SEGMENT = "/segment"
+EXPLAIN = "/explain"
 MODEL = "/model"
 RELOAD = "/model/reload"
 METRICS = "/metrics"
@@ -56,6 +57,7 @@ STATIC = tuple(
 ENDPOINTS = {
     DETECT: "detect",
     SEGMENT: "segment",
+    EXPLAIN: "explain",
     MODEL: "model",
     RELOAD: "reload",
     METRICS: "metrics",
@@ -83,6 +85,7 @@ ENDPOINTS = {
     OPENAPI: "openapi",
     **dict.fromkeys(STATIC, "static"),
 }
+IMAGES = (DETECT, SEGMENT, EXPLAIN)  # what is posted there is a picture
 HEALTH = frozenset({LIVE, LIVE_V2, READY, READY_V2})
 PAGES = frozenset({PAGE, DOCS, OPENAPI, *STATIC})
 # What is answered there is everybody's and may be kept, if it is asked for anew each time (RFC 9111, section 5.2.2.4).
@@ -103,7 +106,7 @@ def route_of(target: str) -> str | None:
 
 def takes_images(target: str) -> bool:
     """Whether a POST to a request's path asks for a place in the queue."""
-    if target in (DETECT, SEGMENT, LABEL_STUDIO_PREDICT):
+    if target in (*IMAGES, LABEL_STUDIO_PREDICT):
         return True
     return is_protocol(target) and route_of(target) in (INFER_V2, VERSION_INFER_V2)
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from service.http.error_answers import TABLE, ErrorRow, error_body, row_of
 from service.images.answers import Content
 from service.images.coco import DetectionEntries, InstanceEntries, PanopticResultEntry
+from service.images.explanations import ExplainResponse
 from service.schemas import Body, DetectResponse, ErrorResponse, InstanceResponse, SegmentResponse
 
 logger = logging.getLogger(__name__)
@@ -23,6 +24,12 @@ class SegmentResults(Body):
     """Answer of POST /segment to several images, in their order."""
 
     results: list[SegmentResponse | InstanceResponse | PanopticResultEntry | InstanceEntries | ErrorResponse]
+
+
+class ExplainResults(Body):
+    """Answer of POST /explain to several images, in their order."""
+
+    results: list[ExplainResponse | ErrorResponse]
 
 
 def content_of_each(answers: Sequence[Content | Exception], request_id: str) -> Content:

@@ -15,18 +15,20 @@ from starlette.responses import HTMLResponse, Response
 from service.errors import ParameterError
 from service.http import paths
 from service.http.access import require_admin
-from service.http.answer_examples import DETECT_EXAMPLES, SEGMENT_EXAMPLES
-from service.http.asked import detect_task, segment_task
+from service.http.answer_examples import DETECT_EXAMPLES, EXPLAIN_EXAMPLES, SEGMENT_EXAMPLES
+from service.http.asked import detect_task, explain_task, segment_task
 from service.http.exchange import exchange
 from service.http.openapi import ADMIN_KEY, answers, errors, image_body
 from service.http.replicas import Replicas
-from service.http.results import DetectResults, SegmentResults
+from service.http.results import DetectResults, ExplainResults, SegmentResults
 from service.images.coco import DetectionEntries, InstanceEntries, PanopticResultEntry
+from service.images.explanations import ExplainResponse
 from service.images.pictures import PICTURE_TYPES
 from service.lifecycle.service import Service
 from service.schemas import (
     DetectParameters,
     DetectResponse,
+    ExplainParameters,
     HealthResponse,
     InstanceResponse,
     ModelResponse,
@@ -116,6 +118,20 @@ async def detect(request: Request, parameters: Annotated[DetectParameters, Query
 async def segment(request: Request, parameters: Annotated[SegmentParameters, Query()]) -> Response:
     """Segments of an image: JSON, entries for COCO, the COCO id PNG (`Accept: image/png`), or painted over it."""
     task = segment_task(parameters, request.headers.get("accept", ""))
+    return await exchange(request, service_of(request), task)
+
+
+@images_router.post(
+    paths.EXPLAIN,
+    summary="See where the network looked",
+    response_model=ExplainResponse | ExplainResults,
+    responses=answers("what was looked at, of each object and point", EXPLAIN_EXAMPLES, *PICTURE_TYPES)
+    | errors(408, 413, 415, 503, 504),
+    openapi_extra=image_body(),
+)
+async def explain(request: Request, parameters: Annotated[ExplainParameters, Query()]) -> Response:
+    """Maps over an image of what the query of each object, and each asked point, attended to, or painted over it."""
+    task = explain_task(parameters, request.headers.get("accept", ""))
     return await exchange(request, service_of(request), task)
 
 

@@ -18,10 +18,10 @@ from model.runtime.answers.instances import Instances, instances_of
 from model.runtime.answers.panoptic import PanopticResult, panoptic
 from model.runtime.answers.segment_codec import id_png
 from model.runtime.artifact.metadata import Metadata
-from model.runtime.categories import classes_meant_by
 from model.runtime.engines.raw_outputs import NO_MASKS, ImageOutputs
-from service.errors import NoMasksError, ParameterError
+from service.errors import NoMasksError
 from service.images.bodies import image_bytes
+from service.images.classes import wanted_classes
 from service.images.coco import coco_detections, coco_instances, coco_panoptic, coco_segments
 from service.images.pictures import FoundInImage, PictureFormat, draw_found, encode_picture
 from service.images.responses import detect_response, instance_response, segment_response
@@ -70,6 +70,10 @@ class Task(Protocol):
     def mask_threshold(self) -> float:
         """What the graph is told, once the image is there; see its input of that name."""
 
+    @property
+    def attention(self) -> bool:
+        """Whether the outputs have to have the network's attention."""
+
     def answer(self, metadata: Metadata, prepared: Prepared, outputs: ImageOutputs, trace: Trace) -> Content:
         """Make the answer. Raises OutputError if the outputs are not finite."""
 
@@ -81,18 +85,21 @@ SegmentForm = Literal["json", "coco", "coco_masks", "png", "overlay"]
 SegmentMode = Literal["panoptic", "instance"]
 
 
-class _Formed(ABC):
+class FormedTask(ABC):
     """What becomes of a task by the form of its answer, see Task."""
 
     form: str
     picture: PictureFormat
+    attention = False
 
     @property
     def draws(self) -> bool:
+        """See Task."""
         return self.form == "overlay"
 
     @property
     def is_json(self) -> bool:
+        """See Task."""
         return self.form not in ("overlay", "png")
 
     def answer(self, metadata: Metadata, prepared: Prepared, outputs: ImageOutputs, trace: Trace) -> Content:
@@ -114,7 +121,7 @@ class _Formed(ABC):
 
 
 @dataclass(frozen=True)
-class DetectTask(_Formed):
+class DetectTask(FormedTask):
     """Boxes as JSON, or drawn on the picture."""
 
     threshold: float
@@ -142,7 +149,7 @@ class DetectTask(_Formed):
             ParameterError: the model has no such class.
         """
         score = metadata.detect_threshold if threshold is None else threshold
-        return cls(score, form, _wanted(metadata, classes), image_id, picture)
+        return cls(score, form, wanted_classes(metadata, classes), image_id, picture)
 
     def find(
         self, metadata: Metadata, prepared: Prepared, outputs: ImageOutputs, trace: Trace
@@ -155,12 +162,12 @@ class DetectTask(_Formed):
 
     def _told(self, metadata: Metadata, prepared: Prepared, found: Detections) -> Content:
         if self.form == "coco":
-            return _json(coco_detections(metadata, self.image_id, found))
-        return _json(detect_response(metadata, prepared.orig_size, found))
+            return json_content(coco_detections(metadata, self.image_id, found))
+        return json_content(detect_response(metadata, prepared.orig_size, found))
 
 
 @dataclass(frozen=True)
-class SegmentTask(_Formed):
+class SegmentTask(FormedTask):
     """Segments as JSON, as the COCO panoptic PNG, or painted over the picture."""
 
     threshold: float
@@ -194,7 +201,7 @@ class SegmentTask(_Formed):
         if metadata.mask_stride is None:
             raise _no_masks(metadata)
         score = metadata.segment_threshold if threshold is None else threshold
-        return cls(score, form, _wanted(metadata, classes), image_id, picture, mode, polygons)
+        return cls(score, form, wanted_classes(metadata, classes), image_id, picture, mode, polygons)
 
     @property
     def mask_threshold(self) -> float:
@@ -216,15 +223,15 @@ class SegmentTask(_Formed):
         if self.form == "png":
             return Content(id_png(found.ids), "image/png")
         if self.form == "coco":
-            return _json(coco_panoptic(metadata, self.image_id, found))
+            return json_content(coco_panoptic(metadata, self.image_id, found))
         if self.form == "coco_masks":
-            return _json(coco_segments(metadata, self.image_id, prepared.orig_size, found))
-        return _json(segment_response(metadata, prepared.orig_size, found, self.polygons))
+            return json_content(coco_segments(metadata, self.image_id, prepared.orig_size, found))
+        return json_content(segment_response(metadata, prepared.orig_size, found, self.polygons))
 
     def _instances(self, metadata: Metadata, orig_size: tuple[int, int], found: Instances) -> Content:
         if self.form in ("coco", "coco_masks"):
-            return _json(coco_instances(metadata, self.image_id, orig_size, found))
-        return _json(instance_response(metadata, orig_size, found, self.polygons))
+            return json_content(coco_instances(metadata, self.image_id, orig_size, found))
+        return json_content(instance_response(metadata, orig_size, found, self.polygons))
 
 
 TaskName = Literal["detect", "segment"]
@@ -242,24 +249,14 @@ def _drawn(
         return Content(*encode_picture(draw_found(image, found, metadata.categories), picture))
 
 
-def _json(response: BaseModel) -> Content:
+def json_content(response: BaseModel) -> Content:
+    """An answer as JSON."""
     # What was not asked for is left out; nothing that is answered is null.
     return Content(response.model_dump_json(exclude_none=True).encode(), "application/json")
 
 
 def _no_masks(metadata: Metadata) -> NoMasksError:
     return NoMasksError(f"the model {metadata.name} detects objects and has no masks; ask /detect")
-
-
-def _wanted(metadata: Metadata, classes: str | None) -> frozenset[int] | None:
-    if classes is None:
-        return None
-    try:
-        return classes_meant_by(metadata.categories, classes)
-    except ValueError as error:
-        names = [category.name for category in metadata.categories]
-        more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-        raise ParameterError(f"{error}; it knows {', '.join(names[:10])}{more}") from None
 
 
 def segments_of(

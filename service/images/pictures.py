@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from model.runtime.answers.attention import Explanation
 from model.runtime.answers.detections import Detections
 from model.runtime.answers.instances import Instances
-from model.runtime.answers.overlay import draw_detections, draw_panoptic
+from model.runtime.answers.overlay import draw_detections, draw_explanation, draw_panoptic
 from model.runtime.answers.panoptic import PanopticResult
 from model.runtime.categories import Category
 
-FoundInImage = Detections | PanopticResult | Instances
+FoundInImage = Detections | PanopticResult | Instances | Explanation
 PictureFormat = Literal["png", "jpeg", "webp"]
 PICTURE_TYPES: dict[str, PictureFormat] = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp"}  # best first
 
@@ -33,9 +34,11 @@ _LONGEST_SIDE: dict[PictureFormat, int] = {"jpeg": 65_500, "webp": 16_383}  # pi
 
 
 def draw_found(image: NDArray[np.uint8], found: FoundInImage, categories: Sequence[Category]) -> NDArray[np.uint8]:
-    """An image, RGB [height, width, 3], with boxes on it or segments painted over it, of instances those on top."""
+    """An image, RGB [height, width, 3], with boxes on it or segments painted over it, or what was looked at."""
     if isinstance(found, Detections):
         return draw_detections(image, found, categories)
+    if isinstance(found, Explanation):
+        return draw_explanation(image, found, categories)
     return draw_panoptic(image, found.on_top() if isinstance(found, Instances) else found, categories)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
+from typing import Any
 
 from model.runtime.answers.detections import Detections
 from model.runtime.answers.id_map import IdMap
@@ -31,18 +32,23 @@ SCORE_DECIMALS = 4
 
 def detect_response(metadata: Metadata, orig_size: tuple[int, int], found: Detections) -> DetectResponse:
     """Detections as /detect answers them."""
+    detections = [Detection(**fields) for fields in detected_fields(metadata, found)]
+    return DetectResponse(model=metadata.name, image=image_size(orig_size), detections=detections)
+
+
+def detected_fields(metadata: Metadata, found: Detections) -> list[dict[str, Any]]:
+    """What a `Detection` says of each, by its fields' names."""
     rows = zip(found.scores.tolist(), found.labels.tolist(), found.boxes_xyxy.tolist(), strict=True)
-    detections = [
-        Detection(
-            label=metadata.categories[label].name,
-            category_id=metadata.categories[label].id,
-            isthing=metadata.categories[label].isthing,
-            score=round(score, SCORE_DECIMALS),
-            box=_box(*box),
-        )
+    return [
+        {
+            "label": metadata.categories[label].name,
+            "category_id": metadata.categories[label].id,
+            "isthing": metadata.categories[label].isthing,
+            "score": round(score, SCORE_DECIMALS),
+            "box": _box(*box),
+        }
         for score, label, box in rows
     ]
-    return DetectResponse(model=metadata.name, image=_image_size(orig_size), detections=detections)
 
 
 def segment_response(
@@ -61,7 +67,7 @@ def segment_response(
         segments.append(_segment_info(metadata, orig_size, segment, rle["counts"], outline))
     return SegmentResponse(
         model=metadata.name,
-        image=_image_size(orig_size),
+        image=image_size(orig_size),
         segments=segments,
         panoptic_png=png_in_base64(found.ids),
     )
@@ -76,7 +82,7 @@ def instance_response(
     for segment, mask in _numbered(metadata, found):
         outline = outliner.around(mask, 1) if polygons else None
         segments.append(_segment_info(metadata, orig_size, segment, mask_rle(mask), outline))
-    return InstanceResponse(model=metadata.name, image=_image_size(orig_size), segments=segments)
+    return InstanceResponse(model=metadata.name, image=image_size(orig_size), segments=segments)
 
 
 class Outliner:
@@ -140,6 +146,7 @@ def _box(x1: float, y1: float, x2: float, y2: float) -> Box:
     )
 
 
-def _image_size(orig_size: tuple[int, int]) -> ImageSize:
+def image_size(orig_size: tuple[int, int]) -> ImageSize:
+    """(height, width) in pixels, as answers say it."""
     height, width = orig_size
     return ImageSize(width=width, height=height)

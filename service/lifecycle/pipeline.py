@@ -137,9 +137,11 @@ class Pipeline:
             return await self._cpu.run(partial(preparing, self._rules_for_now)), False
         return await self._cpu.run_large(partial(preparing, self._rules)), True
 
-    async def infer(self, prepared: Prepared, mask_threshold: float, trace: Trace, deadline: float) -> ImageOutputs:
+    async def infer(
+        self, prepared: Prepared, mask_threshold: float, trace: Trace, deadline: float, attention: bool = False
+    ) -> ImageOutputs:
         """Run an image in a batch with others. Arguments and exceptions are those of `Batcher.submit`."""
-        inference = await self.batcher.submit(EngineInput(prepared.resized, mask_threshold), deadline)
+        inference = await self.batcher.submit(EngineInput(prepared.resized, mask_threshold, attention), deadline)
         trace.inferred(inference.device, inference.batch_size, inference.queue_seconds, inference.infer_seconds)
         return inference.outputs
 
@@ -194,7 +196,7 @@ class Pipeline:
         prepared, is_large = await self._prepare_upload(upload, task, trace, part)
         if not task.draws and part is None:
             upload.release()
-        outputs = await self.infer(prepared, task.mask_threshold, trace, deadline)
+        outputs = await self.infer(prepared, task.mask_threshold, trace, deadline, task.attention)
         answering = partial(task.answer, self.metadata, prepared, outputs, trace)
         return await self.make_answer(answering, is_large=is_large and task.draws)
 

@@ -68,7 +68,7 @@ class FreeEngine:
         self._latency_s = latency_s
         self._made: dict[tuple[int, ...], RawOutputs] = {}
 
-    def infer(self, batch: Batch, mask_threshold: NDArray[np.float32]) -> RawOutputs:
+    def infer(self, batch: Batch, mask_threshold: NDArray[np.float32], attention: bool = False) -> RawOutputs:
         """See Engine."""
         masked = tuple(int(threshold < 1) for threshold in mask_threshold)
         key = (*batch.padding_mask.shape[1:], *masked)

@@ -115,7 +115,7 @@ def test_classes_that_the_data_numbers_otherwise_are_known_by_their_names(
 
 def test_classes_that_only_the_data_has_count_as_missed(root: Path) -> None:
     class WithoutDogs(Oracle):
-        def infer(self, batch: Batch, mask_threshold: NDArray[np.float32]) -> RawOutputs:
+        def infer(self, batch: Batch, mask_threshold: NDArray[np.float32], attention: bool = False) -> RawOutputs:
             outputs = super().infer(batch, mask_threshold)
             assert outputs.mask_index is not None
             assert outputs.pred_masks is not None
@@ -135,7 +135,7 @@ def test_classes_that_only_the_data_has_count_as_missed(root: Path) -> None:
 
 def test_answers_that_are_no_numbers_are_an_error(root: Path) -> None:
     class Broken(Oracle):
-        def infer(self, batch: Batch, mask_threshold: NDArray[np.float32]) -> RawOutputs:
+        def infer(self, batch: Batch, mask_threshold: NDArray[np.float32], attention: bool = False) -> RawOutputs:
             outputs = super().infer(batch, mask_threshold)
             return replace(outputs, pred_logits=np.full_like(outputs.pred_logits, np.nan))
 

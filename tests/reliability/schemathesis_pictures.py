@@ -19,6 +19,7 @@ for image_format in PICTURES:
     schemathesis.openapi.media_type(f"image/{image_format.lower()}", bodies)
 
 schemathesis.openapi.format("class-list", st.sampled_from(["red", "Ground,sky", "1,95"]))
+schemathesis.openapi.format("point-list", st.sampled_from(["0,0", "1.5,2;0,1"]))
 
 
 @schemathesis.hook

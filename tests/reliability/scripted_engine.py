@@ -87,7 +87,7 @@ class ScriptedEngine:
         """What a real engine does after it ran out of memory twice."""
         self.report.reopened += 1
 
-    def infer(self, batch: Batch, mask_threshold: NDArray[np.float32]) -> RawOutputs:
+    def infer(self, batch: Batch, mask_threshold: NDArray[np.float32], attention: bool = False) -> RawOutputs:
         """Outputs that say whose they are.
 
         Raises:
@@ -149,9 +149,9 @@ class ScriptedNetwork:
     def precision(self) -> str:
         return self.network.precision
 
-    def infer(self, batch: Batch, mask_threshold: NDArray[np.float32]) -> RawOutputs:
+    def infer(self, batch: Batch, mask_threshold: NDArray[np.float32], attention: bool = False) -> RawOutputs:
         """The network's outputs, see `ScriptedEngine.play`."""
-        return self.scripted.play(batch, lambda: self.network.infer(batch, mask_threshold))
+        return self.scripted.play(batch, lambda: self.network.infer(batch, mask_threshold, attention))
 
 
 def _outputs(batch: Batch, mask_threshold: NDArray[np.float32]) -> RawOutputs:

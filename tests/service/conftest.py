@@ -48,6 +48,12 @@ def detection_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_artifact(tmp_path_factory.mktemp("artifact") / "tiny-detection.onnx", "detection")
 
 
+@pytest.fixture(scope="session")
+def attentive_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A panoptic one whose graph gives its attention."""
+    return write_tiny_artifact(tmp_path_factory.mktemp("artifact") / "tiny-attentive.onnx", "panoptic", attention=True)
+
+
 @pytest.fixture
 def logging_as_before() -> Iterator[None]:
     """Undo what `configure_logging` changes; pytest itself undoes what is done to warnings."""

@@ -70,7 +70,7 @@ class FakeEngine:
         """All images that were given to the engine, in order."""
         return [red for batch in self.batches for red in batch]
 
-    def infer(self, batch: Batch, mask_threshold: NDArray[np.float32]) -> RawOutputs:
+    def infer(self, batch: Batch, mask_threshold: NDArray[np.float32], attention: bool = False) -> RawOutputs:
         reds = [int(image[0, 0, 0]) for image in batch.images]
         self.batches.append(reds)
         self.thresholds.append(mask_threshold.tolist())

@@ -43,6 +43,17 @@ def detections_of(
     Raises:
         OutputError: a logit or a box is NaN or infinite.
     """
+    return queries_and_detections(pred_logits, pred_boxes, orig_size, threshold, classes)[1]
+
+
+def queries_and_detections(
+    pred_logits: NDArray[np.float32],
+    pred_boxes: NDArray[np.float32],
+    orig_size: tuple[int, int],
+    threshold: float,
+    classes: Collection[int] | None = None,
+) -> tuple[NDArray[np.int64], Detections]:
+    """The object query of each detection, int64 [n], and the detections, see `detections_of`."""
     every = scored_boxes(pred_logits, pred_boxes, orig_size)
     order = np.argsort(-every.scores, kind="stable")
     order = order[every.scores[order] > threshold]
@@ -50,7 +61,7 @@ def detections_of(
         order = order[np.isin(every.labels[order], list(classes))]
     height, width = orig_size
     limits = np.array([width, height, width, height], dtype=np.float32)
-    return Detections(every.scores[order], every.labels[order], np.clip(every.boxes_xyxy[order], 0, limits))
+    return order, Detections(every.scores[order], every.labels[order], np.clip(every.boxes_xyxy[order], 0, limits))
 
 
 def scored_boxes(

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from model.runtime.answers.attention import Explanation
 from model.runtime.answers.detections import Detections
 from model.runtime.answers.panoptic import PanopticResult
 from model.runtime.categories import Category
@@ -16,6 +17,7 @@ from model.runtime.categories import Category
 RGB = tuple[int, int, int]
 
 _GOLDEN_RATIO = 0.618034  # its multiples spread evenly between 0 and 1, however many are taken
+_ROWS_AT_A_TIME = 64  # of a picture that is painted
 _ANCHOR_GRID = 128  # cells of the longer side, on which a segment's label finds its place
 
 
@@ -56,6 +58,51 @@ def draw_panoptic(
         corner = (x - round(right - left) // 2, y + round(bottom - top) // 2)
         _draw_tag(draw, canvas.size, font, text, corner, color)
     return np.asarray(canvas)
+
+
+def draw_explanation(
+    image: NDArray[np.uint8], explanation: Explanation, categories: Sequence[Category]
+) -> NDArray[np.uint8]:
+    """Where the network looked, a colour for each object and their boxes, or for each asked point and the point: RGB
+    uint8 [H, W, 3] to the same. The brightest places are those with the largest weight, of each map by itself.
+    """
+    found = explanation.found
+    if not explanation.points:
+        colors = _instance_colors(found.labels.tolist(), categories)
+        return draw_detections(_glowing(image, explanation.object_maps, explanation.cell, colors), found, categories)
+    colors = [_hue(turn) for turn in range(len(explanation.points))]
+    canvas = Image.fromarray(_glowing(image, explanation.point_maps, explanation.cell, colors))
+    draw, radius = ImageDraw.Draw(canvas), 3 * _line_width(canvas.size)
+    for (x, y), color in zip(explanation.points, colors, strict=True):
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=color, outline=(255, 255, 255), width=2)
+    return np.asarray(canvas)
+
+
+def _glowing(
+    image: NDArray[np.uint8], maps: NDArray[np.float32], cell: tuple[float, float], colors: Sequence[RGB]
+) -> NDArray[np.uint8]:
+    """The image, darkened, with each map [rows, columns] in its colour; a pixel has that of the map that is largest."""
+    height, width = image.shape[:2]
+    best, owner = np.zeros((height, width), np.uint8), np.zeros((height, width), np.uint16)
+    for index, weights in enumerate(maps):
+        share = np.round(255 * weights / max(float(weights.max()), 1e-12)).astype(np.uint8)
+        seen = (0, 0, min(width / cell[1], share.shape[1]), min(height / cell[0], share.shape[0]))
+        layer = np.asarray(Image.fromarray(share).resize((width, height), Image.Resampling.BILINEAR, seen))
+        owner[layer > best] = index
+        np.maximum(best, layer, out=best)
+    palette = np.array(colors or [(0, 0, 0)], dtype=np.uint16)
+    result = np.empty_like(image)
+    for start in range(0, height, _ROWS_AT_A_TIME):  # in between, numbers take twice the memory
+        rows = slice(start, start + _ROWS_AT_A_TIME)
+        share = best[rows, :, None].astype(np.uint16)
+        result[rows] = (image[rows] // 2 * (255 - share) + palette[owner[rows]] * share) // 255
+    return result
+
+
+def _hue(turn: int) -> RGB:
+    """Colours that differ, from orange on."""
+    red, green, blue = colorsys.hls_to_rgb((0.08 + turn * _GOLDEN_RATIO) % 1, 0.6, 1.0)
+    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def _tint(image: NDArray[np.uint8], id_map: NDArray[np.int32], colors: Sequence[RGB]) -> NDArray[np.uint8]:

@@ -7,6 +7,13 @@ from collections.abc import Mapping
 from model.runtime.artifact.file import Artifact, ArtifactError
 from model.runtime.artifact.metadata import Metadata
 
+ATTENTION_OUTPUTS = (
+    "cross_attention_queries",
+    "cross_attention_keys",
+    "self_attention_queries",
+    "self_attention_keys",
+)
+
 # A number is a fixed size; None is one that may be dynamic.
 _Shape = tuple[int | None, ...]
 _Ports = dict[str, tuple[str, _Shape]]
@@ -31,7 +38,12 @@ def expected_inputs(metadata: Metadata) -> _Ports:
 
 
 def expected_outputs(metadata: Metadata) -> _Ports:
-    """Type and shape of each output; `mask_index` is (batch, query) of each of the `pred_masks`, ascending."""
+    """Type and shape of each output; `mask_index` is (batch, query) of each of the `pred_masks`, ascending.
+
+    Of a graph that gives its attention, there are the projected queries and keys of the last decoder layer's
+    cross-attention and of the last encoder layer's self-attention: [batch, object queries or cells, channels], with
+    the channels of the heads side by side and the cells of the canvas row by row.
+    """
     queries, logits = metadata.num_queries, len(metadata.categories) + 1
     ports: _Ports = {
         "pred_logits": ("tensor(float)", (None, queries, logits)),
@@ -40,6 +52,10 @@ def expected_outputs(metadata: Metadata) -> _Ports:
     if metadata.task == "panoptic":
         ports["pred_masks"] = ("tensor(float)", (None, None, None))
         ports["mask_index"] = ("tensor(int64)", (None, 2))
+    if metadata.attention is not None:
+        for name in ATTENTION_OUTPUTS:
+            of_objects = name == "cross_attention_queries"
+            ports[name] = ("tensor(float)", (None, queries if of_objects else None, metadata.attention.channels))
     return ports
 
 

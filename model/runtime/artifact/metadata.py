@@ -11,14 +11,24 @@ from model.runtime.categories import Category
 from model.runtime.preprocess import CANVAS_MULTIPLE, IMAGENET_NORMALIZATION, Normalization
 from model.runtime.resize_rule import ResizeRule, rule_from_record, rule_to_record
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _FIRST_VERSION = 1  # every image is resized by two edges as published, and normalized like ImageNet
+_SECOND_VERSION = 2  # no graph gives its attention
 
 ModelTask = Literal["detection", "panoptic"]
 Padding = Literal["exact", "published"]
 StoredPrecision = Literal["float32", "float16", "int8"]
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class AttentionShape:
+    """What the attention that a graph gives is made of."""
+
+    channels: int  # of all heads, side by side
+    heads: int  # of as many channels each
+    stride: int  # pixels of the input per cell of the picture
 
 
 @dataclass(frozen=True)
@@ -39,6 +49,7 @@ class Metadata:
     provenance: dict[str, Any]  # free JSON: source, digests, command, measured figures
     normalization: Normalization = IMAGENET_NORMALIZATION  # a part of the graph, which this describes
     precision: StoredPrecision = "float32"  # what most weights are stored and computed in
+    attention: AttentionShape | None = None  # None for a graph that does not give its attention
 
     def __post_init__(self) -> None:
         """Raise ValueError naming the field that holds what no artifact of this format can."""
@@ -61,6 +72,14 @@ class Metadata:
             "segment_threshold": 0.0 <= self.segment_threshold <= 1.0,
             "padding": self.padding in get_args(Padding),
             "precision": self.precision in get_args(StoredPrecision),
+            "attention": self.attention is None
+            or (
+                self.attention.heads >= 1
+                and self.attention.channels >= 1
+                and self.attention.channels % self.attention.heads == 0
+                and 1 <= self.attention.stride <= CANVAS_MULTIPLE
+                and CANVAS_MULTIPLE % self.attention.stride == 0
+            ),
         }.items():
             if not holds:
                 raise ValueError(f"metadata field {name!r} has a value that this version does not take")
@@ -76,6 +95,7 @@ class Metadata:
         record["categories"] = [vars(category) | {"color": list(category.color)} for category in self.categories]
         record["resize"] = rule_to_record(self.resize)
         record["normalization"] = asdict(self.normalization)
+        record["attention"] = None if self.attention is None else asdict(self.attention)
         return json.dumps(record, allow_nan=False, sort_keys=True)
 
     @classmethod
@@ -91,6 +111,8 @@ class Metadata:
         _check_version(version)
         if version == _FIRST_VERSION:
             record = _of_first_version(record)
+        if version <= _SECOND_VERSION:
+            record = {"attention": None, **record}
         known = {field.name for field in fields(cls)}
         for name in record:
             if name not in known:
@@ -110,6 +132,7 @@ class Metadata:
             padding=_typed(record, "padding", str),  # type: ignore[arg-type]  # __post_init__ checks the value
             provenance=_typed(record, "provenance", dict),
             precision=_typed(record, "precision", str),  # type: ignore[arg-type]
+            attention=None if record.get("attention", 0) is None else _attention(_typed(record, "attention", dict)),
         )
 
 
@@ -128,6 +151,14 @@ def _of_first_version(record: Mapping[str, Any]) -> dict[str, Any]:
     normalization = asdict(IMAGENET_NORMALIZATION)
     said = {"resize": edges, "normalization": {name: list(values) for name, values in normalization.items()}}
     return {"precision": "float32"} | dict(record) | said
+
+
+def _attention(record: Mapping[str, Any]) -> AttentionShape:
+    prefix = "attention."
+    for name in record:
+        if name not in ("channels", "heads", "stride"):
+            raise ValueError(f"metadata field {prefix + name!r} is unknown")
+    return AttentionShape(*(_typed(record, name, int, prefix) for name in ("channels", "heads", "stride")))
 
 
 def _category(entry: object) -> Category:

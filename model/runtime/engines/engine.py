@@ -35,8 +35,10 @@ class Engine(Protocol):
     def precision(self) -> str:
         """What it is computed in, such as "float32" or "bfloat16": again what was taken."""
 
-    def infer(self, batch: Batch, mask_threshold: NDArray[np.float32]) -> RawOutputs:
+    def infer(self, batch: Batch, mask_threshold: NDArray[np.float32], attention: bool = False) -> RawOutputs:
         """Run a batch. `mask_threshold` is [B]; a detection model ignores it.
+
+        With `attention` the outputs have it, of a model whose metadata say that its graph gives it.
 
         The outputs are the caller's own. Raises DeviceMemoryError where the device's memory ran out, and otherwise
         what the runtime raises.

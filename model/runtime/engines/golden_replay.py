@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from model.runtime.artifact.file import Artifact, ArtifactError
 from model.runtime.artifact.golden import GoldenSample
 from model.runtime.engines.engine import Engine
-from model.runtime.engines.raw_outputs import NO_MASKS, RawOutputs, best_scores
+from model.runtime.engines.raw_outputs import NO_MASKS, RawAttention, RawOutputs, best_scores
 from model.runtime.preprocess import Batch
 
 _Masks = NDArray[np.float32]
@@ -48,7 +48,9 @@ def replay_golden(engine: Engine, artifact: Artifact) -> float:
     if threshold is None:
         threshold = np.full(len(golden.images), NO_MASKS, dtype=np.float32)
     share = GOLDEN_SPREAD[engine.precision]
-    outputs = engine.infer(Batch(golden.images, golden.padding_mask, sizes), threshold)
+    gives_attention = artifact.metadata.attention is not None
+    outputs = engine.infer(Batch(golden.images, golden.padding_mask, sizes), threshold, gives_attention)
+    _check_attention(outputs.attention, where)
     pairs = {
         "pred_logits": (golden.pred_logits, outputs.pred_logits),
         "pred_boxes": (golden.pred_boxes, outputs.pred_boxes),
@@ -68,6 +70,20 @@ def replay_golden(engine: Engine, artifact: Artifact) -> float:
             )
             worst = max(worst, here)
     return worst
+
+
+def _check_attention(attention: RawAttention | None, where: str) -> None:
+    """Raise ArtifactError unless what attention is made of fits together. The answers, which follow from it, are held
+    against what is expected.
+    """
+    if attention is None:
+        return
+    for name, queries, keys in (
+        ("cross-attention", attention.cross_queries, attention.cross_keys),
+        ("self-attention", attention.self_queries, attention.self_keys),
+    ):
+        if queries.shape[-1] != keys.shape[-1] or not (np.isfinite(queries).all() and np.isfinite(keys).all()):
+            raise ArtifactError(f"{where}'s {name} cannot be computed")
 
 
 def _check(off: float, allowed: float, said: str) -> None:

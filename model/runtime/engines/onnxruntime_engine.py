@@ -11,12 +11,13 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from model.runtime.artifact.file import Artifact, ArtifactError
-from model.runtime.artifact.graph_contract import check_graph
+from model.runtime.artifact.graph_contract import ATTENTION_OUTPUTS, check_graph
+from model.runtime.artifact.metadata import AttentionShape
 from model.runtime.engines.cores import available_cores
 from model.runtime.engines.cuda import gpu_count, missing_for_cuda, missing_libraries
 from model.runtime.engines.device_errors import DeviceError, first_line, memory_errors
 from model.runtime.engines.engine import device_kind
-from model.runtime.engines.raw_outputs import RawOutputs
+from model.runtime.engines.raw_outputs import RawAttention, RawOutputs
 from model.runtime.engines.tensorrt import load_tensorrt, tensorrt_options
 from model.runtime.installing import install_command
 from model.runtime.preprocess import Batch
@@ -40,18 +41,27 @@ class OnnxRuntimeEngine:
     precision: str
     session: Any  # onnxruntime.InferenceSession, which carries no types
     has_masks: bool
+    attention: AttentionShape | None = None
 
-    def infer(self, batch: Batch, mask_threshold: NDArray[np.float32]) -> RawOutputs:
+    def infer(self, batch: Batch, mask_threshold: NDArray[np.float32], attention: bool = False) -> RawOutputs:
         """Run a batch. Raises DeviceMemoryError where memory ran out, and otherwise what ONNX Runtime raises."""
         feed = {"images": batch.images, "padding_mask": batch.padding_mask}
         names = ["pred_logits", "pred_boxes"]
         if self.has_masks:
             feed["mask_threshold"] = np.ascontiguousarray(mask_threshold, dtype=np.float32)
             names += ["pred_masks", "mask_index"]
+        gives = self.attention if attention else None
+        # What is not asked for is not computed.
         with memory_errors(self.device):
-            outputs = self.session.run(names, feed)
-        logits, boxes, *masks = outputs
-        return RawOutputs(logits, boxes, *masks) if masks else RawOutputs(logits, boxes, None, None)
+            outputs = self.session.run([*names, *(ATTENTION_OUTPUTS if gives else ())], feed)
+        logits, boxes, *of_masks = outputs[: len(names)]
+        masks, index = of_masks or (None, None)
+        found = (
+            None
+            if gives is None
+            else RawAttention.of(outputs[len(names) :], batch.padding_mask.shape[1:], gives.stride)
+        )
+        return RawOutputs(logits, boxes, masks, index, found)
 
 
 def open_onnxruntime(
@@ -85,7 +95,8 @@ def open_onnxruntime(
         {node.name: (node.type, tuple(node.shape)) for node in session.get_outputs()},
         artifact,
     )
-    return OnnxRuntimeEngine(device, precision, session, artifact.metadata.task == "panoptic")
+    metadata = artifact.metadata
+    return OnnxRuntimeEngine(device, precision, session, metadata.task == "panoptic", metadata.attention)
 
 
 def open_on_cpu(model: bytes, has_masks: bool) -> OnnxRuntimeEngine:

@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.runtime.artifact.file import Artifact
-from model.runtime.artifact.graph_contract import check_graph
+from model.runtime.artifact.graph_contract import ATTENTION_OUTPUTS, check_graph
+from model.runtime.artifact.metadata import AttentionShape
 from model.runtime.engines.device_errors import DeviceError, first_line, memory_errors
 from model.runtime.engines.openvino_bfloat16 import convolve_in_bfloat16
-from model.runtime.engines.openvino_graph import NAMED, split_at_pairs
+from model.runtime.engines.openvino_graph import outputs_of_images, split_at_pairs
 from model.runtime.engines.precision import precision_in_force
-from model.runtime.engines.raw_outputs import RawOutputs
+from model.runtime.engines.raw_outputs import RawAttention, RawOutputs
 from model.runtime.installing import install_command
 from model.runtime.preprocess import Batch
 
@@ -38,7 +39,14 @@ class OpenVinoEngine:
 
     device = "openvino"
 
-    def __init__(self, of_images: Any, of_pairs: Any, precision: str, mask_stride: int | None) -> None:
+    def __init__(
+        self,
+        of_images: Any,
+        of_pairs: Any,
+        precision: str,
+        mask_stride: int | None,
+        attention: AttentionShape | None = None,
+    ) -> None:
         """Take openvino.CompiledModels, which carry no types here; see `split_at_pairs`.
 
         A detection model has no second one, and no mask stride.
@@ -47,8 +55,9 @@ class OpenVinoEngine:
         self._of_images = of_images
         self._of_pairs = of_pairs
         self._mask_stride = mask_stride
+        self._attention = attention
 
-    def infer(self, batch: Batch, mask_threshold: NDArray[np.float32]) -> RawOutputs:
+    def infer(self, batch: Batch, mask_threshold: NDArray[np.float32], attention: bool = False) -> RawOutputs:
         """Run a batch. Raises DeviceMemoryError where memory ran out, and otherwise what OpenVINO raises."""
         feed: dict[str, Any] = {"images": batch.images, "padding_mask": batch.padding_mask}
         if self._mask_stride is not None:
@@ -59,11 +68,17 @@ class OpenVinoEngine:
             request = self._of_images.create_infer_request()
             outputs = request.infer(feed, share_inputs=True, share_outputs=True)
             logits, boxes = outputs["pred_logits"].copy(), outputs["pred_boxes"].copy()
+            found, canvas = None, batch.padding_mask.shape[1:]
+            # They are there whether they are asked for or not: values on the way, where it leaves them.
+            if attention and self._attention is not None:
+                of_attention = [outputs[name].copy() for name in ATTENTION_OUTPUTS]
+                found = RawAttention.of(of_attention, canvas, self._attention.stride)
             if self._mask_stride is None:
-                return RawOutputs(logits, boxes, None, None)
-            pairs, handed_on = outputs["mask_index"].copy(), request.output_tensors[NAMED:]
-            shape = [side // self._mask_stride for side in batch.padding_mask.shape[1:]]
-            return RawOutputs(logits, boxes, self._masks(pairs, handed_on, shape), pairs)
+                return RawOutputs(logits, boxes, None, None, found)
+            named = len(outputs_of_images(self._attention is not None))
+            pairs, handed_on = outputs["mask_index"].copy(), request.output_tensors[named:]
+            shape = [side // self._mask_stride for side in canvas]
+            return RawOutputs(logits, boxes, self._masks(pairs, handed_on, shape), pairs, found)
 
     def _masks(self, pairs: NDArray[np.int64], handed_on: list[Any], shape: list[int]) -> NDArray[np.float32]:
         """Mask logits [K, h, w] of the pairs [K, 2], a few at a time."""
@@ -113,14 +128,14 @@ def open_openvino(artifact: Artifact, asked_precision: str, threads: int) -> Ope
     check_graph(_ports(model.inputs), _ports(model.outputs), artifact)
     stride = artifact.metadata.mask_stride
     try:
-        models = (model,) if stride is None else split_at_pairs(model)
+        models = (model,) if stride is None else split_at_pairs(model, artifact.metadata.attention is not None)
         if precision == "bfloat16":
             for part in models:
                 convolve_in_bfloat16(part)
         compiled = [core.compile_model(part, "CPU", _options(threads)) for part in models]
     except Exception as error:
         raise _not_loaded(artifact, error) from error
-    return OpenVinoEngine(compiled[0], compiled[-1], precision, stride)
+    return OpenVinoEngine(compiled[0], compiled[-1], precision, stride, artifact.metadata.attention)
 
 
 def _not_loaded(artifact: Artifact, error: Exception) -> DeviceError:

@@ -13,12 +13,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from model.runtime.artifact.graph_contract import ATTENTION_OUTPUTS
+
 # What only changes the shape of a constant or a mask, or its type.
 _RESHAPING = ("Broadcast", "Convert", "Gather", "GatherND", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 
 _PAIRS, _MASKS = "mask_index", "pred_masks"
-_NAMED = ("pred_logits", "pred_boxes", _PAIRS)
-NAMED = len(_NAMED)
+
+
+def outputs_of_images(attention: bool) -> tuple[str, ...]:
+    """The outputs of a panoptic graph that belong to the images, one that gives its attention or not."""
+    return ("pred_logits", "pred_boxes", _PAIRS, *(ATTENTION_OUTPUTS if attention else ()))
 
 
 def _unshaped(source: Any) -> Any:
@@ -43,12 +48,12 @@ def sources(node: Any) -> list[Any]:
     return [port.get_source_output() for port in node.inputs()]
 
 
-def split_at_pairs(model: Any) -> tuple[Any, Any]:
+def split_at_pairs(model: Any, attention: bool = False) -> tuple[Any, Any]:
     """Split an openvino.Model at its output `mask_index`. It is taken apart for that, and of no use afterwards.
 
-    Returns two openvino.Models. The first gives `NAMED` outputs of the whole, in order, and
-    behind them what it hands on; the second takes the (image, query) pairs, int64 [K, 2], and behind them what is
-    handed on, and gives the masks. Raises ValueError where the masks depend on the choice of pairs in another way.
+    Returns two openvino.Models. The first gives `outputs_of_images`, in order, and behind them what it hands on; the
+    second takes the (image, query) pairs, int64 [K, 2], and behind them what is handed on, and gives the masks. Raises
+    ValueError where the masks depend on the choice of pairs in another way.
     """
     import openvino
     from openvino import opset13
@@ -72,7 +77,9 @@ def split_at_pairs(model: Any) -> tuple[Any, Any]:
             port.replace_source_output(parameters[source].output(0))
     handed_on = [source for source in parameters if source != pairs]
     of_pairs = openvino.Model([results[_MASKS]], list(parameters.values()), "of_pairs")
-    outputs = [results[name] for name in _NAMED] + [opset13.result(source) for source in handed_on]
+    outputs = [results[name] for name in outputs_of_images(attention)] + [
+        opset13.result(source) for source in handed_on
+    ]
     return openvino.Model(outputs, model.get_parameters(), "of_images"), of_pairs
 
 

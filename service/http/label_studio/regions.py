@@ -42,6 +42,7 @@ class LabelTask:
     """A Task that answers with regions of some controls."""
 
     draws = False
+    attention = False
     is_json = True
 
     def __init__(self, metadata: Metadata, controls: Sequence[Control], picture: ImagePart | None = None) -> None:

@@ -30,6 +30,7 @@ class InferTask:
     """A Task that learns from the body itself what is wanted, when a thread has read it."""
 
     draws = False
+    attention = False
     is_json = False  # a request has one image
 
     def __init__(self, metadata: Metadata, name: str, version: str | None, json_bytes: int | None) -> None:

@@ -53,17 +53,17 @@ def _change(module: Any) -> None:
     class LimitedEngine(module.OnnxRuntimeEngine):  # type: ignore[misc]
         memory_bytes: int | None = None
 
-        def infer(self, batch: Any, mask_threshold: Any) -> Any:
+        def infer(self, batch: Any, mask_threshold: Any, attention: bool = False) -> Any:
             if self.memory_bytes is not None and batch.images.nbytes * _BYTES_A_BYTE > self.memory_bytes:
                 raise DeviceMemoryError("device cuda: memory ran out, as it would on a GPU")
-            return super().infer(batch, mask_threshold)
+            return super().infer(batch, mask_threshold, attention)
 
     providers, opened = module._providers, module.open_onnxruntime
 
     def open_onnxruntime(artifact: Any, device: str, precision: str, threads: int, gpu: Any) -> Any:
         engine = opened(artifact, device, precision, threads, gpu)
         limit = gpu.memory_bytes if device != "cpu" else None
-        return LimitedEngine(engine.device, engine.precision, engine.session, engine.has_masks, limit)
+        return LimitedEngine(engine.device, engine.precision, engine.session, engine.has_masks, engine.attention, limit)
 
     module._load_gpu_libraries = lambda device: None
     module._providers = lambda device, precision, gpu: providers("cpu", precision, gpu)

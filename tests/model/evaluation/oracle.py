@@ -53,7 +53,7 @@ class Oracle:
         self.answered: list[int] = []  # places of scenes
         self.batches: list[Batch] = []
 
-    def infer(self, batch: Batch, mask_threshold: NDArray[np.float32]) -> RawOutputs:
+    def infer(self, batch: Batch, mask_threshold: NDArray[np.float32], attention: bool = False) -> RawOutputs:
         """The truth of every picture in the batch, which its brightness tells apart."""
         self.batches.append(batch)
         count, height, width = batch.padding_mask.shape

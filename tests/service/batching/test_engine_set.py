@@ -256,7 +256,7 @@ class FaultyEngine(FakeEngine):
         self._released.set()
         super().release()
 
-    def infer(self, batch: Batch, mask_threshold: NDArray[np.float32]) -> RawOutputs:
+    def infer(self, batch: Batch, mask_threshold: NDArray[np.float32], attention: bool = False) -> RawOutputs:
         match self._script.pop(0) if self._script else "works":
             case "hangs":
                 self._released.wait(20)

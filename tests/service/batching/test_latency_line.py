@@ -147,7 +147,7 @@ def test_no_larger_batch_is_measured_than_is_allowed(engine: FakeEngine, pixels:
 class SmallEngine(FakeEngine):
     """Has memory for two images."""
 
-    def infer(self, batch: Batch, mask_threshold: NDArray[np.float32]) -> RawOutputs:
+    def infer(self, batch: Batch, mask_threshold: NDArray[np.float32], attention: bool = False) -> RawOutputs:
         if len(batch.images) > 2:
             raise RuntimeError("out of memory at 0x7f0c12345678")
         return super().infer(batch, mask_threshold)

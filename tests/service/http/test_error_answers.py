@@ -164,6 +164,7 @@ ELSEWHERE = {
     "bad_infer_request",
     "unknown_model",
     "model_has_no_masks",
+    "model_has_no_attention",
     "outlines_too_long",
     "client_gone",
     "memory_full",

@@ -43,7 +43,7 @@ async def test_metrics_count_what_was_answered(serving: Serving, jpeg: bytes) ->
     assert samples['detr_engine_up{device="cpu"}'] == 1
     assert samples["detr_queue_depth"] == 0
     assert samples["detr_requests_in_flight"] == 1, "the scrape itself"
-    model = {"device": "cpu", "format_version": "2", "name": "tiny", "padding": "exact", "task": "panoptic"}
+    model = {"device": "cpu", "format_version": "3", "name": "tiny", "padding": "exact", "task": "panoptic"}
     labels = ",".join(f'{key}="{value}"' for key, value in sorted({**model, "precision": "float32"}.items()))
     assert samples[f"detr_model_info{{{labels}}}"] == 1
 

@@ -9,7 +9,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from service.http.answer_examples import DETECT_EXAMPLES, SEGMENT_EXAMPLES, AnswerExample
+from service.http.answer_examples import DETECT_EXAMPLES, EXPLAIN_EXAMPLES, SEGMENT_EXAMPLES, AnswerExample
 from service.http.error_answers import TABLE
 from service.http.paths import STATIC
 from service.schemas import ErrorResponse
@@ -124,14 +124,18 @@ async def test_the_description_shows_each_error_by_an_example(serving: Serving) 
     ("path", "name", "example"),
     [
         (path, name, example)
-        for path, examples in (("/detect", DETECT_EXAMPLES), ("/segment", SEGMENT_EXAMPLES))
+        for path, examples in (
+            ("/detect", DETECT_EXAMPLES),
+            ("/segment", SEGMENT_EXAMPLES),
+            ("/explain", EXPLAIN_EXAMPLES),
+        )
         for name, example in examples.items()
     ],
 )
 async def test_an_example_of_an_answer_is_like_a_real_one_and_both_are_as_described(
-    path: str, name: str, example: AnswerExample, serving: Serving, jpeg: bytes
+    path: str, name: str, example: AnswerExample, serving: Serving, jpeg: bytes, attentive_artifact: Path
 ) -> None:
-    async with serving() as app:
+    async with serving(model=attentive_artifact) as app:
         api = (await app.client.get("/openapi.json")).json()
         pictures = [jpeg, b"no picture"][: example.images]
         files = [("image", ("a.jpg", picture)) for picture in pictures]

@@ -31,7 +31,7 @@ class Recorder:
         self.thresholds: list[set[float]] = []
         self.error = error
 
-    def infer(self, batch: Batch, mask_threshold: NDArray[np.float32]) -> RawOutputs:
+    def infer(self, batch: Batch, mask_threshold: NDArray[np.float32], attention: bool = False) -> RawOutputs:
         assert batch.padding_ratio == 0
         assert len(mask_threshold) == len(batch.sizes) == len(batch.images)
         self.seen.append(batch.images.shape)

@@ -220,9 +220,9 @@ def test_an_artifact_without_a_part_is_refused(part: str, tmp_path: Path) -> Non
 
 
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:
-    newer = json.dumps(json.loads(tiny_metadata().to_json()) | {"format_version": 3})
+    newer = json.dumps(json.loads(tiny_metadata().to_json()) | {"format_version": 4})
     path = write_artifact(tmp_path / "model.onnx", tiny_model(), newer, None)
-    assert "format version 3, newer than the 2 known here" in refusal(path)
+    assert "format version 4, newer than the 3 known here" in refusal(path)
 
 
 def test_wrong_metadata_are_refused_by_field(tmp_path: Path) -> None:

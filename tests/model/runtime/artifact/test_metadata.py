@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.runtime.artifact.metadata import Metadata
+from model.runtime.artifact.metadata import AttentionShape, Metadata
 from model.runtime.categories import Category
 from model.runtime.preprocess import Normalization
 from model.runtime.resize_rule import Bounds, Edges, FixedSize, OwnSize, ResizeRule
@@ -75,13 +75,17 @@ def test_a_missing_field_is_named(name: str) -> None:
         ("padding", "reflect"),
         ("precision", "float8"),
         ("precision", None),
+        ("attention", True),
+        ("attention", {"channels": 64, "heads": 8}),
+        ("attention", {"channels": 64, "heads": 7, "stride": 16}),
+        ("attention", {"channels": 64, "heads": 8, "stride": 12}),
         ("provenance", "trust me"),
         ("resize", [64, 107]),
     ],
 )
 def test_a_wrong_value_is_refused_by_the_name_of_its_field(name: str, value: Any) -> None:
     record = json.loads(tiny_metadata().to_json()) | {name: value}
-    with pytest.raises(ValueError, match=f"'{name}'"):
+    with pytest.raises(ValueError, match=f"'{name}"):
         Metadata.from_json(json.dumps(record))
 
 
@@ -142,9 +146,21 @@ def test_every_resize_rule_and_any_normalization_come_back(rule: ResizeRule) -> 
 
 def test_the_first_version_is_read_as_what_it_means() -> None:
     record = json.loads(tiny_metadata().to_json())
-    first = {name: value for name, value in record.items() if name not in ("normalization", "precision")}
+    later = ("normalization", "precision", "attention")
+    first = {name: value for name, value in record.items() if name not in later}
     first |= {"format_version": 1, "resize": {"shortest_edge": 64, "longest_edge": 107}}
     assert Metadata.from_json(json.dumps(first)) == tiny_metadata()
+
+
+def test_the_second_version_is_read_as_one_whose_graph_does_not_give_its_attention() -> None:
+    second = json.loads(tiny_metadata().to_json()) | {"format_version": 2}
+    del second["attention"]
+    assert Metadata.from_json(json.dumps(second)) == tiny_metadata()
+
+
+def test_the_shape_of_attention_comes_back() -> None:
+    metadata = replace(tiny_metadata(), attention=AttentionShape(channels=64, heads=8, stride=16))
+    assert Metadata.from_json(metadata.to_json()) == metadata
 
 
 def test_an_unknown_field_is_refused() -> None:
@@ -155,8 +171,8 @@ def test_an_unknown_field_is_refused() -> None:
 
 def test_a_newer_format_is_told_from_a_damaged_one() -> None:
     # A newer format may have any fields, so its version is looked at before they are.
-    with pytest.raises(ValueError, match="format version 3, newer than"):
-        Metadata.from_json('{"format_version": 3, "anything": "else"}')
+    with pytest.raises(ValueError, match="format version 4, newer than"):
+        Metadata.from_json('{"format_version": 4, "anything": "else"}')
     with pytest.raises(ValueError, match="format version 0"):
         Metadata.from_json('{"format_version": 0}')
 

@@ -51,8 +51,8 @@ class Tampering:
         self.inner = inner
         self.change = change
 
-    def infer(self, batch: Batch, mask_threshold: Floats) -> RawOutputs:
-        return self.change(self.inner.infer(batch, mask_threshold))
+    def infer(self, batch: Batch, mask_threshold: Floats, attention: bool = False) -> RawOutputs:
+        return self.change(self.inner.infer(batch, mask_threshold, attention))
 
 
 def spoiled(array: Floats | None, value: float) -> Floats:
