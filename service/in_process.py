@@ -20,7 +20,7 @@ from service.lifecycle.warm_up import assumed_lines
 from service.predict.pictures import EncodedPicture, Failed, RunPicture
 from service.predict.running import PictureRunner
 from service.schemas import DetectParameters, SegmentParameters
-from service.settings import read_settings
+from service.settings import Settings, read_settings
 
 
 def open_model(given: Mapping[str, str]) -> InProcess:
@@ -29,7 +29,11 @@ def open_model(given: Mapping[str, str]) -> InProcess:
     Raises:
         SettingsError, HubError, ArtifactError, DeviceError: see `ModelLoader.load`.
     """
-    settings = read_settings(dict(given))
+    return open_with(read_settings(dict(given)))
+
+
+def open_with(settings: Settings) -> InProcess:
+    """Load the model that the settings name. Raises what `open_model` raises."""
     loader = ArtifactLoader(settings, bars=True)
     model = loader.load()
     return InProcess(PictureRunner(model, assumed_lines(model), settings, loader))

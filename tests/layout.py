@@ -29,7 +29,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "service.app": ("service.http",),
     "service.in_process": ("service.predict", "service.http"),
     "service.predict": ("service.lifecycle",),
-    "service.ray": ("service.app",),  # which only Ray imports
+    "service.ray": ("service.app", "service.in_process"),  # which only Ray imports
     "service.triton": ("service.images",),  # which Triton alone imports
     "service.client": (),  # which nobody of the project imports, either: it is the clients' side
     "service.bench": ("service.http",),

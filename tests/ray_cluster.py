@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import atexit
+import hashlib
 import json
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
+from service.settings import SECRETS
 from tests.processes import free_port
 from tests.server_process import REPOSITORY, environment
 
@@ -102,31 +106,25 @@ def ray_serve(*, cpus: int = 2, env: Mapping[str, str] = {}, haproxy: bool = Tru
         env: of Ray and of the replicas.
         haproxy: what takes requests; else it is Ray's proxy in Python.
     """
-    folder = Path(tempfile.mkdtemp(prefix="ray-"))  # a short path, as those of sockets have to be
     port = free_port()
     own = {
-        "PYTHONPATH": str(REPOSITORY),
-        "RAY_DRIVER_FOLDER": str(folder),
         "RAY_DRIVER_PORT": str(port),
-        "RAY_DRIVER_CPUS": str(cpus),
-        "RAY_AUTH_MODE": "disabled",  # else a token is written to the home folder
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_worker_niceness": "0",
         "RAY_SERVE_ENABLE_HA_PROXY": str(int(haproxy)),
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy/haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "haproxy/admin.sock"),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder / "haproxy"),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "haproxy/server-state"),
         **_ENDS_SOON,
-        **_PATIENCE,
         **env,
     }
-    try:
+    with ray_folder() as folder:
+        haproxy_files = {
+            "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy/haproxy.cfg"),
+            "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "haproxy/admin.sock"),
+            "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder / "haproxy"),
+            "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "haproxy/server-state"),
+        }
         with (folder / "driver.log").open("w") as log:
             driver = subprocess.Popen(
                 [sys.executable, "-m", "tests.ray_driver"],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, cwd=REPOSITORY,
-                env=environment() | own,
+                env=ray_environment(folder, cpus) | haproxy_files | own,
             )  # fmt: skip
         with driver:
             ray = RayServe(driver, f"http://127.0.0.1:{port}", folder)
@@ -134,20 +132,73 @@ def ray_serve(*, cpus: int = 2, env: Mapping[str, str] = {}, haproxy: bool = Tru
                 ray._answer()
                 yield ray
             finally:
-                _end(driver)
+                end_family(driver.pid)
+
+
+@contextmanager
+def ray_folder() -> Iterator[Path]:
+    """A folder for what Ray writes, by a path that is short enough for its sockets."""
+    folder = Path(tempfile.mkdtemp(prefix="ray-"))
+    try:
+        yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _end(driver: subprocess.Popen[str]) -> None:
-    """End the driver and all that it has started, whatever they are at."""
+def ray_environment(folder: Path, cpus: int) -> dict[str, str]:
+    """The environment of a program that calls `tests.ray_driver.start`, and of all that Ray starts there."""
+    return environment() | {
+        "PYTHONPATH": str(REPOSITORY),
+        "RAY_DRIVER_FOLDER": str(folder),
+        "RAY_DRIVER_CPUS": str(cpus),
+        "RAY_AUTH_MODE": "disabled",  # else a token is written to the home folder
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",
+        **_PATIENCE,
+    }
+
+
+def end_family(pid: int) -> None:
+    """End a process and all that it has started, whatever they are at."""
     try:
-        family = psutil.Process(driver.pid).children(recursive=True)
+        parent = psutil.Process(pid)
+        family = [*parent.children(recursive=True), parent]
     except psutil.NoSuchProcess:
         return
-    for process in [*family, psutil.Process(driver.pid)]:
-        try:
+    for process in family:
+        with suppress(psutil.NoSuchProcess):
             process.kill()
-        except psutil.NoSuchProcess:
-            continue
     psutil.wait_procs(family, timeout=30)
+
+
+class Launcher:
+    """Two replicas for the tests of the API (`tests/service/running.py`), deployed anew where their settings change.
+
+    Ray ends with this process.
+    """
+
+    def __init__(self) -> None:
+        stack = ExitStack()
+        atexit.register(stack.close)
+        self._ray = stack.enter_context(ray_serve(haproxy=False))
+        self._deployed: dict[str, Any] | None = None
+
+    @asynccontextmanager
+    async def serving(self, usual: Mapping[str, Any], own: Mapping[str, Any]) -> AsyncIterator[str]:
+        """See `tests.service.running.Launcher`."""
+        if SECRETS & own.keys():
+            pytest.skip("needs a server with keys in its environment")
+        settings = {name: self._lasting(value) for name, value in {**usual, **own}.items()}
+        if settings != self._deployed:
+            self._deployed = None
+            told = self._ray.deploy(settings, num_replicas=2)
+            assert told["status"] == "RUNNING", told
+            self._deployed = settings
+        yield self._ray.url
+
+    def _lasting(self, value: Any) -> Any:
+        """The same setting; for a file one that is the same for all tests with the same content."""
+        if not isinstance(value, Path) or not value.is_file():
+            return value
+        copy = self._ray.folder / hashlib.sha256(value.read_bytes()).hexdigest()
+        return shutil.copy(value, copy)
