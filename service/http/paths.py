@@ -44,6 +44,7 @@ STATIC = tuple(
         "camera.js",
         "commands.js",
         "lists.js",
+        "looking.js",
         "painting.js",
         "picture.js",
         "saving.js",

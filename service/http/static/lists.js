@@ -22,11 +22,17 @@ const checkbox = (checked, ...children) => {
   return {box, label: make("label", "", box, ...children)};
 };
 
-/** One row an item, which can be switched off, and stands out while it is pointed at. */
-export function listItems(list, items, {off, none, onToggle, onPoint}) {
+/** One row an item, which can be switched off or explained, and stands out while it is pointed at. */
+export function listItems(list, items, {off, none, onToggle, onPoint, onWhy}) {
   list.replaceChildren(...items.map(item => {
     const {box, label} = checkbox(!off.has(item), dot(css(item.color)), make("span", "name", item.label));
     const row = make("li", "", label, make("span", "num", `${Math.round(100 * item.score)} %`));
+    if (onWhy) {
+      const why = Object.assign(make("button", "small", "Why?"), {type: "button"});
+      why.setAttribute("aria-label", `Where the network looked for ${item.label}`);
+      why.addEventListener("click", () => onWhy(item));
+      row.append(why);
+    }
     box.addEventListener("change", () => onToggle(item, box.checked));
     for (const event of ["mouseenter", "focusin"]) row.addEventListener(event, () => onPoint(item));
     for (const event of ["mouseleave", "focusout"]) row.addEventListener(event, () => onPoint(null));

@@ -3,7 +3,8 @@ import {isAnswer, things, understand} from "./answers.js";
 import {openCamera} from "./camera.js";
 import {asCurl, asPython, copy} from "./commands.js";
 import {listClasses, listItems, showFormats, showTimes, thumbnail} from "./lists.js";
-import {paint, readIds, resize} from "./painting.js";
+import {itemAt, lookFor, lookFrom} from "./looking.js";
+import {paint, paintLooked, readIds, resize} from "./painting.js";
 import {asBrowsersShow, asServed} from "./picture.js";
 import {asCoco, asJson, save, saveJson} from "./saving.js";
 import {Refusal, ask, get, leads} from "./server.js";
@@ -21,6 +22,7 @@ let wanted = new Set();  // ids of the classes that are shown
 let pictures = [];       // {file, small, answers: {task: answer or Refusal}}
 let chosen = null;       // the one of them on the stage
 let view = null;         // the stage: {image, size, masks} of the chosen one
+let looked = null;       // where the network looked, for what was clicked last, see looking.js
 let asked = null;        // the AbortController of what is being asked
 let floor = null;        // a threshold for /segment below the model's own, once it is wanted
 const off = new Set();   // items that are switched off
@@ -52,6 +54,8 @@ async function describe() {
     `(${names.join(", ")}), and nothing of what is in photographs.`;
   document.querySelector("#classes summary").textContent = `What the model knows: ${things(names.length, "class", "classes")}`;
   $("example").hidden = !example();
+  $("looks").hidden = !model.attention;
+  canvas.classList.toggle("looks", Boolean(model.attention));
   showFormats(model.formats, $("file"), $("formats"));
   want(model.categories.map(category => category.id));
   defaultThreshold();
@@ -102,7 +106,7 @@ async function answer(picture, signal) {
   picture.small.say("…");
   let got;
   try {
-    got = understand(await ask(picture.file, kind, asking, signal), model.categories);
+    got = understand(await ask(picture.file, `${kind}?threshold=${asking}`, signal), model.categories);
     got.floor = asking;
   } catch (error) {
     if (signal.aborted) return;
@@ -150,6 +154,7 @@ async function choose(picture) {
 
 // Everything that follows from the answers and from what of them is wanted.
 function refresh() {
+  looked = null;
   $("shown").textContent = threshold().toFixed(2);
   const answer = answerOf(chosen), items = listed(chosen);
   $("stage").classList.toggle("busy", Boolean(chosen && !answer));
@@ -158,7 +163,7 @@ function refresh() {
     listItems($("list"), items, {
       off, none: answer.items.length ? "nothing above this threshold, of these classes" : "nothing found",
       onToggle: (item, on) => { off[on ? "delete" : "add"](item); repaint(); },
-      onPoint: repaint,
+      onPoint: repaint, onWhy: model.attention ? item => look(item) : null,
     });
   } else listItems($("list"), [], {none: answer ? "nothing" : "nothing yet"});
   showTimes($("bar"), $("times"), isAnswer(answer) ? answer : null, answer ? "no answer" : "no answer yet");
@@ -173,9 +178,34 @@ function refresh() {
 function repaint(item = null) {
   if (!view) return;
   const items = drawn(chosen);
-  paint(canvas, view.image, view.size, {items, masks: view.masks, chosen: item, opacity: Number($("opacity").value)});
+  if (looked && !item) paintLooked(canvas, view.image, view.size, looked);
+  else paint(canvas, view.image, view.size, {items, masks: view.masks, chosen: item, opacity: Number($("opacity").value)});
   const words = items.slice(0, 20).map(({label, score}) => `${label} ${Math.round(100 * score)} %`).join(", ");
   canvas.setAttribute("aria-label", `${chosen.file.name}, with ${found(items.length)}${words && ": "}${words}`);
+}
+
+// Ask where the network looked for an item, or from a point; clicked once more, the answer is shown again.
+async function look(item, point) {
+  const picture = chosen;
+  tell("status", "asking where the network looked");
+  try {
+    const found = await (item ? lookFor(picture.file, item, view.size) : lookFrom(picture.file, point));
+    if (chosen !== picture) return;
+    looked = found;
+    repaint();
+    const words = item ? `where the network looked for ${item.label}` : "what this point of the picture looks at";
+    tell("status", `${words}: click, or press Escape, to go back`);
+  } catch (error) {
+    alert(error.message);
+    report();
+  }
+}
+
+function lookAt({offsetX, offsetY, shiftKey}) {
+  if (looked) return refresh();
+  if (!model?.attention || !isAnswer(answerOf(chosen))) return;
+  const point = [offsetX * view.size.width / canvas.clientWidth, offsetY * view.size.height / canvas.clientHeight];
+  look(shiftKey ? null : itemAt(point, drawn(chosen), view.masks, view.size, canvas), point);
 }
 
 // A text that is set anew is read out anew.
@@ -265,6 +295,8 @@ function takeFrom({files}, otherwise) {
 }
 
 $("threshold").addEventListener("input", refresh);
+canvas.addEventListener("click", lookAt);
+addEventListener("keydown", ({key}) => { if (key === "Escape" && looked) refresh(); });
 $("opacity").addEventListener("input", () => repaint());
 $("again").addEventListener("click", askBelow);
 for (const radio of document.querySelectorAll("[name=task]")) radio.addEventListener("change", async () => {

@@ -54,6 +54,30 @@ export function paint(canvas, image, size, {items = [], masks = null, chosen = n
   for (const item of [...shown].reverse()) paintBox(draw, item, size, masks?.anchors.get(item.id), !masks || item === chosen);
 }
 
+/** Paint a picture and where the network looked in it, for an item or from a point; see looking.js. */
+export function paintLooked(canvas, image, size, {map, cell, color, item, point}) {
+  const draw = canvas.getContext("2d"), sx = canvas.width / size.width, sy = canvas.height / size.height;
+  paintPicture(draw, image);
+  draw.save();
+  draw.fillStyle = "rgb(0 0 0 / .5)";
+  draw.fillRect(0, 0, canvas.width, canvas.height);
+  const small = new OffscreenCanvas(map[0].length, map.length), cells = new ImageData(map[0].length, map.length);
+  const most = Math.max(...map.flat());
+  map.flat().forEach((weight, i) => cells.data.set([...color, 255 * weight / most], 4 * i));
+  small.getContext("2d").putImageData(cells, 0, 0);
+  draw.imageSmoothingQuality = "high";
+  draw.drawImage(small, 0, 0, map[0].length * cell.width * sx, map.length * cell.height * sy);
+  draw.restore();
+  if (item) return paintBox(draw, item, size, null, true);
+  draw.beginPath();
+  draw.arc(point[0] * sx, point[1] * sy, Math.max(5, canvas.width / 120), 0, 2 * Math.PI);
+  draw.fillStyle = css(color);
+  draw.strokeStyle = "#fff";
+  draw.lineWidth = 2;
+  draw.fill();
+  draw.stroke();
+}
+
 function paintPicture(draw, image) {
   const {width, height} = draw.canvas;
   draw.fillStyle = GROUND;

@@ -14,14 +14,14 @@ export async function get(path) {
 export const leads = async path => Boolean((await fetch(path, {method: "HEAD"}).catch(() => null))?.ok);
 
 /**
- * Ask /detect or /segment about a file.
+ * Ask about a file: `asked` is a path and its query.
  * Returns {body, orientation, stages, seconds}; stages are pairs of a name and milliseconds.
  */
-export async function ask(file, task, threshold, signal) {
+export async function ask(file, asked, signal) {
   await refuseUnreadable(file);
   const started = performance.now(), form = new FormData();
   form.append("image", file);
-  const response = await post(`${task}?threshold=${threshold}`, form, signal);
+  const response = await post(asked, form, signal);
   const body = await response.json().catch(() => null);
   if (!response.ok) throw new Refusal(reason(response.status, body));
   if (!body) throw new Refusal("the server's answer cannot be read");
