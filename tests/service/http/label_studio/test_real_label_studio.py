@@ -25,7 +25,7 @@ from tests.layout import REPOSITORY
 from tests.processes import free_port, running
 from tests.server_process import serving
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 KEY = "a-key-of-more-than-16-characters"
 USER = {"username": "annotator@example.org", "password": "a-password-of-hers"}
@@ -112,7 +112,7 @@ def label_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelStud
         command += [word for name, value in USER.items() for word in (f"--{name}", value)]
         environment = _environment(LABEL_STUDIO_BASE_DATA_DIR=str(folder / "data"))
         with (
-            running(command, f"{url}/health", folder / "log", env=environment, timeout_s=900),
+            running(command, f"{url}/health", folder / "log", env=environment, timeout_s=1800),
             httpx.Client(base_url=url, headers={"authorization": f"Token {TOKEN}"}, timeout=300) as api,
         ):
             yield LabelStudio(url, program / "python", api)
