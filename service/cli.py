@@ -84,7 +84,7 @@ _SERVE = "Run the service."
 _SERVE_MORE = (
     f"Every option is also {_VARIABLES} Keys are given in files or in {ENV_PREFIX}API_KEYS, never as an option. "
     "Exit codes: 0 after a clean shutdown, 1 if it cannot start, 2 for a bad setting, 3 if a shutdown had to "
-    "abandon accepted requests, 4 if the engine hung or could not be opened again, "
+    "abandon accepted requests, 4 if the last engine hung or could not be opened again, "
     "128 and the signal's number after a second signal."
 )
 _PREDICT = "Find objects or segments in image files, without a server."

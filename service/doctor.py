@@ -1,7 +1,7 @@
 """The command `detr doctor`: what works on this machine, what does not and why, and the command that would change it.
 
-Each device is tried by opening the demo model on it and replaying its golden sample, in a process of its own, because
-a driver that is broken may end the process that tries it.
+Each kind of device, and each device that is asked for, is tried by opening the demo model on it and replaying its
+golden sample, in a process of its own, because a driver that is broken may end the process that tries it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ from model.hub.known import KNOWN
 from model.hub.names import HubError, read_name
 from model.runtime.artifact.file import ArtifactError, read_artifact
 from model.runtime.engines.cores import available_cores
+from model.runtime.engines.cuda import gpu_count
 from model.runtime.engines.device_errors import DeviceError, DeviceMemoryError
+from model.runtime.engines.devices import devices_of
+from model.runtime.engines.engine import is_gpu
 from model.runtime.engines.golden_replay import replay_golden
 from model.runtime.engines.opening import open_engine
 from model.runtime.installing import install_command
@@ -85,13 +88,23 @@ def run(args: argparse.Namespace) -> int:
 def examine() -> Report:
     """Try everything. Takes a few seconds for each device that is there."""
     settings, models = list(_settings()), list(_models())
-    devices = [finding for device in _DEVICES for finding in _apart(device)]
-    working = {finding.name.partition(" ")[0] for finding in devices if finding.works}
+    words = read_settings({}).device_words if settings[0].works else ("auto",)
+    asked = [word.partition("*")[0] for word in words]
+    by_device = {device: _apart(device) for device in dict.fromkeys([*_DEVICES, *asked]) if device != "auto"}
+    working = {device for device, found in by_device.items() if found and not any(map(_has_failed, found))}
     serves_on = None
     if not any(finding.works is False for finding in [*settings, *models]):
-        asked = read_settings({}).device
-        serves_on = next((device for device in (_DEVICES if asked == "auto" else [asked]) if device in working), None)
+        if words == ("auto",):
+            serves_on = next((device for device in _DEVICES if device in working), None)
+        elif working.issuperset(asked):
+            serves_on = ",".join(words)
+    devices = [finding for found in by_device.values() for finding in found]
     return Report(serves_on, [*_machine(), *devices, *models, *_extras(), *settings])
+
+
+def _has_failed(finding: Finding) -> bool:
+    """Whether a device cannot be used; one that cannot compute in a precision that it may not have can."""
+    return finding.works is False and finding.name.partition(" ")[0] == finding.name
 
 
 def report_table(report: Report) -> str:
@@ -112,13 +125,23 @@ def report_table(report: Report) -> str:
 
 
 def try_device(device: str) -> list[Finding]:
-    """Open the demo model on a device in each precision, and replay its golden sample there."""
+    """Open the demo model on a device, or on all that the word means, in each precision, and replay its golden sample
+    there.
+    """
+    try:
+        devices = devices_of([device], gpu_count)
+    except DeviceError as error:
+        return [Finding("device", device, False, str(error).removeprefix(f"device {device}: "))]
+    return [finding for each in devices for finding in _try_one(each)]
+
+
+def _try_one(device: str) -> list[Finding]:
     found = [_try_precision(device, "float32")]
     if not found[0].works:
         return [Finding("device", device, False, found[0].detail, found[0].fix)]
     if device == "openvino":  # the one that converts a float32 model
         found.append(_try_precision(device, "bfloat16"))
-    if device in ("cuda", "tensorrt"):
+    if is_gpu(device):
         detail = "it takes a model of its own: detr export --precision float16"
         found.append(Finding("device", f"{device} float16", None, detail))
     return found

@@ -245,7 +245,8 @@ class ModelResponse(Body):
     attention: AttentionShapeInfo | None = Field(description="null for a model that /explain cannot explain")
     provenance: dict[str, Any] = Field(description="where the model came from and what it measured")
     formats: list[str] = Field(description="the image formats that are opened, such as jpeg")
-    device: str
+    device: str = Field(description="the kind of device that it runs on, such as cuda")
+    devices: list[str] = Field(description="each device, as metrics and the log call it, such as cuda:0")
     precision: str = Field(description="what it is computed in there, such as float32 or bfloat16")
     digest: str = Field(description="the artifact's SHA-256, by which files are told apart")
     loaded_at: str = Field(description="when it was loaded, ISO 8601")

@@ -45,8 +45,8 @@ def run(settings: Settings, loader: ModelLoader | None = None) -> int:
         loader: where models come from; see `create_app`.
 
     Returns:
-        The exit code: 0 after a clean shutdown, 3 if accepted requests had to be abandoned, 4 if the engine or a
-        decoder hung, or the engine could not be opened again, which a new process cures.
+        The exit code: 0 after a clean shutdown, 3 if accepted requests had to be abandoned, 4 if the last
+        engine or a decoder hung, or that engine could not be opened again, which a new process cures.
 
     Raises:
         StartupError: it could not start.

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 from pydantic_settings import NoDecode
+
+from model.runtime.engines.devices import check_device_words
+from model.runtime.engines.engine import DEVICES
+from model.runtime.nearest import did_you_mean
 
 # Above this Pillow warns of a decompression bomb, and the service never turns that protection off.
 PILLOW_MAX_PIXELS = 89_478_485
@@ -47,6 +52,17 @@ def _split(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
+def _device_words(value: object) -> object:
+    words = _split(value)
+    if isinstance(words, list | tuple):
+        for word in words:
+            kind = re.split("[:*]", word)[0]
+            if kind not in DEVICES and (question := did_you_mean(kind, DEVICES)):
+                raise ValueError(f"there is no device {word!r}{question}")
+        check_device_words(words)
+    return words
+
+
 def _text_or_none(value: object) -> object:
     return (os.fspath(value) if isinstance(value, os.PathLike) else value) or None
 
@@ -55,6 +71,7 @@ def _text_or_none(value: object) -> object:
 ModelName = Annotated[str | None, BeforeValidator(_text_or_none), Metavar("FILE|NAME")]
 Revision = Annotated[str | None, BeforeValidator(_text_or_none), Metavar("TEXT")]
 # NoDecode: what the environment gives is split at its commas, and is not JSON.
+Devices = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_device_words), Metavar("DEVICE,...")]
 Origins = Annotated[tuple[Origin, ...], NoDecode, BeforeValidator(_split), Metavar("ORIGIN,...")]
 Site = Annotated[
     Annotated[str, Field(pattern=rf"^{_ORIGIN}(/[\w./-]*)?$")] | None, BeforeValidator(_text_or_none), Metavar("URL")

@@ -21,6 +21,7 @@ from service.setting_types import (
     ConnectionCount,
     Count,
     Device,
+    Devices,
     File,
     Folder,
     Formats,
@@ -74,6 +75,11 @@ class Settings(BaseSettings):
     """
     device: Device = "auto"
     """Run the model on this device; auto is CUDA if it loads, else OpenVINO if it is installed, else the CPU."""
+    devices: Devices = ()
+    """Run the model on all of these devices at once, each of which takes a batch whenever it is free: cuda:0,cuda:1, or
+    cuda:all for every GPU, or cpu*2 for two engines that share the cores. All have to be there at the start, and are of
+    one kind. The default is the one of --device.
+    """
     precision: Precision = "auto"
     """Compute the model in this precision; auto is the one that the file was exported in, except that OpenVINO computes
     the convolutions of a float32 file in bfloat16 where the processor has instructions for it, which is nearly twice as
@@ -120,9 +126,7 @@ class Settings(BaseSettings):
     admin_keys_file: File | None = None
     """Let clients with a key of this file use POST /model/reload, which is closed without it."""
     cors_origins: Origins = ()
-    """Let pages of these origins use the service; they are separated by commas, and * is any origin. The default is
-    none.
-    """
+    """Let pages of these origins use the service; commas separate them, and * is any origin. The default is none."""
 
     label_studio_url: Site = None
     """Label the pictures of the Label Studio at this address, as an ML backend of it, under /label-studio; pictures are
@@ -215,20 +219,23 @@ class Settings(BaseSettings):
     """Run the model on a CPU in this many threads. The default is one for each core."""
 
     @model_validator(mode="after")
-    def _one_upload_fits(self) -> Self:
+    def _fit_together(self) -> Self:
         if self.max_buffered_bytes < self.max_body_bytes:
             raise ValueError("max_buffered_bytes has to hold one upload of max_body_bytes")
-        return self
-
-    @model_validator(mode="after")
-    def _label_studio_is_known(self) -> Self:
         if self.label_studio_url is None and (self.label_studio_origins or self.label_studio_api_key):
             raise ValueError("label_studio_origins and label_studio_api_key need label_studio_url")
+        if self.devices and self.device != "auto":
+            raise ValueError(f"give {name_of('device')} or {name_of('devices')}, not both")
         return self
 
     def capacity(self, engines: int) -> int:
         """Images that are accepted at once: a batch for each engine, and the queue behind them."""
         return engines * self.max_batch_size + self.max_queue_size
+
+    @property
+    def device_words(self) -> tuple[str, ...]:
+        """The devices to run on, in the words of `model/runtime/engines/devices.py`."""
+        return self.devices or (self.device,)
 
     @property
     def hang_seconds(self) -> float | None:
@@ -254,13 +261,14 @@ class Settings(BaseSettings):
 
 
 def read_settings(given: dict[str, str]) -> Settings:
-    """Settings from the environment, with `given` (field name to text) over it.
+    """Settings from the environment, with `given` (field name to text) over it; device is over devices, and vice versa.
 
     Raises:
         SettingsError: a value cannot be used.
     """
+    over = {"devices": ""} if "device" in given else {"device": "auto"} if "devices" in given else {}
     try:
-        return Settings(**given)  # type: ignore[arg-type]  # text, which pydantic turns into each field's type
+        return Settings(**(over | given))  # type: ignore[arg-type]  # text, which pydantic turns into each field's type
     except ValidationError as error:
         raise SettingsError(_first_problem(error)) from error
 

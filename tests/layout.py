@@ -41,7 +41,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "service.process": ("service.settings", "service.errors"),
     "service.schemas": ("model.runtime",),
     "service.settings": ("service.setting_types", "model.runtime"),
-    "service.setting_types": (),
+    "service.setting_types": ("model.runtime",),
     "service.errors": (),
     "model.command_parser": ("model.runtime",),
     "model.cli": ("model.train", "model.fetch", "model.models", "model.quantize"),

@@ -138,7 +138,7 @@ def load_artifact(path: Path, settings: Settings) -> LoadedModel:
     except MissingDecoderError as error:
         raise SettingsError(f"{name_of('formats')}: {error}") from None
     artifact = read_artifact(path)
-    devices = devices_of([settings.device], gpu_count)
+    devices = devices_of(settings.device_words, gpu_count)
     engines = [_open_proved(artifact, device, settings, len(devices)) for device in devices]
     named = dict(zip(engine_names([engine.device for engine in engines]), engines, strict=True))
     multiple = canvas_multiple(settings.canvas_multiple, artifact.metadata, is_gpu(engines[0].device))

@@ -217,6 +217,7 @@ def describe(model: LoadedModel, formats: Collection[str]) -> bytes:
     described = json.loads(model.metadata.to_json()) | {
         "formats": words_of_open(formats),
         "device": model.device,
+        "devices": list(model.engines),
         "precision": model.precision,
         "digest": model.digest,
         "loaded_at": datetime.now(UTC).isoformat(timespec="seconds"),  # noqa: TID251  # it is told

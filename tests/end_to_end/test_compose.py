@@ -150,14 +150,16 @@ def changed(plain: dict[str, Any], laid_over: dict[str, Any]) -> set[str]:
     return {key for key in plain | laid_over if plain.get(key) != laid_over.get(key)}
 
 
-def test_the_cuda_file_adds_one_gpu_to_the_same_service(resolve: Resolve) -> None:
+def test_the_cuda_file_adds_all_gpus_to_the_same_service(resolve: Resolve) -> None:
     plain = resolve("docker-compose.yml")["detr"]
     cuda = resolve("docker-compose.yml", "docker-compose.cuda.yml")["detr"]
     assert cuda["build"]["args"] == {"ACCELERATOR": "cuda"}
     assert resolve("docker-compose.yml", "docker-compose.cuda.yml")["model"]["image"] == cuda["image"]
     (device,) = cuda["deploy"]["resources"]["reservations"]["devices"]
     assert device["capabilities"] == ["gpu"]
-    assert changed(plain, cuda) == {"build", "image", "deploy"}
+    assert device["count"] in (-1, "all")  # as Compose resolves it
+    assert changed(plain, cuda) == {"build", "image", "deploy", "environment"}
+    assert cuda["environment"] == plain["environment"] | {"DETR_DEVICES": "cuda:all"}
 
 
 def test_the_keys_file_adds_a_secret_to_the_same_service(resolve: Resolve, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ import time
 from dataclasses import asdict, replace
 
 from model.runtime import decode
+from model.runtime.engines.devices import devices_of
 from model.runtime.engines.engine import Engine
 from model.runtime.image_formats import ALWAYS
 from service.cli import add_serve
@@ -44,7 +45,8 @@ def main() -> int:
         given = {name: value for name, value in arguments.items() if name in Settings.model_fields}
         # To time batches would play the script before anybody asks.
         settings = read_settings({"batch_timing_ms": "0"} | given)
-        loader: ModelLoader = EngineLoader(settings, engine, on_reopen=engine.reopen)
+        engines = [engine] * len(devices_of(settings.device_words, lambda: 1))
+        loader: ModelLoader = EngineLoader(settings, *engines, on_reopen=engine.reopen)
         if arguments["network"]:
             loader = NetworkLoader(settings, engine)
         return run(settings, ControlledLoader(loader, engine, arguments["control_fd"]))

@@ -114,3 +114,41 @@ def test_a_poisoned_image_harms_no_neighbour(start: Scripted, rounds: int) -> No
         assert server.script()["largest"] > 1
         failed = len(range(2, rounds, len(poison)))
         assert server.samples()['detr_rejected_total{reason="engine_error"}'] == failed
+
+
+@pytest.mark.row(id="F24")
+def test_a_stuck_device_is_left_and_named_while_the_others_serve(start: Scripted, measured: Measured) -> None:
+    two = ("--devices", "cpu*2", "--engine-stall-ms", "500", "--request-timeout-ms", "60000")
+    with start(*two, script={"hang_at": [1, 2], "hang_s": 600}) as server, ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(server.post, "/detect", picture(identity)) for identity in (1, 2)]
+        until(lambda: server.script()["running"] == 2)  # at the same time
+        server.script(hang_at=[])
+        assert sorted(identity_of(answer.result().json()) for answer in both) == [1, 2]
+        server.script(hang_at=[1])
+        # Whose batch hangs is answered by the other device, once the first is held to be stuck.
+        assert identity_of(server.post("/detect", picture(3)).json()) == 3
+        assert identity_of(server.post("/detect", picture(4)).json()) == 4
+        up = {name: value for name, value in server.samples().items() if name.startswith("detr_engine_up")}
+        assert sorted(up.values()) == [0, 1]
+        (stuck,) = (name for name, value in up.items() if value == 0)
+        told = [message for message in server.messages() if "is stuck" in message]
+        assert told == [f"the engine {stuck.split(chr(34))[1]} is stuck: it has been in one batch for 0.5 s"]
+        assert server.status("/health/ready") == 200
+        server.script(hang_at=[])
+        until(lambda: server.samples()[stuck] == 1)
+    measured("F24", "two devices, one stuck: its picture and the next are answered by the other; it is taken back")
+
+
+@pytest.mark.row(id="F24")
+def test_the_process_ends_when_its_last_device_is_lost_and_not_before(start: Scripted) -> None:
+    limits = ("--engine-stall-ms", "300", "--engine-hang-exit-ms", "600", "--request-timeout-ms", "60000")
+    with start("--devices", "cpu*2", *limits, script={"hang_at": [1], "hang_s": 600}) as server:
+        assert identity_of(server.post("/detect", picture(1)).json()) == 1
+        server.wait_for_line("the engine scripted#1 is lost: it has been in one batch for 0.6 s")
+        assert identity_of(server.post("/detect", picture(2)).json()) == 2
+        assert server.status("/health/ready") == 200
+        server.script(hang_at=[1])  # which ends what hangs; to a lost engine that makes no difference
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(server.post, "/detect", picture(3))
+            assert server.exit_code() == 4
+            assert waiting.result().status_code == 503

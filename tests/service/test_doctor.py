@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from model.runtime.artifact.file import Artifact
 from model.runtime.engines.device_errors import DeviceError
+from model.runtime.engines.engine import Engine
+from model.runtime.engines.opening import open_engine
 from model.runtime.installing import install_command
 from service import doctor
 from service.cli import main
@@ -84,6 +87,30 @@ def test_serving_does_not_work_where_the_environment_forbids_it(
     monkeypatch.setenv(variable, value)
     assert main(["doctor"]) == 1
     assert name is None or found(examine(), name).works is False
+
+
+def test_all_devices_that_are_asked_for_have_to_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    in_this_process(monkeypatch, "cpu", "cuda:all")
+    monkeypatch.setenv("DETR_DEVICES", "cpu*2")
+    assert examine().serves_on == "cpu*2"
+    monkeypatch.setenv("DETR_DEVICES", "cuda:all")
+    monkeypatch.setattr(doctor, "gpu_count", lambda: 0)
+    assert examine().serves_on is None
+    monkeypatch.setattr(doctor, "gpu_count", lambda: 2)
+    tried: list[str] = []
+
+    def open_but_the_last(artifact: Artifact, device: str, **_: str) -> Engine:
+        tried.append(device)
+        if device == "cuda:1":
+            raise DeviceError("device cuda:1: no")
+        return open_engine(artifact, "cpu")
+
+    monkeypatch.setattr(doctor, "open_engine", open_but_the_last)
+    report = examine()
+    assert report.serves_on is None
+    assert tried[-2:] == ["cuda:0", "cuda:1"]
+    assert found(report, "cuda:1").works is False
+    assert found(report, "cuda:0 float32").works
 
 
 def test_a_device_that_ends_its_process_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,7 @@ def test_every_setting_is_documented_and_says_its_unit() -> None:
     unitless = {
         "model",
         "device",
+        "devices",
         "precision",
         "log_level",
         "log_format",
@@ -93,6 +94,23 @@ def test_a_bad_value_is_one_line_that_names_the_setting(name: str, value: str, m
     assert "\n" not in str(caught.value)
 
 
+def test_devices_are_words_with_commas_and_one_device_is_the_one_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read_settings({}).device_words == ("auto",)
+    assert read_settings({"device": "cuda"}).device_words == ("cuda",)
+    assert read_settings({"devices": "cuda:0, cuda:1"}).device_words == ("cuda:0", "cuda:1")
+    monkeypatch.setenv("DETR_DEVICES", "")  # as a compose file has it where nobody names any
+    assert read_settings({}).device_words == ("auto",)
+    monkeypatch.setenv("DETR_DEVICES", "cpu*2")
+    assert read_settings({}).device_words == ("cpu*2",)
+    assert read_settings({"device": "openvino"}).device_words == ("openvino",), (
+        "what is given wins over the environment"
+    )
+    monkeypatch.setenv("DETR_DEVICE", "cpu")
+    assert read_settings({"devices": "cuda:all"}).device_words == ("cuda:all",)
+    with pytest.raises(SettingsError, match=r"give DETR_DEVICE \(--device\) or DETR_DEVICES \(--devices\), not both"):
+        read_settings({})
+
+
 def test_the_upload_memory_has_to_hold_one_upload() -> None:
     with pytest.raises(SettingsError, match="max_buffered_bytes has to hold one upload"):
         read_settings({"max_body_bytes": "2000", "max_buffered_bytes": "1999"})
@@ -114,6 +132,8 @@ def test_without_a_model_the_demo_is_served(tmp_path: Path, monkeypatch: pytest.
     ("name", "value", "said"),
     [
         ("DEVICE", "cdua", "there is no 'cdua'; use auto, cpu, cuda, tensorrt, openvino; did you mean cuda?"),
+        ("DEVICES", "cdua:0", "there is no device 'cdua:0'; did you mean cuda?"),
+        ("DEVICES", "cuda:0,cpu", "cpu and cuda answer in different digits; name devices of one kind"),
         ("LOG_LEVEL", "loud", "there is no 'loud'; use debug, info, warning, error"),
         ("PORT", "99999", "should be less than or equal to 65535"),
     ],
