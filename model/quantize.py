@@ -29,7 +29,7 @@ from model.runtime.engines.golden_replay import replay_golden
 from model.runtime.engines.opening import open_engine
 from model.runtime.engines.openvino_engine import missing_for_openvino
 
-JUDGED = ("AP", "PQ")
+JUDGED = ("AP", "AP_mask", "PQ")
 
 
 class AccuracyError(Exception):
@@ -45,7 +45,10 @@ class Judge:
     device: str
 
     def figures(self, artifact: Artifact) -> dict[str, float]:
-        """AP, and PQ where model and data have it. Raises what opening and evaluating raise."""
+        """AP, and where model and data have masks PQ or, where there are things only, that of masks.
+
+        Raises what opening and evaluating raise.
+        """
         # What is promised is a distance to float32, not to the bfloat16 that an engine may choose for such a file.
         precision = "float32" if artifact.metadata.precision == "float32" else "auto"
         loaded = EvaluatedModel(open_engine(artifact, self.device, precision=precision), artifact.metadata)
@@ -59,7 +62,7 @@ class Judge:
             if not drop <= self.max_drop[name]:  # also refuses NaN
                 raise AccuracyError(
                     f"{name} falls from {before[name]:.4f} to {value:.4f}, by {100 * drop:.2f} points, and "
-                    f"{100 * self.max_drop[name]:.2f} are allowed (--max-{name.lower()}-drop); nothing was written. "
+                    f"{100 * self.max_drop[name]:.2f} are allowed ({_option(name)}); nothing was written. "
                     "More pictures like those of the data set, or fewer --parts may help"
                 )
 
@@ -105,7 +108,7 @@ def _add_accuracy_arguments(parser: argparse.ArgumentParser) -> None:
     add_split_argument(parser)
     for name in JUDGED:
         parser.add_argument(
-            f"--max-{name.lower()}-drop",
+            _option(name),
             type=float,
             default=0.003,
             metavar="FRACTION",
@@ -120,6 +123,11 @@ def _add_accuracy_arguments(parser: argparse.ArgumentParser) -> None:
         "default is %(default)s.",
     )
     parser.add_argument("--unchecked", action="store_true", help="Write the file without measuring its accuracy.")
+
+
+def _option(figure: str) -> str:
+    """The option that says how far a figure may fall."""
+    return f"--max-{figure.lower().replace('_', '-')}-drop"
 
 
 def run(args: argparse.Namespace) -> None:
@@ -143,7 +151,7 @@ def judge_of(args: argparse.Namespace) -> Judge | None:
             "the accuracy of the int8 model cannot be checked without a data set: give --data and --root, or "
             "--unchecked to write the file anyway"
         )
-    max_drop = {name: getattr(args, f"max_{name.lower()}_drop") for name in JUDGED}
+    max_drop = {name: getattr(args, _option(name)[2:].replace("-", "_")) for name in JUDGED}
     return Judge(split_of(args, images="annotated_images"), max_drop, args.device)
 
 

@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from model.checkpoint.errors import CheckpointError
 from model.checkpoint.saving import save_checkpoint
-from model.data.check import check_categories, check_dataset
+from model.data.check import NoObjectError, check_categories, check_dataset
 from model.data.coco_dataset import CocoDataset
 from model.data.folders import NamedFiles, Split, find_splits
 from model.evaluation.evaluator import Evaluator
@@ -38,15 +38,16 @@ from model.training.loggers import open_loggers
 from model.training.memory import advice_on_memory, choose_parts
 from model.training.module import TrainingModule
 from model.training.moving_average import RAW
+from model.training.notes import Notes
 from model.training.options import add_arguments, read_recipe, with_defaults
-from model.training.provenance import describe_run
+from model.training.provenance import command_line, describe_run
 from model.training.recipes import Recipe
 from model.training.resume_file import RESUME_FILE
 from model.training.resuming import StoppedRun, check_it_goes_on, describe_for_resuming, read_stopped, with_its_options
 from model.training.run_folder import BEST_FILE, WEIGHTS_FILE, folder_for
 from model.training.samples import SamplePredictions
 from model.training.stopping import Interrupted, StopRequest, stoppable
-from model.training.validation import Validation
+from model.training.validation import Validation, validation_notes
 
 __all__ = ["add_arguments", "run"]
 
@@ -88,10 +89,6 @@ def print_once(line: str) -> None:
     print(line, flush=True)
 
 
-# Figures that the best weights are chosen by.
-MEASURES = {"AP": "AP of boxes", "AP_mask": "AP of masks", "PQ": "panoptic quality (PQ)"}
-
-
 @dataclass(frozen=True)
 class DataSplits:
     """What is learnt from and, where there are annotations for it, what is validated with."""
@@ -115,7 +112,8 @@ class Begun:
 def train(args: argparse.Namespace, stop: StopRequest) -> Path:
     """Train as told and return the checkpoint written, `OUT/model.safetensors`. Raises Interrupted after a signal."""
     stopped = read_stopped(args.resume) if args.resume else None
-    begun = begin_again(args, stopped) if stopped else begin(args)
+    notes = Notes(print_once)
+    begun = begin_again(args, stopped, notes) if stopped else begin(args, notes)
     args, name, config, data, start = begun.args, begun.recipe, begun.config, begun.data, begun.start
     loaders = TrainingData(data.train, data.val, start.config.resize, config)
     steps = config.total_steps(loaders.batches)
@@ -123,12 +121,12 @@ def train(args: argparse.Namespace, stop: StopRequest) -> Path:
         check_it_goes_on(stopped, data.train, steps)
     else:
         if not hasattr(args, "skip_check"):
-            check_data(loaders)
+            check_data(loaders, notes)
         for sentence in advice(plan_of(loaders, start, steps)):
-            print_once(f"warning: {sentence}")
+            notes.add(f"warning: {sentence}")
     evaluator = validation_evaluator(data, start)
     for note in validation_notes(evaluator):
-        print_once(note)
+        notes.add(note)
     module = TrainingModule(
         start.network,
         start.config.num_classes,
@@ -136,11 +134,12 @@ def train(args: argparse.Namespace, stop: StopRequest) -> Path:
         steps,
         evaluator.mask_threshold if evaluator else NO_MASKS,
         start.config.normalization,
-        weights_of_classes(config, data.train),
+        weights_of_classes(config, data.train, notes),
     )
     hardware = Hardware(args.accelerator, args.devices, args.nodes)
     if parts := choose_parts(module, loaders, hardware):
-        print_once(parts)
+        notes.add(parts)
+    notes.write(args.out, command_line("train", args))
 
     @rank_zero_only
     def save(path: Path, figures: dict[str, float]) -> None:
@@ -155,7 +154,7 @@ def train(args: argparse.Namespace, stop: StopRequest) -> Path:
         args.out,
         validation=validation,
         callbacks=samples,
-        loggers=open_loggers(args.logger, args.out),
+        loggers=open_loggers(args.logger, args.out, goes_on=stopped is not None),
         hardware=hardware,
         resumed_step=stopped.step if stopped else None,
         stop=stop,
@@ -172,33 +171,33 @@ def train(args: argparse.Namespace, stop: StopRequest) -> Path:
     return path
 
 
-def begin(args: argparse.Namespace) -> Begun:
+def begin(args: argparse.Namespace, notes: Notes) -> Begun:
     """A run from its first step; its folder is there afterwards. Raises what reading its options and its data does."""
     complete = with_defaults(args)
-    data = open_data(complete, read_recipe(complete)[1].config)
+    data = open_data(complete, read_recipe(complete)[1].config, notes)
     name, recipe = read_recipe(complete, len(data.train))
     lightning.seed_everything(recipe.config.seed, verbose=False)
     start = network_to_train(complete, recipe, data.train)
     refuse_random(recipe.config.freeze, start.fresh)
     complete.out = args.out = folder_for(args.out)
     for note in (f"recipe {name}: {recipe.summary}", *recipe.notes, *start.notes, f"writes to {complete.out}"):
-        print_once(note)
+        notes.add(note)
     return Begun(complete, name, recipe.config, data, start)
 
 
-def begin_again(args: argparse.Namespace, stopped: StoppedRun) -> Begun:
+def begin_again(args: argparse.Namespace, stopped: StoppedRun, notes: Notes) -> Begun:
     """A run that goes on, by its own options. Raises ValueError where others would make it another run."""
     complete, config = with_its_options(args, stopped)
     complete = with_defaults(complete)
-    data = open_data(complete, config)
+    data = open_data(complete, config, notes)
     start = stopped.starting_network()
     lightning.seed_everything(config.seed, verbose=False)
     for note in start.notes:
-        print_once(note)
+        notes.add(note)
     return Begun(complete, stopped.recipe, config, data, start)
 
 
-def open_data(args: argparse.Namespace, config: TrainConfig) -> DataSplits:
+def open_data(args: argparse.Namespace, config: TrainConfig, notes: Notes) -> DataSplits:
     """The pictures that are named. Raises what data sets raise, and ValueError where the splits differ in classes."""
     masks = config.stage != "detection"
     train_named = NamedFiles(args.annotations, args.images)
@@ -209,7 +208,7 @@ def open_data(args: argparse.Namespace, config: TrainConfig) -> DataSplits:
     val_data = val.open(masks=masks)
     check_categories(train_data, val_data)
     if val.part == "held out":
-        print_once(val.describe(val_data))
+        notes.add(val.describe(val_data))
     return DataSplits(train_data, val_data, val)
 
 
@@ -238,23 +237,27 @@ def network_to_train(args: argparse.Namespace, recipe: Recipe, data: CocoDataset
     )
 
 
-def weights_of_classes(config: TrainConfig, data: CocoDataset) -> list[float] | None:
+def weights_of_classes(config: TrainConfig, data: CocoDataset, notes: Notes) -> list[float] | None:
     """What each class weighs in the loss, said where they are not alike."""
     counts = np.bincount(data.objects.labels, minlength=len(data.categories)).tolist()
     weights = class_weights(config.class_weights, data.categories, counts)
     if weights is not None:
         named = zip(data.categories, weights, strict=True)
-        print_once("class weights: " + ", ".join(f"{category.name} {weight:.3g}" for category, weight in named))
+        notes.add("class weights: " + ", ".join(f"{category.name} {weight:.3g}" for category, weight in named))
     return weights
 
 
 @rank_zero_only
-def check_data(loaders: TrainingData) -> None:
+def check_data(loaders: TrainingData, notes: Notes) -> None:
     """Read every picture once and say what there is. Raises ValueError or OSError naming what cannot be learnt from."""
-    for split in (loaders.train, loaders.val):
-        if split is not None:
-            print_once(str(check_dataset(split, workers=loaders.config.workers)))
-    print_once(str(loaders.padding()))
+    notes.add(str(check_dataset(loaders.train, workers=loaders.config.workers)))
+    if loaders.val is not None:
+        try:
+            notes.add(str(check_dataset(loaders.val, workers=loaders.config.workers)))
+        except NoObjectError as error:
+            otherwise = "validate with other pictures (--val-annotations) or with none (--evaluate-every 0)"
+            raise ValueError(f"{error}; {otherwise}") from error
+    notes.add(str(loaders.padding()))
 
 
 def plan_of(loaders: TrainingData, start: StartingNetwork, steps: int) -> Plan:
@@ -283,15 +286,3 @@ def validation_evaluator(data: DataSplits, start: StartingNetwork) -> Evaluator 
         mask_stride=detector_of(start.network).body.level_strides[0] if start.config.masks else None,
         thing_masks=False,  # where there are segments, these decide
     )
-
-
-def validation_notes(evaluator: Evaluator | None) -> list[str]:
-    """What the best weights will be chosen by, and which figures of the validation will be undefined."""
-    if evaluator is None:
-        return []
-    measure = MEASURES[evaluator.measure]
-    notes = list(evaluator.notes())
-    best = f"best.safetensors will hold the weights with the highest {measure} in validation"
-    if not evaluator.has_objects:
-        best = f"there will be no best.safetensors, as it is chosen by {measure}"
-    return [*(f"validation: {note}" for note in notes), best]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -9,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from model.data.coco import CocoDetection
 from model.data.coco_dataset import CocoDataset
 from model.data.coco_panoptic import CocoPanoptic
 from model.data.id_png import check_id_png
@@ -30,7 +33,9 @@ class DatasetReport:
     boxes: tuple[tuple[str, int], ...]  # name of each class, by index, and how many boxes it has
     degenerate: int  # boxes left out because nothing of them is inside their picture
     outside: int  # boxes that reach outside their picture and are clipped
+    masks_outside: int  # polygons that reach outside their picture and are clipped
     crowds: int  # left out
+    repeated: tuple[str, ...]  # file names of pictures that are listed under several ids
     notes: tuple[str, ...]  # what else of the files is left out, or taken in another way than written, and why
     # File names of pictures that EXIF turns, in their order:
     either_way: tuple[str, ...]  # learnt as displayed, though their annotated size would fit them as stored as well
@@ -44,6 +49,7 @@ class DatasetReport:
             f"  boxes: {sum(count for _, count in seen):,}, in {len(seen)} of {len(self.boxes)} classes: "
             + _first([f"{name} {count:,}" for name, count in seen]),
             f"  boxes that reach outside their picture: {self.outside:,}, clipped",
+            *self._odd(),
             f"  left out: {self.degenerate:,} boxes without an area, {self.crowds:,} crowds",
         ]
         lines += [f"  {note}" for note in self.notes]
@@ -60,10 +66,26 @@ class DatasetReport:
             lines.append(f"  file names written differently: {len(self.renamed):,}, such as {annotated!a} for {file!a}")
         return "\n".join(lines)
 
+    def _odd(self) -> Iterator[str]:
+        """What may be meant so, and may be a mistake."""
+        if self.masks_outside:
+            yield f"  objects whose polygons reach outside their picture: {self.masks_outside:,}, clipped"
+        if 2 * self.images_without_objects > self.images:
+            yield "  most pictures have no object, and teach what is none: leave out those that nobody has annotated"
+        if self.repeated:
+            yield (
+                f"  pictures that are listed under several ids, with objects of their own under each: "
+                f"{len(self.repeated):,}, {_first(list(self.repeated))}"
+            )
+
 
 def _first(words: list[str]) -> str:
     rest = f" and {len(words) - NAMED_CLASSES} more" if len(words) > NAMED_CLASSES else ""
     return ", ".join(words[:NAMED_CLASSES]) + rest
+
+
+class NoObjectError(ValueError):
+    """Nothing is annotated that could be learnt or judged."""
 
 
 def check_dataset(data: CocoDataset, *, workers: int) -> DatasetReport:
@@ -72,11 +94,12 @@ def check_dataset(data: CocoDataset, *, workers: int) -> DatasetReport:
     Raises:
         FileNotFoundError: naming the first picture, in the order of the data, that is not there.
         ValueError: naming the first that cannot be decoded, is in a format that the service refuses, or has another
-            size than annotated, likewise for the id PNGs of panoptic data with masks; or if nothing is annotated.
+            size than annotated, likewise for the id PNGs of panoptic data with masks.
+        NoObjectError: nothing is annotated, a ValueError.
     """
     report = _report(data)
     if not any(count for _, count in report.boxes):
-        raise ValueError(f"{data.annotations} has no object in any of its {len(data)} images: {_why_nothing(data)}")
+        raise NoObjectError(f"{data.annotations} has no object in any of its {len(data)} images: {_why_nothing(data)}")
     if not data.images.is_dir():
         raise FileNotFoundError(f"there is no folder {data.images}, where the images of {data.annotations} should be")
     # Pillow decodes without holding the interpreter's lock, so threads are enough.
@@ -98,7 +121,7 @@ def _why_nothing(data: CocoDataset) -> str:
             f"all its {data.objects.crowds} annotations are crowds (iscrowd 1), which are left out; set iscrowd to 0 "
             "for single objects"
         )
-    return "nothing can be learnt"
+    return "nothing can be learnt from it or judged by it"
 
 
 def check_categories(train: CocoDataset, val: CocoDataset) -> None:
@@ -141,9 +164,25 @@ def _report(data: CocoDataset) -> DatasetReport:
         boxes=tuple((category.name, count) for category, count in zip(data.categories, counts, strict=True)),
         degenerate=int((~usable).sum()),
         outside=int(outside.sum()),
+        masks_outside=_polygons_outside(data),
         crowds=objects.crowds,
+        repeated=tuple(name for name, count in Counter(r.file_name for r in data.records).items() if count > 1),
         notes=data.notes,
         either_way=(),
         renamed=data.renamed,
         as_stored=(),
     )
+
+
+def _polygons_outside(data: CocoDataset) -> int:
+    """How many objects have polygons, where these were read, that reach outside their picture."""
+    if not isinstance(data, CocoDetection) or data.instances.segmentations is None:
+        return 0
+    outside = 0
+    for picture, mask in zip(data.instances.pictures.tolist(), data.instances.segmentations, strict=True):
+        record = data.records[picture]
+        if isinstance(mask, tuple) and mask:
+            corners = np.concatenate(mask).reshape(-1, 2)
+            beyond = np.maximum(-corners, corners - (record.width, record.height))
+            outside += bool(beyond.max() > ROUNDING)
+    return outside

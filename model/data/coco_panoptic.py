@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,8 +23,19 @@ from model.data.coco_files import (
 )
 from model.data.file_names import FileNames
 from model.data.id_png import read_ids
+from model.data.instances import read_area
 from model.data.mask_layers import MaskLayers, layer_of_segments, tight_boxes_xyxy
 from model.data.objects import BoxXywh, Objects, boxes_xywh_to_xyxy, read_box
+
+
+class AnnotatedSegment(NamedTuple):
+    """A segment of a picture, or a region of many of one category."""
+
+    id: int  # in the picture's PNG
+    label: int  # class index
+    box_xywh: BoxXywh  # absolute pixels
+    iscrowd: bool
+    area: float  # pixels
 
 
 class CocoPanoptic(CocoDataset):
@@ -62,9 +74,15 @@ class CocoPanoptic(CocoDataset):
         self._png_names = self._found([entry.file_name for entry in entries])
         indices = class_indices(self.categories)
         found = [self._read_segments(entry, indices) for entry in entries]
-        crowds = sum(len(entry.segments) for entry in entries) - sum(len(segments) for segments in found)
-        self.objects = Objects.gather([[segment[1:] for segment in segments] for segments in found], crowds)
-        self._segment_ids = np.array([segment[0] for segments in found for segment in segments], dtype=np.int64)
+        single = [[segment for segment in segments if not segment.iscrowd] for segments in found]
+        self._crowds = {i: crowds for i, every in enumerate(found) if (crowds := [one for one in every if one.iscrowd])}
+        self.objects = Objects.gather(
+            [[(segment.label, segment.box_xywh) for segment in segments] for segments in single],
+            sum(map(len, self._crowds.values())),
+        )
+        every = [segment for segments in single for segment in segments]
+        self._segment_ids = np.array([segment.id for segment in every], dtype=np.int64)
+        self._areas = np.array([segment.area for segment in every], dtype=np.float64)
 
     def _found(self, names: list[str]) -> list[str]:
         try:
@@ -79,15 +97,25 @@ class CocoPanoptic(CocoDataset):
                 raise ValueError(f"{self.annotations}: image {record.id} has no annotation")
         return [by_image[record.id] for record in self.records]
 
-    def _read_segments(self, entry: PanopticEntry, indices: dict[int, int]) -> list[tuple[int, int, BoxXywh]]:
-        """Id, class index and box of the segments of a picture that are not crowds."""
+    def _read_segments(self, entry: PanopticEntry, indices: dict[int, int]) -> list[AnnotatedSegment]:
         segments = []
         for segment in entry.segments:
             label = class_index(indices, segment.category_id, segment.where)
             box = read_box(segment.info, segment.where)
-            if not segment.iscrowd:
-                segments.append((segment.id, label, box))
+            area = read_area(segment.info, box, segment.where)
+            segments.append(AnnotatedSegment(segment.id, label, box, segment.iscrowd, area))
         return segments
+
+    def segments_of(self, index: int) -> list[AnnotatedSegment]:
+        """What is annotated in one picture, crowds last."""
+        here = self.objects.of(index)
+        columns = (self._segment_ids, self.objects.labels, self.objects.boxes_xywh, self._areas)
+        rows = zip(*(column[here].tolist() for column in columns), strict=True)
+        single = [
+            AnnotatedSegment(id_, label, (box[0], box[1], box[2], box[3]), False, area)
+            for id_, label, box, area in rows
+        ]
+        return single + self._crowds.get(index, [])
 
     def png(self, index: int) -> ImageRecord:
         """The id PNG of a picture; its file name is relative to `segments`."""

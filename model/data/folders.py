@@ -98,15 +98,17 @@ class Split:
         """What is annotated. Raises FileNotFoundError where a file is missing, ValueError where one is malformed."""
         return self._parted(_KINDS[self.kind].read(self.place))
 
-    def instances(self) -> tuple[Path, Annotations]:
+    def instances(self) -> tuple[Path, Annotations | None]:
         """The boxes of the things, and the file they are in: with panoptic data it is another one, beside it.
 
-        Raises what `read` does.
+        None where that file is missing. Raises what `read` does.
         """
         panoptic = self.panoptic
         if panoptic is None:
             return self.place.annotations, self.read()
         path = panoptic.with_name(panoptic.name.replace("panoptic", "instances", 1))
+        if path == panoptic or not path.exists():
+            return path, None
         return path, self._parted(Annotations(read_annotations(path)))
 
     def open(self, *, masks: bool) -> CocoDataset:

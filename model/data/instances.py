@@ -115,10 +115,14 @@ def read_instances(content: dict[str, Any], path: Path) -> Iterator[InstanceReco
         category_id = whole_number(entry, "category_id", where)
         box = read_box(entry, where)
         iscrowd = flag(entry, "iscrowd", where, default=False)
-        yield InstanceRecord(image_id, category_id, box, iscrowd, _area(entry, box, where), where, entry)
+        yield InstanceRecord(image_id, category_id, box, iscrowd, read_area(entry, box, where), where, entry)
 
 
-def _area(entry: dict[str, Any], box: BoxXywh, where: str) -> float:
+def read_area(entry: dict[str, Any], box: BoxXywh, where: str) -> float:
+    """An annotation's area in pixels; where the file has none, that of its box.
+
+    Raises ValueError, which begins with `where`, unless it is a number that an area can be.
+    """
     value = entry.get("area")
     if value is None or value != value or value == "":
         return box[2] * box[3]

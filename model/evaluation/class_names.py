@@ -20,7 +20,7 @@ def with_ids_of_data(
     id_of = {name: id_ for id_, name in reversed(name_of.items())}  # of equal names, the first
     namesakes = [category for category in of_model if _plain(category) in id_of]
     if len(namesakes) <= sum(name_of.get(category.id) == _plain(category) for category in of_model):
-        return tuple(of_model), _renamed(of_model, of_data)
+        return tuple(of_model), [*_renamed(of_model, of_data), *_of_one_only(of_model, of_data)]
     moved = next(category for category in namesakes if id_of[_plain(category)] != category.id)
     line = (
         f"classes are matched by name, as ids differ: {moved.name!r} is {moved.id} in the model and "
@@ -28,7 +28,23 @@ def with_ids_of_data(
     )
     unknown = max(*name_of, *(category.id for category in of_model)) + 1
     ids = [id_of.get(_plain(category), unknown + index) for index, category in enumerate(of_model)]
-    return tuple(replace(category, id=id_) for category, id_ in zip(of_model, ids, strict=True)), [line]
+    same = tuple(replace(category, id=id_) for category, id_ in zip(of_model, ids, strict=True))
+    return same, [line, *_of_one_only(same, of_data)]
+
+
+def _of_one_only(of_model: Sequence[Category], of_data: Sequence[Category]) -> list[str]:
+    """Lines for the classes that only one of the two has."""
+    ids = {category.id for category in of_model}, {category.id for category in of_data}
+    # Published models have outputs for numbers that COCO gave to nothing.
+    unjudged = [c.name for c in of_model if c.id not in ids[1] and c.name != "N/A"]
+    unknown = [c.name for c in of_data if c.id not in ids[0]]
+    lines = [f"not in the data, so that finding them is not judged: {_some(unjudged)}"] if unjudged else []
+    return lines + ([f"not known to the model, so that they can only be missed: {_some(unknown)}"] if unknown else [])
+
+
+def _some(names: Sequence[str], most: int = 8) -> str:
+    rest = f" and {len(names) - most} more classes" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest
 
 
 def _plain(category: Category) -> str:

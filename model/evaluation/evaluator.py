@@ -210,7 +210,7 @@ class Evaluator:
         assert self.segments is not None
         found = self.panoptic(index, size, output)
         category_of = {segment.id: self.categories[segment.label].id for segment in found.segments}
-        truth = self.segments.of(self.data.records[index])
+        truth = self.segments.of(index)
         known = {category.id for category in self.data.categories}
         return count_segments(truth, PanopticMap(found.id_map, category_of), known)
 

@@ -8,11 +8,13 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pycocotools.coco import COCO
 
 from model.data.annotations import Annotations
 from model.data.coco import CocoDetection
 from model.data.coco_files import ImageRecord, read_annotations, read_categories, read_records
+from model.data.coco_panoptic import CocoPanoptic
 from model.data.instance_masks import NoMaskError, run_lengths
 from model.data.instances import AnnotatedInstances
 from model.runtime.categories import Category
@@ -72,6 +74,28 @@ class InstanceTruth:
         except NoMaskError as error:
             instances, without = AnnotatedInstances.read(content, file, records, categories, masks=False), str(error)
         return cls(file, records, categories, instances, without)
+
+    @classmethod
+    def of_segments(cls, data: CocoPanoptic, without_masks: str) -> InstanceTruth:
+        """The boxes of the things of panoptic data, where no instances file has them."""
+        found = [
+            (picture, segment)
+            for picture in range(len(data))
+            for segment in data.segments_of(picture)
+            if data.categories[segment.label].isthing
+        ]
+        segments = [segment for _, segment in found]
+        instances = AnnotatedInstances(
+            np.arange(1, len(found) + 1),
+            np.array([picture for picture, _ in found], dtype=np.int64),
+            np.array([data.categories[segment.label].id for segment in segments], dtype=np.int64),
+            np.array([segment.box_xywh for segment in segments], dtype=np.float64).reshape(-1, 4),
+            np.array([segment.area for segment in segments], dtype=np.float64),
+            np.array([segment.iscrowd for segment in segments], dtype=np.bool_),
+            None,
+        )
+        things = [category for category in data.categories if category.isthing]
+        return cls(data.annotations, data.records, things, instances, without_masks)
 
     @property
     def images(self) -> Collection[int]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from model.data.coco import CocoDetection
 from model.data.coco_dataset import CocoDataset
+from model.data.coco_panoptic import CocoPanoptic
 from model.data.folders import Split
 from model.data.instance_masks import NoMaskError
 from model.evaluation.evaluator import Evaluator
@@ -46,8 +47,7 @@ def open_evaluator(
             queries are computed.
 
     Raises:
-        FileNotFoundError: an annotation file is missing.
-        ValueError: one is malformed or lacks a picture of the data, or model and data share no category.
+        ValueError: an annotation file is malformed or lacks a picture of the data, or model and data share no category.
     """
     with_masks = mask_stride is not None
     segments = None
@@ -57,10 +57,14 @@ def open_evaluator(
         else:
             things = InstanceTruth.read(data.annotations, masks=True, read=split.read())
     else:
+        assert isinstance(data, CocoPanoptic)
         file, read = split.instances()
-        things = InstanceTruth.read(file, masks=with_masks and thing_masks, read=read)
-        if split.panoptic and with_masks:
-            segments = SegmentAnnotations(split.panoptic, data.categories)
+        if read is None:
+            things = InstanceTruth.of_segments(data, f"there is no {file.name} with the masks of things")
+        else:
+            things = InstanceTruth.read(file, masks=with_masks and thing_masks, read=read)
+        if with_masks:
+            segments = SegmentAnnotations(data)
     return Evaluator(
         data,
         things,

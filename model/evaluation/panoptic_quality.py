@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.data.coco_files import ImageRecord, class_index, class_indices, panoptic_entries, read_annotations
-from model.data.file_names import FileNames
+from model.data.coco_panoptic import CocoPanoptic
 from model.data.id_png import read_ids
 from model.evaluation.average_precision import NOTHING
 from model.runtime.categories import Category
@@ -33,31 +31,17 @@ class PanopticMap:
 class SegmentAnnotations:
     """The annotated segments of every picture. A crowd is no target for a query, but it is not void either."""
 
-    def __init__(self, path: Path, categories: Sequence[Category]) -> None:
-        """Read a panoptic file; its id PNGs lie in the folder beside it that has its name.
+    def __init__(self, data: CocoPanoptic) -> None:
+        """Take those of a data set; its id PNGs are read when they are asked for."""
+        self._data = data
 
-        Raises what `read_annotations` does, and ValueError naming a segment of an unknown category, or a PNG whose name
-        could be several files.
-        """
-        indices = class_indices(categories)
-        self._folder = path.with_suffix("")
-        self._entries = panoptic_entries(read_annotations(path), path)
-        names = [entry.file_name for entry in self._entries.values()]
-        try:
-            self._names = dict(zip(self._entries, FileNames(self._folder).find(names), strict=True))
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
-        for entry in self._entries.values():
-            for segment in entry.segments:
-                class_index(indices, segment.category_id, segment.where)
-
-    def of(self, record: ImageRecord) -> PanopticMap:
+    def of(self, index: int) -> PanopticMap:
         """The segments of one picture. Raises what `read_ids` does."""
-        entry = self._entries[record.id]
-        png = ImageRecord(record.id, self._names[record.id], record.height, record.width)
-        id_map = read_ids(self._folder, png)
-        crowds = frozenset(segment.id for segment in entry.segments if segment.iscrowd)
-        return PanopticMap(id_map, {segment.id: segment.category_id for segment in entry.segments}, crowds)
+        data = self._data
+        segments = data.segments_of(index)
+        crowds = frozenset(segment.id for segment in segments if segment.iscrowd)
+        category_of = {segment.id: data.categories[segment.label].id for segment in segments}
+        return PanopticMap(read_ids(data.segments, data.png(index)), category_of, crowds)
 
 
 @dataclass(frozen=True)

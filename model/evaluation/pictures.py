@@ -53,7 +53,7 @@ def _draw_segments(
     picture: NDArray[np.uint8], index: int, engine: Engine, metadata: Metadata, evaluator: Evaluator
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     assert evaluator.segments is not None
-    truth = annotated_result(evaluator.segments.of(evaluator.data.records[index]), evaluator.data.categories)
+    truth = annotated_result(evaluator.segments.of(index), evaluator.data.categories)
     batch = make_batch([resize(picture, metadata.resize)])
     output = engine.infer(batch, np.array([evaluator.mask_threshold], np.float32)).image(0)
     found = evaluator.panoptic(index, batch.sizes[0], output)

@@ -16,7 +16,7 @@ from lightning.pytorch.loggers import Logger
 
 from model.training.data import TrainingData
 from model.training.log import RunLog
-from model.training.loggers import close
+from model.training.loggers import close, keep_ids
 from model.training.module import TrainingModule
 from model.training.moving_average import MovingAverage
 from model.training.progress import RunProgress
@@ -83,6 +83,7 @@ def fit(
         RunProgress(every_steps=config.log_every),
     ]
     trainer = make_trainer(module, hardware or Hardware(), [log, *loggers], observers, every)
+    keep_ids(loggers, out)
     for logger in trainer.loggers:
         logger.log_hyperparams(asdict(config))
     with warnings.catch_warnings():

@@ -20,6 +20,9 @@ BEST = "best"  # the figure that decides, of the best weights so far
 RAW_SUFFIX = "_raw"  # of figures of the weights themselves, where a moving average is judged as well
 _Save = Callable[[dict[str, float]], object]
 
+# Figures that the best weights are chosen by.
+MEASURES = {"AP": "AP of boxes", "AP_mask": "AP of masks", "PQ": "panoptic quality (PQ)"}
+
 
 class Validation(lightning.Callback):
     """Counts every validation picture, logs the figures, and hands weights that are the best so far to `save_best`.
@@ -105,3 +108,15 @@ class Validation(lightning.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from there."""
         self.best = state_dict["best"]
+
+
+def validation_notes(evaluator: Evaluator | None) -> list[str]:
+    """What the best weights will be chosen by, and which figures of the validation will be undefined."""
+    if evaluator is None:
+        return []
+    measure = MEASURES[evaluator.measure]
+    notes = list(evaluator.notes())
+    best = f"best.safetensors will hold the weights with the highest {measure} in validation"
+    if not evaluator.has_objects:
+        best = f"there will be no best.safetensors, as it is chosen by {measure}"
+    return [*(f"validation: {note}" for note in notes), best]

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from model.data import coco_files
 from model.data.folders import find_split
 from model.data.shapes.command import write_shapes
 from model.evaluate import EvaluatedModel, batches_of, evaluate, open_for_evaluation
@@ -352,10 +353,26 @@ def test_what_cannot_be_evaluated_is_said_in_one_line(
     assert "\n" not in message
 
 
-def test_missing_instances_are_said_before_any_picture_is_seen(root: Path, tmp_path: Path) -> None:
+def test_without_instances_the_boxes_of_things_are_those_of_their_segments(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copytree(root, tmp_path / "coco")
     (tmp_path / "coco" / "annotations" / "instances_val2017.json").unlink()
-    oracle = Oracle()
-    with pytest.raises(FileNotFoundError, match=r"there is no annotation file .*instances_val2017\.json"):
-        evaluate(EvaluatedModel(oracle, metadata()), find_split("coco-panoptic", tmp_path / "coco", "val"))
-    assert oracle.answered == []
+    parsed: list[Path] = []
+    parse = coco_files._parsed
+
+    def parse_and_note(path: Path) -> Any:
+        parsed.append(path)
+        return parse(path)
+
+    monkeypatch.setattr(coco_files, "_parsed", parse_and_note)
+    ours, theirs = (
+        evaluate(EvaluatedModel(Oracle(), metadata()), find_split("coco-panoptic", folder, "val"), thing_masks=False)
+        for folder in (tmp_path / "coco", root)
+    )
+    assert ours.figures() == theirs.figures()
+    assert [path.name for path in parsed] == [
+        *["panoptic_val2017.json"] * 2,  # once of each folder
+        "instances_val2017.json",
+    ]
+    assert "there is no instances_val2017.json" in " ".join(ours.notes())

@@ -225,6 +225,13 @@ def test_the_file_is_written_if_accuracy_holds(
     assert said[-1].startswith("wrote ")
 
 
+def test_of_things_with_polygons_the_masks_are_judged_as_well(shapes: Path) -> None:
+    place = Place("named", shapes / "annotations" / "instances_val2017.json", (shapes / "val2017",))
+    figures = Judge(Split("coco", "val", place), {}, "cpu").figures(read_artifact(DEMO))
+    assert figures.keys() == {"AP", "AP_mask"}
+    assert figures["AP_mask"] > 0.3
+
+
 def test_above_the_allowed_drop_there_is_no_file_and_an_older_one_stays(shapes: Path, tmp_path: Path) -> None:
     out = tmp_path / "int8.onnx"
     out.write_bytes(b"older")

@@ -26,6 +26,7 @@ from model.runtime.resize_rule import Edges
 from model.train import open_data
 from model.training.log import read_log
 from model.training.module import TrainingModule
+from model.training.notes import Notes
 from model.training.provenance import command_line
 from model.training.recipes import RECIPES
 from service.cli import main
@@ -242,6 +243,9 @@ def test_a_validation_without_objects_says_why_it_has_no_figures(
     printed = capsys.readouterr()
     assert re.search(r"validation: AP is undefined, because all \d+ annotations of .* are crowds", printed.out)
     assert "there will be no best.safetensors" in printed.out
+    kept = (out / "notes.txt").read_text().splitlines()
+    assert re.match(r"\d{4}-.* detr train .*--skip-check", kept[0])
+    assert [line for line in printed.out.splitlines() if not line.startswith("wrote ")] == kept[1:-1]
     assert "AP –" in printed.err
     (validated,) = (row for row in figures(out) if "AP" in row)
     assert validated["AP"] is None
@@ -249,7 +253,9 @@ def test_a_validation_without_objects_says_why_it_has_no_figures(
     assert read_checkpoint(out / "model.safetensors").provenance["measured"] == {}
     with pytest.raises(SystemExit) as raised:
         train("--data", "coco", "--evaluate-every", "1", "--recipe", "demo", root=root, out="checked")
-    assert re.search(r"no object .*: all its \d+ annotations are crowds \(iscrowd 1\)", error_line(raised))
+    assert re.search(
+        r"no object .*: all its \d+ annotations are crowds \(iscrowd 1\).*--evaluate-every 0", error_line(raised)
+    )
 
 
 @pytest.mark.slow
@@ -556,8 +562,9 @@ def test_pictures_are_validated_with_unless_that_is_forbidden(tiny_shapes: Path)
     args = argparse.Namespace(data="shapes", root=tiny_shapes, **nothing_named)
     config = RECIPES["small"].config
     assert config.evaluate_every is None
-    assert open_data(args, config).val is not None
-    assert open_data(args, replace(config, evaluate_every=0)).val is None
+    notes = Notes(print)
+    assert open_data(args, config, notes).val is not None
+    assert open_data(args, replace(config, evaluate_every=0), notes).val is None
 
 
 def test_a_command_is_told_with_names_for_paths() -> None:

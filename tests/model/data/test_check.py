@@ -17,6 +17,7 @@ from model.data.coco_dataset import CocoDataset
 from model.data.folders import open_dataset
 
 FIFTH = "000000000005"
+NOTHING = "nothing can be learnt from it or judged by it"
 
 
 @pytest.fixture
@@ -75,8 +76,32 @@ def test_what_is_left_out_and_clipped_is_counted_and_said(root: Path) -> None:
         "instances_train2017.json: 8 images, 7 of them without an object",
         "  boxes: 3, in 1 of 8 classes: triangle 3",
         "  boxes that reach outside their picture: 1, clipped",
+        "  most pictures have no object, and teach what is none: leave out those that nobody has annotated",
         "  left out: 2 boxes without an area, 1 crowds",
         "  classes without a box: circle, square, star, cross, ring, heart, arrow",
+    ]
+
+
+def test_what_may_be_a_mistake_is_said(root: Path) -> None:
+    def edit(content: dict[str, Any]) -> None:
+        first, second = content["images"][:2]
+        content["images"].append(first | {"id": 500})
+        wide, high = first["width"] + 3, second["height"] + 3
+        box = [1, 1, 8, 8]
+        content["annotations"] = [
+            {"id": 1, "image_id": first["id"], "segmentation": [[1, 1, wide, 1, 1, 9]]},
+            {"id": 2, "image_id": second["id"], "segmentation": [[1, 1, 9, high, 1, 9], [2, 2, 3, 2, 3, 3]]},
+            {"id": 3, "image_id": second["id"], "segmentation": [[0, 0, second["width"], 0, 5, second["height"]]]},
+        ]
+        for entry in content["annotations"]:
+            entry |= {"category_id": 3, "bbox": box, "iscrowd": 0, "area": 64}
+
+    change(root / "annotations" / "instances_train2017.json", edit)
+    report = check_dataset(open_dataset("coco", root, "train", masks=True), workers=1)
+    assert [line for line in str(report).splitlines() if "outside" in line or "several" in line] == [
+        "  boxes that reach outside their picture: 0, clipped",
+        "  objects whose polygons reach outside their picture: 2, clipped",
+        "  pictures that are listed under several ids, with objects of their own under each: 1, 000000000001.jpg",
     ]
 
 
@@ -207,7 +232,7 @@ def test_a_data_set_of_nothing_is_refused(root: Path, kind: str) -> None:
     name = "instances_train2017.json" if kind == "coco" else "panoptic_train2017.json"
     change(root / "annotations" / name, edit)
     said = complaint(open_dataset(kind, root, "train", masks=False))
-    assert said == f"{root / 'annotations' / name} has no object in any of its 24 images: nothing can be learnt"
+    assert said == f"{root / 'annotations' / name} has no object in any of its 24 images: {NOTHING}"
 
 
 def test_a_data_set_of_crowds_only_is_refused(root: Path) -> None:

@@ -20,7 +20,6 @@ from model.data.coco_files import read_annotations
 from model.data.coco_panoptic import CocoPanoptic
 from model.data.json_fields import flag, number_from, text, whole_number
 from model.evaluation.instance_truth import InstanceTruth
-from model.evaluation.panoptic_quality import SegmentAnnotations
 
 INSTANCES: dict[str, Any] = {
     "images": [{"id": 1, "file_name": "1.jpg", "height": 20, "width": 30}],
@@ -131,7 +130,6 @@ def panoptic_meaning_of(content: Any) -> object:
         path.write_text(json.dumps(content))
         try:
             data = CocoPanoptic(Path(folder), path, masks=False)
-            SegmentAnnotations(path, data.categories)
         except ValueError as error:
             return str(error).replace(folder, "")
         objects = (data.objects.labels.tolist(), data.objects.boxes_xywh.tolist(), data.objects.crowds)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from model.training.loggers import close, log_picture, open_loggers
+from model.training.loggers import close, keep_ids, log_picture, open_loggers
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # of their own insides
 PICTURE = np.zeros((4, 6, 3), np.uint8)
@@ -46,6 +47,46 @@ def test_mlflow_has_the_figures_in_files_below_the_run(out: Path) -> None:
     (settings,) = (out / "mlruns").glob("*/*/params/freeze")
     assert "stem" in settings.read_text()
     assert list((out / "mlruns").glob("*/*/artifacts/samples/*.jpg"))
+
+
+def test_a_run_that_goes_on_is_the_same_run_of_mlflow(out: Path) -> None:
+    pytest.importorskip("mlflow")
+    for step in (1, 2):
+        (logger,) = open_loggers(["mlflow"], out, goes_on=step > 1)
+        keep_ids([logger], out)
+        logger.log_hyperparams({"lr": 0.1, "steps": step})
+        logger.log_metrics({"AP": 0.5}, step=step)
+        logger.finalize("success")
+    (ap,) = (out / "mlruns").glob("*/*/metrics/AP")
+    assert [line.split()[2] for line in ap.read_text().splitlines()] == ["1", "2"]
+    (steps,) = (out / "mlruns").glob("*/*/params/steps")
+    assert steps.read_text() == "1"
+    assert (steps.parents[1] / "tags/steps").read_text() == "2"
+    assert (
+        "FINISHED" in (steps.parents[1] / "meta.yaml").read_text()
+        or "status: 3" in (steps.parents[1] / "meta.yaml").read_text()
+    )
+
+
+def test_another_run_is_another_one_of_mlflow_and_one_that_is_gone_is_told(out: Path) -> None:
+    pytest.importorskip("mlflow")
+    for _ in range(2):
+        keep_ids(open_loggers(["mlflow"], out), out)
+    assert len(list((out / "mlruns").glob("*/*/meta.yaml"))) == 2
+    shutil.rmtree(out / "mlruns")
+    with pytest.raises(ValueError, match=r"--logger mlflow: .*loggers\.json"):
+        keep_ids(open_loggers(["mlflow"], out, goes_on=True), out)
+
+
+@pytest.mark.slow
+def test_a_run_that_goes_on_is_the_same_run_of_weights_and_biases(out: Path) -> None:
+    pytest.importorskip("wandb")
+    for step in (1, 2):
+        loggers = open_loggers(["wandb"], out, goes_on=step > 1)
+        keep_ids(loggers, out)
+        loggers[0].log_metrics({"AP": 0.5}, step=step)
+        close(loggers)
+    assert len({path.stem for path in (out / "wandb").glob("offline-run-*/run-*.wandb")}) == 1
 
 
 @pytest.mark.slow

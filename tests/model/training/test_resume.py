@@ -29,6 +29,7 @@ RICH = (
     "--ema", "0.9", "--augment", *get_args(Augmentation), "--accumulate", "2",
     "--workers", "1", "--evaluate-every", "1",
 )  # fmt: skip
+TURNS = int(os.environ.get("TURNS", "1"))  # of the soak, of which each takes half an hour
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
@@ -100,46 +101,76 @@ def test_a_run_killed_at_a_random_step_goes_on_as_if_it_had_not_been(
     assert all(torch.equal(one[key], other[key]) for key in other), f"killed at step {step}"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("number", "whom", "workers"),
-    [(signal.SIGTERM, "the process", 1), (signal.SIGTERM, "the group", 2), (signal.SIGINT, "the group", 4)],
-)
-def test_a_run_that_is_asked_to_stop_says_how_to_go_on_and_loses_no_step(
-    number: int, whom: str, workers: int, uninterrupted: Path, tiny_shapes: Path, tmp_path: Path
-) -> None:
-    with running(command(tiny_shapes, tmp_path, "--save-every", "1000", "--workers", str(workers))) as process:
-        wait_for_step(tmp_path, 3, process)
+def stopped(words: list[str], out: Path, number: int, whom: str) -> tuple[int, str]:
+    """Exit code and last words of a run that is sent a signal after its third step: to the process, to its group or, as
+    control-C is, by its terminal.
+    """
+    if whom == "the terminal":
+        return stopped_by_terminal(words, out, number)
+    with running(words) as process:
+        wait_for_step(out, 3, process)
         os.killpg(process.pid, number) if whom == "the group" else process.send_signal(number)
         _, errors = process.communicate(timeout=240)
-    assert process.returncode == 128 + number
-    assert errors.decode().splitlines()[-1].endswith(f": go on with it by detr train --resume {tmp_path}")
-    assert "Traceback" not in errors.decode()
-    finish(resuming(tmp_path))
-    assert figures(tmp_path) == figures(uninterrupted)
+    return process.returncode, errors.decode()
 
 
-@pytest.mark.slow
-def test_control_c_in_a_terminal_stops_a_run_with_its_workers(
-    uninterrupted: Path, tiny_shapes: Path, tmp_path: Path
-) -> None:
-    words = command(tiny_shapes, tmp_path, "--save-every", "1000", "--workers", "2")
+def stopped_by_terminal(words: list[str], out: Path, number: int) -> tuple[int, str]:
+    """The same in a terminal of its own; a signal that no key sends goes to all who are there."""
     process, terminal = pty.fork()
     if process == 0:
         os.execve(words[0], words, ENVIRONMENT)  # noqa: S606 - in the child, where subprocess cannot help
-    log, said = tmp_path / "log.jsonl", b""
+    log, said = out / "log.jsonl", b""
     while not (log.exists() and any(entry.get("step", 0) >= 3 for entry in read_log(log))):
         said += shown(terminal)
-    os.write(terminal, b"\x03")
+    if number == signal.SIGINT:
+        os.write(terminal, b"\x03")
+    else:
+        os.killpg(process, number)
     while (ended := os.waitpid(process, os.WNOHANG))[0] == 0:
         said += shown(terminal)
     said += shown(terminal)
     os.close(terminal)
-    assert os.waitstatus_to_exitcode(ended[1]) == 128 + signal.SIGINT, said.decode()
-    assert b"go on with it by detr train --resume" in said
-    assert b"Traceback" not in said
-    finish(resuming(tmp_path))
-    assert figures(tmp_path) == figures(uninterrupted)
+    return os.waitstatus_to_exitcode(ended[1]), said.decode()
+
+
+def check_nothing_is_lost(number: int, whom: str, workers: int, uninterrupted: Path, root: Path, out: Path) -> None:
+    words = command(root, out, "--save-every", "1000", "--workers", str(workers))
+    code, said = stopped(words, out, number, whom)
+    assert code == 128 + number, said
+    how = f": go on with it by detr train --resume {out}"
+    assert how in said if whom == "the terminal" else said.splitlines()[-1].endswith(how)
+    assert "Traceback" not in said
+    finish(resuming(out))
+    assert figures(out) == figures(uninterrupted)
+    one, other = (read_checkpoint(each / "model.safetensors").state_dict for each in (out, uninterrupted))
+    assert all(torch.equal(one[key], other[key]) for key in other)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "whom", "workers"),
+    [
+        (signal.SIGTERM, "the process", 1),
+        (signal.SIGTERM, "the group", 2),
+        (signal.SIGINT, "the group", 4),
+        (signal.SIGINT, "the terminal", 2),
+    ],
+)
+def test_a_run_that_is_asked_to_stop_says_how_to_go_on_and_loses_nothing(
+    number: int, whom: str, workers: int, uninterrupted: Path, tiny_shapes: Path, tmp_path: Path
+) -> None:
+    check_nothing_is_lost(number, whom, workers, uninterrupted, tiny_shapes, tmp_path)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("turn", range(TURNS))
+@pytest.mark.parametrize("workers", range(5))
+@pytest.mark.parametrize("whom", ["the process", "the group", "the terminal"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_so_it_is_every_time(
+    number: int, whom: str, workers: int, turn: int, uninterrupted: Path, tiny_shapes: Path, tmp_path: Path
+) -> None:
+    check_nothing_is_lost(number, whom, workers, uninterrupted, tiny_shapes, tmp_path)
 
 
 def shown(terminal: int) -> bytes:
