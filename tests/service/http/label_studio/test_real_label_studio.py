@@ -93,8 +93,9 @@ class Backend:
 
 def _environment(**more: str) -> dict[str, str]:
     ours = {"DJANGO_DB": "sqlite", "COLLECT_ANALYTICS": "false", "LATEST_VERSION_CHECK": "false", "SENTRY_DSN": ""}
-    # Its check of addresses refuses backends in its own network, and so every one beside it.
-    return os.environ | ours | {"ML_BLOCK_LOCAL_IP": "false", "FRONTEND_SENTRY_DSN": ""} | more
+    # Its checks of addresses refuse backends in its own network, and the webhooks that it makes of them.
+    checks = {"ML_BLOCK_LOCAL_IP": "false", "SSRF_PROTECTION_ENABLED": "false"}
+    return os.environ | ours | checks | {"FRONTEND_SENTRY_DSN": ""} | more
 
 
 @pytest.fixture(scope="module")
