@@ -88,7 +88,7 @@ class Server:
         )
         samples = asyncio.run(load)
         after, idle = self.report(), self._idle() - idle
-        assert {sample.status for sample in samples} == {200}, "an image was not answered"
+        assert {sample.status for sample in samples} == {200}, [sample.status for sample in samples]
         count = len(samples)
         spent = {
             kind: {name: after[kind][name] - before[kind].get(name, 0.0) for name in after[kind]} for kind in after
