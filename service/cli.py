@@ -13,6 +13,7 @@ from service import doctor
 from service.bench import command as bench
 from service.lifecycle.service import StartupError
 from service.predict import command as predict
+from service.predict import explain
 from service.process.options import add_option, given_settings
 from service.process.streams import INTERRUPTED, ends_with_its_readers, open_standard_streams
 from service.server import BAD_SETTING, STARTUP_FAILED, run
@@ -47,6 +48,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=CommandParser)
     add_serve(commands.add_parser("serve", help=_SERVE, description=f"{_SERVE} {_SERVE_MORE}"))
     predict.add_arguments(commands.add_parser("predict", help=_PREDICT, description=f"{_PREDICT} {_PREDICT_MORE}"))
+    explain.add_arguments(commands.add_parser("explain", help=_EXPLAIN, description=f"{_EXPLAIN} {_EXPLAIN_MORE}"))
     bench.add_arguments(commands.add_parser("bench", help=_BENCH, description=_BENCH))
     doctor.add_arguments(commands.add_parser("doctor", help=_DOCTOR, description=f"{_DOCTOR} {_DOCTOR_MORE}"))
     add_commands(commands)
@@ -92,6 +94,8 @@ _PREDICT_MORE = (
     "Answers are those of a service with the same settings. Those without an option here are taken from the "
     f"environment, where every option of `detr serve` is {_VARIABLES}"
 )
+_EXPLAIN = "Show where the network looked for each object in a picture, and from points of it."
+_EXPLAIN_MORE = "It takes a model that was exported with `detr export --attention`."
 _DOCTOR = "Say what works on this machine, what does not and why, and the command that would change it."
 _DOCTOR_MORE = (
     "The demo model is opened on each device, and has to answer its golden sample. The exit code is 0 if serving "

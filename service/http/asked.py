@@ -5,17 +5,13 @@ A picture wins over JSON, and a format that is named over one that is preferred.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 from model.runtime.artifact.metadata import Metadata
-from service.errors import ParameterError
 from service.http.accept import preferred_picture, prefers_png
 from service.images.answers import DetectForm, DetectTask, SegmentForm, SegmentTask, Task
-from service.images.explaining import MOST_POINTS, ExplainForm, ExplainTask, Point
+from service.images.explaining import ExplainForm, ExplainTask, points_of
 from service.schemas import DetectParameters, ExplainParameters, SegmentParameters
-
-_POINT = re.compile(r" ?(\d{1,6}(?:\.\d{1,6})?) ?, ?(\d{1,6}(?:\.\d{1,6})?) ?")
 
 
 def detect_task(query: DetectParameters, accept: str) -> Callable[[Metadata], Task]:
@@ -74,11 +70,3 @@ def explain_task(query: ExplainParameters, accept: str) -> Callable[[Metadata], 
         )
 
     return make
-
-
-def points_of(text: str) -> list[Point]:
-    """The points of `120,80;300,45.5`. Raises ParameterError for anything else, and for too many."""
-    found = [_POINT.fullmatch(part) for part in text.split(";")] if text.strip() else []
-    if len(found) > MOST_POINTS or not all(found):
-        raise ParameterError(f"points: give x,y of up to {MOST_POINTS} points in pixels, such as 120,80;300,45.5")
-    return [(float(match[1]), float(match[2])) for match in found if match]

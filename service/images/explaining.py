@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +26,7 @@ ExplainForm = Literal["json", "overlay"]
 Point = tuple[float, float]  # x and y, in pixels of the image as displayed
 
 MOST_POINTS = 20
+_POINT = re.compile(r" ?(\d{1,6}(?:\.\d{1,6})?) ?, ?(\d{1,6}(?:\.\d{1,6})?) ?")
 
 
 @dataclass(frozen=True)
@@ -108,3 +110,11 @@ class ExplainTask(FormedTask):
 
     def _told(self, metadata: Metadata, orig_size: tuple[int, int], explanation: Explanation) -> Content:
         return json_content(explain_response(metadata, orig_size, explanation))
+
+
+def points_of(text: str) -> list[Point]:
+    """The points of `120,80;300,45.5`. Raises ParameterError for anything else, and for too many."""
+    found = [_POINT.fullmatch(part) for part in text.split(";")] if text.strip() else []
+    if len(found) > MOST_POINTS or not all(found):
+        raise ParameterError(f"points: give x,y of up to {MOST_POINTS} points in pixels, such as 120,80;300,45.5")
+    return [(float(match[1]), float(match[2])) for match in found if match]

@@ -72,7 +72,7 @@ def test_a_command_says_in_whole_sentences_what_it_does(
 ) -> None:
     summaries = {action.dest: action.help or "" for action in commands._choices_actions}
     assert summaries.keys() == commands.choices.keys()
-    assert len(summaries) == 12
+    assert len(summaries) == 13
     for name, summary in summaries.items():
         description = commands.choices[name].description or ""
         assert SENTENCE.fullmatch(summary), name
