@@ -38,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=int, default=30)
     parser.add_argument("--rate", type=int, default=25)
-    parser.add_argument("--height", type=int, default=480)
+    parser.add_argument("--height", type=int, default=240)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--model", default="", help="The default is the demo model.")
