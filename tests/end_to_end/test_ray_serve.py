@@ -18,6 +18,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.end_to_end.load import Load
+from tests.end_to_end.nginx import nginx
 from tests.end_to_end.podman import network_of_its_own
 from tests.processes import until
 from tests.ray_cluster import RayServe, ray_serve
@@ -84,6 +85,21 @@ def test_both_replicas_answer_and_their_metrics_and_log_lines_tell_of_it(two: Ra
     assert len(by_replica(two, "detr_model_info")) == 2
     assert sum(counts.values()) == 12
     until(lambda: {f"mine-{number}" for number in range(12)} <= {line.get("request_id") for line in two.lines()})
+
+
+def test_behind_the_proxy_a_request_has_one_sane_id(
+    need: Callable[..., None], two: RayServe, jpeg: bytes, tmp_path: Path
+) -> None:
+    """Alone, Ray repeats in its answers whatever the client calls its request."""
+    need("nginx", root=True)
+    with nginx(tmp_path, int(two.url.rpartition(":")[2]), {}) as port:
+        url = f"http://127.0.0.1:{port}"
+        for given in ("a b", "x" * 65, "mine"):
+            refused = httpx.get(f"{url}/nowhere", headers={"x-request-id": given}, timeout=LONG_S)
+            assert refused.headers.get_list("x-request-id") == [refused.json()["error"]["request_id"]]
+            assert (refused.headers["x-request-id"] == given) == (given == "mine")
+        answer = httpx.post(f"{url}/detect", content=jpeg, headers={"content-type": "image/jpeg"}, timeout=LONG_S)
+        assert answer.status_code == 200
 
 
 def test_a_reload_reaches_every_replica(two: RayServe, model: Path) -> None:

@@ -101,7 +101,7 @@ class App:
     async def samples(self) -> dict[str, float]:
         """Every sample of /metrics, by its name and labels as Prometheus keeps them, which drops empty ones.
 
-        Of several replicas it is their sum, and of what is counted only what came since `begin`.
+        Of several replicas it is the sum of what they count, since `begin`, and else the largest.
         """
         answer = await self.client.get("/metrics")
         found: dict[str, float] = {}
@@ -110,8 +110,8 @@ class App:
                 own = sorted((key, value) for key, value in sample.labels.items() if key != "replica" and value)
                 labels = ",".join(f'{key}="{value}"' for key, value in own)
                 name = f"{sample.name}{{{labels}}}" if labels else sample.name
-                others = 0 if family.type == "gauge" and sample.name.endswith("_info") else found.get(name, 0)
-                found[name] = others + sample.value
+                others = found.get(name, 0.0)
+                found[name] = max(others, sample.value) if family.type == "gauge" else others + sample.value
         return {name: value - self.before.get(name, 0) for name, value in found.items()}
 
     async def begin(self) -> None:

@@ -1,8 +1,8 @@
 """The seam by which the tests of the API run against another server than the app in this process.
 
 `DETR_TEST_SERVER` names it: the address of one that runs, or `module:name` of a function that gives a `Launcher`. Then
-`pytest -m api` runs the tests that hold for any server of this API. One that needs what is inside the app, which such a
-server does not show, is skipped and says what it wanted.
+`pytest -m "api and not protocol"` runs the tests that hold for any server of this API. One that needs what is inside
+the app, which such a server does not show, is skipped and says what it wanted.
 """
 
 from __future__ import annotations

@@ -25,7 +25,8 @@ pytestmark = [pytest.mark.anyio, pytest.mark.api]
 KEY, ADMIN = "a-key-of-the-users", "a-key-of-the-admins"
 ROUTES = [
     ("POST", "/detect"), ("POST", "/segment"), ("GET", "/model"), ("GET", "/metrics"), ("GET", "/"), ("GET", "/docs"),
-    ("GET", "/openapi.json"), ("GET", "/detect"), ("GET", "/nowhere"), ("BREW", "/detect"), ("OPTIONS", "/detect"),
+    ("GET", "/openapi.json"), ("GET", "/detect"), ("GET", "/nowhere"),
+    pytest.param("BREW", "/detect", marks=pytest.mark.protocol), ("OPTIONS", "/detect"),
     ("GET", "//health/live"), ("GET", "/health/live/"), ("GET", "/health"), ("GET", "/health/live%2f..%2fmodel"),
 ]  # fmt: skip
 
@@ -96,6 +97,7 @@ async def test_health_never_wants_a_key(serving: Serving, keys: dict[str, Path])
             assert (await app.client.get(path, headers={"x-api-key": "wrong"})).status_code == 200
 
 
+@pytest.mark.usefixtures("inside")
 async def test_a_body_is_not_read_from_who_has_no_key(
     serving: Serving, engine: FakeEngine, keys: dict[str, Path], jpeg: bytes
 ) -> None:

@@ -201,7 +201,7 @@ def test_every_row_of_the_table_is_shown() -> None:
         ("GET", "/nothing/here", 404, "not_found"),
         ("GET", "/detect/", 404, "not_found"),
         ("GET", "/detect", 405, "method_not_allowed"),
-        ("BREW", "/detect", 405, "method_not_allowed"),
+        pytest.param("BREW", "/detect", 405, "method_not_allowed", marks=pytest.mark.protocol),
         ("POST", "/metrics", 405, "method_not_allowed"),
         ("GET", "/redoc", 404, "not_found"),
     ],

@@ -72,6 +72,7 @@ async def test_one_image_that_fails_in_the_engine_fails_alone(serving: Serving, 
     assert 'detr_requests_total{endpoint="detect",status="200"} 1.0' in metrics
 
 
+@pytest.mark.usefixtures("inside")
 async def test_one_image_with_too_long_outlines_fails_alone(
     serving: Serving, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

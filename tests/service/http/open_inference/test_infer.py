@@ -73,6 +73,7 @@ async def test_segment_answers_what_segment_answers(serving: Serving, jpeg: byte
         assert tensors["panoptic_png"] == [expected["panoptic_png"]]
 
 
+@pytest.mark.usefixtures("inside")
 async def test_nothing_is_encoded_that_is_not_answered(
     serving: Serving, jpeg: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,6 +254,7 @@ async def test_refusals_and_failures_have_the_protocols_form(serving: Serving, e
     assert samples['detr_requests_total{endpoint="infer",status="415"}'] == 3
 
 
+@pytest.mark.usefixtures("inside")
 async def test_a_request_is_timed_logged_and_counted_like_any_other(
     serving: Serving, caplog: pytest.LogCaptureFixture
 ) -> None:
