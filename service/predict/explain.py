@@ -44,7 +44,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--points",
-        default="",
         metavar="X,Y;...",
         help="Explain these points of the picture, too, in pixels.",
     )
@@ -67,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     """Explain a picture; what goes wrong is one line on standard error."""
     try:
         settings = read_settings(given_settings(args))
-        points = points_of(args.points)
+        points = points_of(args.points or "")
         if args.threshold is not None and not 0 <= args.threshold <= 1:
             raise SettingsError(f"--threshold: {args.threshold:g} is not from 0 to 1")
         if args.query is not None and args.query < 0:
