@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
+import signal
+import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
-
-from tqdm import tqdm  # type: ignore[import-untyped]
+from typing import Any, NoReturn, get_args
 
 from model.hub.names import HubError
 from model.runtime.artifact.file import ArtifactError
@@ -22,33 +21,38 @@ from service.errors import EngineRestartError, NoMasksError, ParameterError
 from service.images.answers import TASKS, DetectTask, SegmentForm, SegmentMode, SegmentTask
 from service.lifecycle.loading import ArtifactLoader, LoadedModel
 from service.lifecycle.warm_up import assumed_lines, measured_lines
-from service.predict.files import FilesError, PictureFile, find_pictures, image_ids, shown
-from service.predict.pictures import Failed, RunPicture
-from service.predict.results import Answers, Form, Places
+from service.predict.files import FilesError, Pictures
+from service.predict.job import Job, Tasks, Terminated
+from service.predict.names import NamesFullError
+from service.predict.results import Form, Places
 from service.predict.running import PictureRunner
-from service.predict.telling import complain, reason, warning_of
+from service.predict.telling import complain
 from service.predict.video.files import videos_among
-from service.predict.video.places import VideoPlaces
 from service.process.library_warnings import OURS, LibraryFilter, log_warnings
 from service.process.options import add_option, given_settings
+from service.process.streams import TERMINATED
 from service.process.watched_threads import ENGINE_LOST, threads_left
 from service.settings import SettingsError, read_settings
 
 # Pictures from which on it pays to measure first, for up to three seconds, which batches do.
 _WORTH_TIMING = 100
-# What is asked of each picture, as JSON and as a drawing.
-_Tasks = tuple[DetectTask | SegmentTask, DetectTask | SegmentTask]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `detr predict`."""
     parser.add_argument(
         "images",
-        nargs="+",
+        nargs="*",
         metavar="PICTURE",
         help="Look for objects in this JPEG, PNG or WebP file (see --formats), in those of this folder or of this "
         "pattern in quotes ('shots/*.jpg'), or in what comes on standard input (-); or in the frames of this video, or "
         "of the camera of this number, with the extra video.",
+    )
+    parser.add_argument(
+        "--list",
+        metavar="FILE",
+        help="Look for objects in the files whose names are in this file, or come on standard input (-), one on each "
+        "line; there may be millions.",
     )
     parser.add_argument("--recursive", action="store_true", help="Look into the sub-folders of folders, too.")
     parser.add_argument(
@@ -90,17 +94,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_results(parser: argparse.ArgumentParser) -> None:
     """Where they go, and in which form."""
     parser.add_argument(
+        "--out",
         "--json",
         type=Path,
         metavar="FILE",
         help="Write the answers to this file instead of printing them.",
     )
     parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="Go on with the lines that are in the file of --out, if there is one: leave out the pictures that have a "
+        "line, and a line that was cut off. Give everything else as it was given before.",
+    )
+    parser.add_argument(
         "--format",
         choices=get_args(Form),
-        help="Write a list of answers (json), an answer a line as soon as it is there (jsonl), or a list of results in "
-        "COCO's format, which pycocotools reads (coco). The default is json, and jsonl for a file of that ending and "
-        "for videos.",
+        help="Write a list of answers (json), a line for each picture as soon as it is there, with its answer or why "
+        "it has none (jsonl), or a list of results in COCO's format, which pycocotools reads (coco). The default is "
+        "json, and jsonl for a file of that ending, for videos and for a --list.",
     )
     parser.add_argument(
         "--overlay",
@@ -126,43 +137,68 @@ def _score(text: str) -> float:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Predict; 0 if every picture got its answer, 130 if it was interrupted, else 1.
+    """Predict; 0 if every picture got its answer, 130 or 143 if it was interrupted or terminated, 4 if the engine is
+    lost, else 1.
 
     Each failure is one line on standard error, and so is, for each picture, what libraries warn of.
     """
     try:
+        with _interrupted_by_sigterm():
+            return _run(args)
+    except Terminated:
+        return TERMINATED
+
+
+def _run(args: argparse.Namespace) -> int:
+    try:
         if args.mode is not None and args.task != "segment":
             raise ParameterError("--mode is of segments: give --task segment, too")
         settings = read_settings(given_settings(args))
-        files = find_pictures(args.images, recursive=args.recursive, formats=settings.formats)
-        videos = videos_among(files, settings.formats)
+        pictures = Pictures(args.images, args.list, recursive=args.recursive, formats=settings.formats)
+        videos = [] if args.list is not None else videos_among(pictures, settings.formats)
         if args.every is not None and not videos:
             raise ParameterError("--every is of videos and cameras, and these are pictures")
-        places = VideoPlaces.of_videos(args, videos) if videos else Places.of(args, files)
+        places = Places.of(args, pictures, videos)
         with _libraries_heard():
             loader = ArtifactLoader(settings, bars=True)
             model = loader.load()
             tasks = _tasks(args, model, places.form)
-            lines = measured_lines(model, settings) if len(files) >= _WORTH_TIMING else assumed_lines(model)
-            with closing(PictureRunner(model, lines, settings, loader)) as runner, places.answers() as answers:
+            is_much = places.count is None or places.count >= _WORTH_TIMING
+            lines = measured_lines(model, settings) if is_much else assumed_lines(model)
+            with closing(PictureRunner(model, lines, settings, loader)) as runner, places.results() as results:
                 if videos:
                     from service.predict.video.answering import VideoAnswers  # takes PyAV
 
-                    to = VideoAnswers(tasks[0], runner, settings, places.drawings, answers)
-                    return to.answer_all(videos, args.every or 1)
-                interrupted = _answer_all(tasks, runner, files, places, answers)
-    except (FilesError, SettingsError, HubError, ArtifactError, DeviceError, NoMasksError, ParameterError) as error:
+                    return VideoAnswers(tasks[0], runner, settings, results).answer_all(videos, args.every or 1)
+                return Job(tasks, runner, places, results).run()
+    except (FilesError, NamesFullError, SettingsError, HubError, ArtifactError, DeviceError) as error:
+        return complain(str(error))
+    except (NoMasksError, ParameterError) as error:
         return complain(str(error))
     except EngineRestartError as error:
-        complain(str(error))
+        complain(f"{error}; run it again, with --resume if it wrote lines to a file")
         if threads_left():  # for which Python would wait without end
             os._exit(ENGINE_LOST)
         return ENGINE_LOST
     except OSError as error:
-        return complain(f"cannot write {error.filename or args.json or 'the answers'}: {error.strerror}")
-    if interrupted or answers.count < len(files) > 1:
-        complain(f"{answers.count} of {len(files)} pictures are answered{', then interrupted' if interrupted else ''}")
-    return 130 if interrupted else int(answers.count < len(files))
+        return complain(f"cannot use {error.filename or args.out or 'standard output'}: {error.strerror}")
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """SIGTERM, by which containers and batch systems end a process, is what Ctrl-C is to people."""
+
+    def interrupt(*_: object) -> NoReturn:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():  # to which alone signals come
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -199,7 +235,7 @@ def _is_told(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.ERROR or record.name.partition(".")[0] not in OURS
 
 
-def _tasks(args: argparse.Namespace, model: LoadedModel, form: Form) -> _Tasks:
+def _tasks(args: argparse.Namespace, model: LoadedModel, form: Form) -> Tasks:
     """Those that the options mean. Raises what `SegmentTask.of` does."""
     task: DetectTask | SegmentTask
     if args.task == "detect":
@@ -208,43 +244,3 @@ def _tasks(args: argparse.Namespace, model: LoadedModel, form: Form) -> _Tasks:
         shape: SegmentForm = "coco_masks" if form == "coco" else "json"
         task = SegmentTask.of(model.metadata, args.threshold, shape, args.classes, mode=args.mode or "panoptic")
     return task, replace(task, form="overlay")
-
-
-@dataclass(frozen=True)
-class _Made:
-    """What was made of a picture."""
-
-    answer: Any  # as JSON has it
-    drawing: bytes | None  # a PNG
-
-
-def _answer_all(
-    tasks: _Tasks, runner: PictureRunner, files: Sequence[PictureFile], places: Places, to: Answers
-) -> bool:
-    """Answer the files that can be used; True if somebody interrupted that."""
-    ids, draws = image_ids([file.path for file in files]), bool(places.drawings)
-
-    def make(run: RunPicture[PictureFile]) -> _Made:
-        """In a thread, while the engine runs other pictures."""
-        bodies = [
-            replace(task, image_id=ids[run.number]).answer(runner.metadata, run.prepared, run.outputs, run.trace).body
-            for task in (tasks if draws else tasks[:1])
-        ]
-        return _Made(json.loads(bodies[0]), bodies[1] if draws else None)
-
-    try:
-        with tqdm(total=len(files), unit=" pictures", disable=None) as bar:  # on terminals only
-            for outcome in runner.run(files, tasks[0].mask_threshold, make, draws=draws, in_order=True):
-                if isinstance(outcome, Failed):
-                    complain(f"{shown(outcome.picture.path)}: {reason(outcome.error, runner.device)}")
-                else:
-                    made = outcome.answer
-                    if made.drawing is not None:
-                        places.write_drawing(outcome.number, made.drawing)
-                    to.add(outcome.number, made.answer)
-                    if (warning := warning_of(outcome.trace)) is not None:
-                        complain(f"{shown(outcome.picture.path)}: {warning}")
-                bar.update()
-    except KeyboardInterrupt:
-        return True
-    return False

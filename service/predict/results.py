@@ -7,133 +7,198 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 from textwrap import indent
-from typing import Any, Literal, Self, TextIO
+from typing import Any, Literal, Protocol, TextIO
 
 from model.runtime.whole_file import whole_file
-from service.predict.files import STANDARD_STREAM, FilesError, PictureFile, check_results, drawing_paths
+from service.errors import ParameterError
+from service.predict.files import (
+    STANDARD_STREAM,
+    FilesError,
+    PictureFile,
+    Pictures,
+    check_results,
+    drawing_paths,
+    image_ids,
+)
+from service.predict.lines import Lines, OldLines, lines_in, read_lines
 
 Form = Literal["json", "jsonl", "coco"]
 _INDENT = 2
 
 
-class Answers:
-    """Writes answers as they come.
+class Results(Protocol):
+    """Where it is written what becomes of each picture."""
+
+    def answered(self, picture: PictureFile, body: bytes) -> None:
+        """Take the answer of a picture, in JSON. Raises OSError if it cannot be written."""
+
+    def failed(self, picture: PictureFile, reason: str) -> None:
+        """Take why a picture has no answer. Raises OSError if that cannot be written."""
+
+    def add(self, entries: Iterable[Mapping[str, Any]]) -> None:
+        """Take what is known of anything else, as it is to stand there. Raises OSError if it cannot be written."""
+
+
+class AnswerList:
+    """Writes a list of answers, in which a picture without one is missing.
 
     Args:
-        form: a list of answers, an answer a line, or a list of COCO results.
-        out: where they go.
-        entries: what a picture's number and answer are in the list, or on lines.
+        form: of answers with the names of their files, or of COCO's results.
+        out: where it goes.
     """
 
-    def __init__(self, form: Form, out: TextIO, entries: Callable[[int, Any], Sequence[Mapping[str, Any]]]) -> None:
-        self.count = 0
-        self._form, self._out, self._entries = form, out, entries
-        self._is_begun = False
+    def __init__(self, form: Form, out: TextIO) -> None:
+        self.is_begun = False
+        self._form, self._out = form, out
 
-    def add(self, number: int, answer: Any) -> None:
-        """Write the answer of a picture, as JSON has it. Raises OSError if it cannot be written."""
-        self.count += 1
-        for entry in self._entries(number, answer):
-            if self._form == "jsonl":
-                self._out.write(f"{json.dumps(entry)}\n")
-                self._out.flush()
-            else:
-                text = json.dumps(entry, indent=_INDENT if self._form == "json" else None)
-                self._out.write(f"{',' if self._is_begun else '['}\n{indent(text, ' ' * _INDENT)}")
-            self._is_begun = True
+    def answered(self, picture: PictureFile, body: bytes) -> None:
+        """See Results."""
+        answer = json.loads(body)
+        # An id need not tell the file; pycocotools leaves its name alone.
+        entries = (
+            [{**entry, "file_name": picture.file} for entry in answer]
+            if self._form == "coco"
+            else [{"file": picture.file, **answer}]
+        )
+        self.add(entries)
+
+    def add(self, entries: Iterable[Mapping[str, Any]]) -> None:
+        """See Results."""
+        for entry in entries:
+            text = json.dumps(entry, indent=_INDENT if self._form == "json" else None)
+            self._out.write(f"{',' if self.is_begun else '['}\n{indent(text, ' ' * _INDENT)}")
+            self.is_begun = True
+
+    def failed(self, picture: PictureFile, reason: str) -> None:
+        """See Results."""
 
     def finish(self) -> None:
         """Write the end of the list. Raises OSError if it cannot be written."""
-        if self._form != "jsonl":
-            self._out.write("\n]\n" if self._is_begun else "[]\n")
+        self._out.write("\n]\n" if self.is_begun else "[]\n")
         self._out.flush()
 
 
 @dataclass(frozen=True)
 class Places:
-    """Where results go, and in which form; checked before the first picture is read."""
+    """Which pictures there are, and where their results go; checked before the first is read."""
 
-    files: Sequence[PictureFile]
-    json: Path | None  # None is standard output
+    pictures: Iterable[PictureFile]
+    count: int | None  # of the pictures; None if that is not known before the last
+    out: Path | None  # None is standard output
     form: Form
-    drawings: tuple[Path, ...]  # by picture; empty where none are wanted
+    draws: bool
+    old: OldLines | None  # of the file that is gone on with
 
     @classmethod
-    def of(cls, args: argparse.Namespace, files: Sequence[PictureFile], ending: str = ".png") -> Self:
-        """The places that were asked for; the ending is that of drawings.
+    def of(cls, args: argparse.Namespace, pictures: Pictures, videos: Sequence[PictureFile] = ()) -> Places:
+        """The places that were asked for, of pictures or of the videos among them.
 
         Raises:
-            FilesError: a result would be written over a picture, or over another.
+            ParameterError: they do not go together.
+            FilesError: a result would be written over a picture, over another, or behind something else.
             OSError: a result cannot be written there; its `filename` says where.
         """
-        drawings = () if args.overlay is None else tuple(drawing_paths(files, args.overlay, ending))
-        out = None if args.json is None or str(args.json) == STANDARD_STREAM else args.json
-        check_results([*drawings, *([] if out is None else [out])], files)
-        for folder in {drawing.parent for drawing in drawings}:
-            folder.mkdir(parents=True, exist_ok=True)
-        for path in [*drawings, *([] if out is None else [out])]:
-            _check_writable(path)
-        if out is not None and out.absolute() in {drawing.absolute() for drawing in drawings}:
-            raise FilesError(f"{out} is for the answers and one of the drawings: write to another file or folder")
-        form: Form = args.format or ("jsonl" if out is not None and out.suffix == ".jsonl" else "json")
-        return cls(files, out, form, drawings)
+        out: Path | None = None if args.out is None or str(args.out) == STANDARD_STREAM else args.out
+        form = args.format or _form_for(out, is_long=bool(videos) or args.list is not None)
+        if args.resume and (out is None or form != "jsonl"):
+            raise ParameterError("--resume goes on with a file of lines: give it, too, as in --out answers.jsonl")
+        if args.resume and videos:
+            raise ParameterError("--resume is of pictures, and these are videos")
+        found: Iterable[PictureFile] = pictures
+        count = pictures.check([] if out is None else [out])
+        if args.overlay is not None or form == "coco":
+            found = files = list(videos or pictures)  # because how they are called depends on the others
+            count = len(files)
+            for file, image_id in zip(files, image_ids([file.path for file in files]), strict=True):
+                file.image_id = image_id
+        if args.overlay is not None:
+            _place_drawings(files, args.overlay, out, ".mp4" if videos else ".png")
+        if out is not None:
+            _check_writable(out)
+        old = read_lines(out) if args.resume and out is not None else None
+        return cls(found, count, out, form, args.overlay is not None, old)
 
     @contextmanager
-    def answers(self) -> Iterator[Answers]:
-        """Take answers within the block. If it fails, those that there are by then are kept.
+    def results(self) -> Iterator[Results]:
+        """Take results within the block. If it fails, those that there are by then are kept.
 
         A list appears under its name when it is whole; an older one stays until then, or if there are no answers.
 
         Raises:
+            FilesError: somebody else writes there.
             OSError: they cannot be written.
         """
-        if self.json is None:
+        if self.out is None:
             yield from self._to(sys.stdout)
-        elif self.form == "jsonl" or (self.json.exists() and not self.json.is_file()):
-            with self.json.open("w", encoding="utf-8") as out:
+        elif self.out.exists() and not self.out.is_file():
+            with self.out.open("w", encoding="utf-8") as out:
                 yield from self._to(out)
+        elif self.form == "jsonl":
+            with lines_in(self.out, self.old) as lines:
+                yield lines
         else:
-            failure = None
-            with whole_file(self.json) as unfinished, unfinished.open("w", encoding="utf-8") as out:
-                answers = Answers(self.form, out, self._entries())
-                try:
-                    yield answers
-                except BaseException as error:
-                    if not answers.count:
-                        raise
-                    failure = error
-                answers.finish()
-            if failure is not None:
-                raise failure
+            yield from self._to_whole_file(self.out)
 
-    def write_drawing(self, number: int, png: bytes) -> None:
-        """Write the drawing of a picture. Raises OSError if it cannot be written."""
-        with whole_file(self.drawings[number]) as unfinished:
-            unfinished.write_bytes(png)
-
-    def _to(self, out: TextIO) -> Iterator[Answers]:
-        answers = Answers(self.form, out, self._entries())
+    def _to(self, out: TextIO) -> Iterator[Results]:
+        if self.form == "jsonl":
+            yield Lines(out, OldLines())
+            return
+        answers = AnswerList(self.form, out)
         try:
             yield answers
         except SystemExit:  # nobody reads them
             raise
         except BaseException:
-            if answers.count:
+            if answers.is_begun:
                 answers.finish()
             raise
         answers.finish()
 
-    def _entries(self) -> Callable[[int, Any], Sequence[Mapping[str, Any]]]:
-        paths = [str(file.path) for file in self.files]
-        if self.form == "coco":  # where an id does not tell the file; pycocotools leaves its name alone
-            return lambda number, answer: [{**entry, "file_name": paths[number]} for entry in answer]
-        return lambda number, answer: [{"file": paths[number], **answer}]
+    def _to_whole_file(self, path: Path) -> Iterator[Results]:
+        failure = None
+        with whole_file(path) as unfinished, unfinished.open("w", encoding="utf-8") as out:
+            answers = AnswerList(self.form, out)
+            try:
+                yield answers
+            except BaseException as error:
+                if not answers.is_begun:
+                    raise
+                failure = error
+            answers.finish()
+        if failure is not None:
+            raise failure
+
+
+def write_drawing(picture: PictureFile, png: bytes) -> None:
+    """Write the drawing of a picture to its place. Raises OSError if it cannot be written."""
+    assert picture.drawing is not None, "there is no place for it"
+    with whole_file(picture.drawing) as unfinished:
+        unfinished.write_bytes(png)
+
+
+def _form_for(out: Path | None, *, is_long: bool) -> Form:
+    """That of the file's ending; of videos and long lists of pictures, nobody wants to wait for the end."""
+    ending = "" if out is None else out.suffix
+    return "jsonl" if ending == ".jsonl" or (is_long and ending != ".json") else "json"
+
+
+def _place_drawings(files: list[PictureFile], folder: Path, out: Path | None, ending: str) -> None:
+    """Give each picture a place for its drawing. Raises what `Places.of` does."""
+    drawings = drawing_paths(files, folder, ending)
+    check_results(drawings, files)
+    if out is not None and out.absolute() in {drawing.absolute() for drawing in drawings}:
+        raise FilesError(f"{out} is for the answers and one of the drawings: write to another file or folder")
+    for parent in {drawing.parent for drawing in drawings}:
+        parent.mkdir(parents=True, exist_ok=True)
+    for file, drawing in zip(files, drawings, strict=True):
+        _check_writable(drawing)
+        file.drawing = drawing
 
 
 def _check_writable(path: Path) -> None:

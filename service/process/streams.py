@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import NoReturn, TextIO
 
 # As shells report them: 128 and the number of the signal that would have ended the process.
-INTERRUPTED, UNREAD = 130, 141
+INTERRUPTED, UNREAD, TERMINATED = 130, 141, 143
 
 
 def open_standard_streams() -> None:

@@ -8,7 +8,6 @@ import json
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +18,9 @@ from service.images.answers import DetectTask, SegmentTask
 from service.images.pictures import draw_found
 from service.images.prepare import ImageRules
 from service.predict.files import shown
+from service.predict.job import exit_code_of
 from service.predict.pictures import Failed, Outcome, RunPicture
-from service.predict.results import Answers
+from service.predict.results import Results
 from service.predict.running import PictureRunner
 from service.predict.telling import complain, reason
 from service.predict.video.files import VideoFile
@@ -28,8 +28,6 @@ from service.predict.video.live import LiveFrames
 from service.predict.video.reading import VideoError, VideoPicture, VideoReader
 from service.predict.video.writing import VideoWriter
 from service.settings import Settings
-
-INTERRUPTED = 130  # the exit code after Ctrl-C
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +45,6 @@ class VideoAnswers:
         task: what is asked of each frame.
         runner: of the model.
         settings: limits, and the number of threads.
-        drawings: where the annotated videos go, by video; empty where none are wanted.
         to: takes the answers.
     """
 
@@ -56,35 +53,34 @@ class VideoAnswers:
         task: DetectTask | SegmentTask,
         runner: PictureRunner,
         settings: Settings,
-        drawings: Sequence[Path],
-        to: Answers,
+        to: Results,
     ) -> None:
         self._task, self._runner, self._settings = task, runner, settings
-        self._drawings, self._to = drawings, to
+        self._to = to
         self._limits = ImageRules.of(settings, runner.metadata).limits
-        self._begun = 0  # frames of all videos
+        self._begun = self._answered = 0  # frames of all videos
 
     def answer_all(self, videos: Sequence[VideoFile], every: int) -> int:
         """Answer each `every`th frame of the videos, one video after the other.
 
         Returns:
-            The exit code: 0 if every frame has its answer, INTERRUPTED after Ctrl-C, else 1.
+            The exit code: 0 if every frame has its answer, that of `exit_code_of` after Ctrl-C, else 1.
 
         Raises:
             OSError: an answer or a video cannot be written; its `filename` says where.
         """
         whole = 0
-        for number, video in enumerate(videos):
-            before = self._to.count
+        for video in videos:
+            before = self._answered
             try:
-                troubles = self._answer(number, video, every)
+                troubles = self._answer(video, every)
             except VideoError as error:
                 troubles = [str(error)]
             except MemoryError as error:
                 troubles = [reason(error, self._runner.device)]
-            except KeyboardInterrupt:
-                complain(f"{shown(video.path)}: {self._to.count - before} frames are answered, then interrupted")
-                return INTERRUPTED
+            except KeyboardInterrupt as interrupt:
+                complain(f"{shown(video.path)}: {self._answered - before} frames are answered, then interrupted")
+                return exit_code_of(interrupt)
             for trouble in troubles:
                 complain(f"{shown(video.path)}: {trouble}")
             whole += not troubles
@@ -92,20 +88,21 @@ class VideoAnswers:
             complain(f"{whole} of {len(videos)} videos are answered without a fault")
         return int(whole < len(videos))
 
-    def _answer(self, number: int, video: VideoFile, every: int) -> list[str]:
+    def _answer(self, video: VideoFile, every: int) -> list[str]:
         """Answer a video; what is wrong with it or with its answers."""
         reader = VideoReader(video, self._limits)
         total = None if video.is_live or reader.count is None else -(-reader.count // every)
         failed: list[Exception] = []
         with ExitStack() as stack:
-            writer = self._writer(number, reader, every, stack)
+            writer = self._writer(video, reader, every, stack)
             bar = stack.enter_context(tqdm(total=total, unit=" frames", desc=shown(video.path), disable=None))
             for outcome in self._outcomes(video, reader.frames(every), writer is not None, stack):
                 if isinstance(outcome, Failed):
                     failed.append(outcome.error)
                 else:
                     frame, made = outcome.picture, outcome.answer
-                    self._to.add(self._begun, made.entries)
+                    self._to.add(made.entries)
+                    self._answered += 1
                     if writer is not None and made.drawing is not None:
                         writer.add(made.drawing, frame.pts, frame.duration * every, frame.time_base)
                 self._begun += 1
@@ -116,10 +113,10 @@ class VideoAnswers:
             troubles.append(f"{len(failed)} frames have no answer; the first: {why}")
         return troubles
 
-    def _writer(self, number: int, reader: VideoReader, every: int, stack: ExitStack) -> VideoWriter | None:
-        if not self._drawings:
+    def _writer(self, video: VideoFile, reader: VideoReader, every: int, stack: ExitStack) -> VideoWriter | None:
+        if video.drawing is None:
             return None
-        return stack.enter_context(VideoWriter(self._drawings[number], reader.rate / every, self._settings.cpu_threads))
+        return stack.enter_context(VideoWriter(video.drawing, reader.rate / every, self._settings.cpu_threads))
 
     def _outcomes(
         self, video: VideoFile, frames: Generator[VideoPicture], draws: bool, stack: ExitStack

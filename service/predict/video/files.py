@@ -48,16 +48,20 @@ def videos_among(files: Iterable[PictureFile], formats: Collection[str]) -> list
     """The files if they are videos and cameras, and none if they are pictures.
 
     Args:
-        files: those that were named.
+        files: those that were named; gone through twice where some are videos.
         formats: words of formats that are opened as pictures beside JPEG, PNG and WebP.
 
     Raises:
         FilesError: some are videos and some pictures, or what reads videos is not installed.
     """
-    files = list(files)
-    videos = [file for file in files if _is_video(file, formats)]
-    if videos and len(videos) < len(files):
-        picture = next(file for file in files if file not in videos)
+    videos, pictures = [], 0
+    for file in files:  # of which no picture is kept, as there may be millions
+        if _is_video(file, formats):
+            videos.append(file)
+        else:
+            pictures += 1
+    if videos and pictures:
+        picture = next(file for file in files if not _is_video(file, formats))
         raise FilesError(
             f"{shown(videos[0].path)} is a video and {shown(picture.path)} is none: give pictures and videos to "
             "commands of their own"

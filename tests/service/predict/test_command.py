@@ -23,7 +23,7 @@ from service.images.prepare import prepare
 from service.lifecycle.loading import LoadedModel
 from service.predict import command as predict
 from service.predict import pictures as sources
-from service.predict.results import Answers
+from service.predict.job import Job
 from service.settings import DEMO_MODEL
 from tests.benchmarks.reduced_decode import photo
 from tests.processes import until
@@ -174,7 +174,10 @@ def test_a_thousand_files_of_which_some_are_broken_lose_none(
     named = capsys.readouterr().err.splitlines()
     assert len(named) == 21
     assert named[-1] == "detr predict: 980 of 1000 pictures are answered"
-    assert len({json.loads(line)["file"] for line in out.read_text().splitlines()}) == 980
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len({line["file"] for line in lines}) == len(lines) == 1000
+    assert sum("error" not in line for line in lines) == 980
+    assert {line["error"] for line in lines if "error" in line} == {"the upload is not an image"}
 
 
 @pytest.mark.parametrize("name", ["out.json", "out.jsonl"])
@@ -185,7 +188,7 @@ def test_what_is_done_when_it_is_interrupted_is_kept(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    infer, add = engine.infer, Answers.add
+    infer, take = engine.infer, Job._take
     written: list[int] = []
 
     def interrupted(*arguments: Any) -> Any:
@@ -195,13 +198,13 @@ def test_what_is_done_when_it_is_interrupted_is_kept(
             time.sleep(0.2)  # while which nobody waits for this batch any more
         return infer(*arguments)
 
-    def noted(self: Answers, number: int, answer: Any) -> None:
-        add(self, number, answer)
-        written.append(number)
+    def noted(self: Job, outcome: Any) -> None:
+        take(self, outcome)
+        written.append(outcome.number)
 
     monkeypatch.setenv("DETR_CPU_THREADS", "1")  # or pictures could overtake each other
     monkeypatch.setattr(engine, "infer", interrupted)
-    monkeypatch.setattr(Answers, "add", noted)
+    monkeypatch.setattr(Job, "_take", noted)
     assert detr("predict", *red_files(tmp_path, *[(64, 64)] * 9), "--json", tmp_path / name) == 130
     kept = (tmp_path / name).read_text()
     answers = json.loads(kept) if name == "out.json" else [json.loads(line) for line in kept.splitlines()]
@@ -226,7 +229,7 @@ def test_it_says_where_it_cannot_write(
     flags = ("--device", "cpu", "--json", tmp_path / "no folder" / "out.json")
     assert detr("predict", *pictures, "--model", panoptic_artifact, *flags) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("detr predict: cannot write ")
+    assert line.startswith("detr predict: cannot use ")
     assert line.endswith("No such file or directory")
 
 

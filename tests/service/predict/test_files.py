@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.predict.files import FilesError, PictureFile, check_results, drawing_paths, find_pictures, shown
+from service.predict.files import FilesError, PictureFile, Pictures, check_results, drawing_paths, shown
+from tests.service.conftest import red_png
 
 
 @pytest.fixture
@@ -19,6 +20,10 @@ def shots(tmp_path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     return tmp_path / "shots"
+
+
+def find_pictures(words: list[str], *, recursive: bool = False) -> list[PictureFile]:
+    return list(Pictures(words, recursive=recursive))
 
 
 def names(files: list[PictureFile], folder: Path) -> list[str]:
@@ -66,6 +71,60 @@ def test_a_folder_without_pictures_is_told_of(shots: Path) -> None:
     (shots / "deep" / "a.png").unlink()
     with pytest.raises(FilesError, match=r"no picture .* in .*deep; --recursive looks into its sub-folders"):
         find_pictures([str(shots / "deep")])
+
+
+def test_pictures_are_counted_as_they_are_found_and_a_result_over_one_is_refused(shots: Path, tmp_path: Path) -> None:
+    pictures = Pictures([str(shots), f"{shots}/a.png"], recursive=True)
+    assert pictures.check([]) == 4
+    with pytest.raises(FilesError, match="is one of the pictures and would be replaced"):
+        pictures.check([tmp_path / "new", shots / "deep" / "a.png"])
+
+
+def test_a_list_means_the_files_on_its_lines_each_once(tmp_path: Path) -> None:
+    listed = tmp_path / "names.txt"
+    listed.write_bytes(b"\xef\xbb\xbfb.jpg\r\n\nsub/a b.jpg\n./b.jpg\nb.jpg\n\xff.jpg")
+    pictures = Pictures(["b.jpg", "c.jpg"], str(listed))
+    assert [picture.file for picture in pictures] == ["b.jpg", "c.jpg", "sub/a b.jpg", "./b.jpg", "\udcff.jpg"]
+    assert pictures.check([]) == 2 + 6, "of lines, before anything is looked at"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"\xff\xfea\x00.\x00j\x00", "names.txt is no list of names: give a text with the name of a file on each line"),
+        (None, "names.txt is a folder, and no list of names: give it without --list"),
+    ],
+)
+def test_what_is_no_list_is_told_of(content: bytes | None, said: str, tmp_path: Path) -> None:
+    listed = tmp_path / "names.txt"
+    listed.mkdir() if content is None else listed.write_bytes(content)
+    with pytest.raises(FilesError, match=said):
+        Pictures([], str(listed)).check([])
+
+
+def test_neither_the_list_nor_a_picture_is_replaced(tmp_path: Path) -> None:
+    listed, picture = tmp_path / "names.txt", tmp_path / "a.png"
+    listed.write_text("a.png\n")
+    picture.write_bytes(red_png(1, (32, 32)))
+    for result, said in ((listed, "is the list of names"), (picture, "is a picture")):
+        with pytest.raises(FilesError, match=f"{said} and would be replaced"):
+            Pictures([], str(listed)).check([result])
+
+
+@pytest.mark.parametrize(("words", "listed"), [([], None), (["-"], "-")])
+def test_pictures_are_named_and_in_one_way_only(words: list[str], listed: str | None) -> None:
+    with pytest.raises(FilesError, match=r"no picture is named|not both"):
+        Pictures(words, listed).check([])
+
+
+def test_a_folder_of_many_is_gone_through_one_folder_at_a_time(tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}").mkdir()
+        (tmp_path / f"{number}" / "a.png").touch()
+    found = iter(Pictures([str(tmp_path)], recursive=True))
+    next(found)
+    (tmp_path / "2" / "b.png").touch()
+    assert len(list(found)) == 3
 
 
 def test_drawings_lie_as_their_pictures_do(shots: Path, tmp_path: Path) -> None:

@@ -8,45 +8,50 @@ import subprocess
 import sys
 import termios
 from io import StringIO
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import pytest
 
 from service.cli import main
-from service.predict.results import Answers, Form
+from service.predict.files import PictureFile
+from service.predict.results import AnswerList
 from tests.service.conftest import red_png
 
 REPOSITORY = Path(__file__).parents[3]
 
 
-@pytest.mark.parametrize("form", ["json", "jsonl"])
-def test_answers_are_written_as_soon_as_they_are_there(form: Form) -> None:
+def test_answers_are_written_as_soon_as_they_are_there() -> None:
     out = StringIO()
-    answers = Answers(form, out, lambda number, answer: [{"number": number, **answer}])
-    for number in (0, 1, 4):
-        answers.add(number, {})
-        assert out.getvalue().count("number") == answers.count
+    answers = AnswerList("json", out)
+    for number in range(3):
+        answers.answered(picture(f"{number}.jpg"), b'{"model":"m"}')
+        assert out.getvalue().count("model") == number + 1
+    answers.failed(picture("3.jpg"), "it is broken")
     answers.finish()
-    written = (
-        json.loads(out.getvalue()) if form == "json" else [json.loads(line) for line in out.getvalue().splitlines()]
-    )
-    assert [answer["number"] for answer in written] == [0, 1, 4]
-    assert answers.count == 3
+    assert [answer["file"] for answer in json.loads(out.getvalue())] == ["0.jpg", "1.jpg", "2.jpg"]
 
 
 def test_no_answers_are_an_empty_list() -> None:
     out = StringIO()
-    Answers("json", out, lambda number, answer: [answer]).finish()
+    AnswerList("json", out).finish()
     assert json.loads(out.getvalue()) == []
+
+
+def picture(name: str) -> PictureFile:
+    return PictureFile(Path(name), PurePath(name))
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--json", "."), "cannot write .: Is a directory"),
+        (("--json", "."), "cannot use .: Is a directory"),
         (("--json", "drawn/1.png", "--overlay", "drawn"), "drawn/1.png is for the answers and one of the drawings"),
-        (("--overlay", "1.png"), "cannot write 1.png: File exists"),
-        (("--json", "no/where.json"), "cannot write no/where.json: No such file or directory"),
+        (("--overlay", "1.png"), "cannot use 1.png: File exists"),
+        (("--resume",), "--resume goes on with a file of lines: give it, too, as in --out answers.jsonl"),
+        (("--resume", "--out", "a.json"), "--resume goes on with a file of lines"),
+        (("--resume", "--out", "1.png", "--format", "jsonl"), "1.png is one of the pictures and would be replaced"),
+        (("--list", "no.txt"), "cannot use no.txt: No such file or directory"),
+        (("--json", "no/where.json"), "cannot use no/where.json: No such file or directory"),
     ],
 )
 def test_outputs_are_checked_before_the_model_is_loaded(
