@@ -36,7 +36,7 @@ _LEANED_ON: Mapping[str, tuple[str, ...]] = {
         "app", "conn", "cycle", "flow", "loop", "transport",
     ),
     "uvicorn.protocols.http.h11_impl:RequestResponseCycle": ("body", "message_event", "response_complete"),
-    "uvicorn.protocols.http.flow_control:FlowControl": ("drain", "write_paused"),
+    "uvicorn.protocols.http.flow_control:FlowControl": ("drain", "pause_reading", "write_paused"),
     "h11:Connection": (
         "next_event", "send", "our_state", "their_state", "their_http_version", "they_are_waiting_for_100_continue",
         "_reader", "_receive_buffer",
