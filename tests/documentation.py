@@ -18,7 +18,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parents[1]
 RUN_LANGUAGES = ("bash", "python")
 # Shown, never run: what is printed, and parts of files.
-SHOWN_LANGUAGES = ("text", "json", "yaml", "toml", "promql", "nginx", "console")
+SHOWN_LANGUAGES = ("text", "json", "yaml", "toml", "promql", "nginx", "console", "xml")
 
 _BLOCK = re.compile(
     r"(?:^[ ]*<!--\s*(?P<note>(?:not run:|run by).*?)\s*-->\n\s*)?"

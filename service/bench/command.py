@@ -32,7 +32,7 @@ from service.process.options import add_option, given_settings
 from service.settings import SettingsError, read_settings
 
 # Settings of the service that can be given for a model file, and their options.
-_PASSED_ON = ("revision", "model_cache", "device", "precision", "engine_threads", "max_batch_size")
+_PASSED_ON = ("revision", "model_cache", "device", "devices", "precision", "engine_threads", "max_batch_size")
 _SYNTHETIC = 64  # different pictures
 _REFUSALS = (
     BenchError, PictureError, ServerError, ImageError, NoMasksError, SettingsError, HubError, ArtifactError,

@@ -86,7 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="Answer these classes only: names or category ids with commas between them. The default is all.",
     )
     _add_results(parser)
-    for name in ("model", "revision", "model_cache", "device", "precision", "formats"):
+    for name in ("model", "revision", "model_cache", "device", "devices", "precision", "formats"):
         add_option(parser, name)
     parser.set_defaults(run=run)
 

@@ -99,7 +99,7 @@ def test_every_detr_command_is_one_that_the_program_takes(command: str, monkeypa
     ):
         run = f"model.{command_room}.run"
         monkeypatch.setattr(run, taken.append)
-    for command_room in ("predict.command", "bench.command", "doctor"):
+    for command_room in ("predict.command", "predict.explain", "bench.command", "doctor"):
         monkeypatch.setattr(f"service.{command_room}.run", taken.append)
     monkeypatch.setattr(cli, "run_service", taken.append)
     cli.main(shlex.split(command, comments=True)[1:])

@@ -66,7 +66,7 @@ ELSEWHERE = {401, 403, 404, 409}
 async def test_the_description_declares_every_error_in_the_one_shape(serving: Serving) -> None:
     api = await description(serving)
     reachable = {row.status for row in TABLE.values()} - {499, *ELSEWHERE}
-    for path in ("/detect", "/segment"):
+    for path in ("/detect", "/segment", "/explain"):
         responses = api["paths"][path]["post"]["responses"]
         assert {int(status) for status in responses} == reachable | {200}
         for status in reachable:
@@ -75,7 +75,7 @@ async def test_the_description_declares_every_error_in_the_one_shape(serving: Se
         assert "Retry-After" in responses["503"]["headers"]
     assert "HTTPValidationError" not in api["components"]["schemas"]
     assert api["paths"].keys() == {
-        "/detect", "/segment", "/model", "/model/reload", "/health/live", "/health/ready", "/metrics",
+        "/detect", "/segment", "/explain", "/model", "/model/reload", "/health/live", "/health/ready", "/metrics",
     }  # fmt: skip
 
 
@@ -108,7 +108,7 @@ async def test_formats_that_are_opened_are_described(serving: Serving) -> None:
 
 async def test_the_description_shows_each_error_by_an_example(serving: Serving) -> None:
     api = await description(serving)
-    for path in ("/detect", "/segment"):
+    for path in ("/detect", "/segment", "/explain"):
         responses = api["paths"][path]["post"]["responses"]
         codes = set[str]()
         for status, answer in responses.items():
