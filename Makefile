@@ -31,13 +31,14 @@ SUPPLY := .venv-supply
 WIRE := .venv-wire
 WIRE_TESTS := tests/service/wire tests/service/test_process.py tests/service/test_process_clients.py tests/service/test_server.py
 IMAGES := openvino cpu cuda
+SLOW = $(DEV)/bin/python -m pytest -m 'slow and not soak and not gpu'
 MYPY_PATHS := model service tests
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 # What buildah makes by default has no place for a health check.
 BUILD_FORMAT = $(if $(findstring buildah,$(BUILDER)),--format docker)
-.PHONY: help serve image test test-rest test-all test-wire soak gpu lint format typecheck docs templates pictures lock audit clean
+.PHONY: help serve image test test-rest rest-end-to-end rest-others test-all test-wire soak gpu lint format typecheck docs templates pictures lock audit clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,8 +54,19 @@ image: ## Build the container image, and publish it with PUSH=registry/name: ACC
 test: $(DEV)/installed ## Install everything, torch included, and run the tests that are not slow: TESTS, WORKERS
 	$(DEV)/bin/python -m pytest -m 'not slow and not soak and not gpu' --numprocesses $(WORKERS) $(TESTS)
 
-test-rest: $(DEV)/installed ## Run the slow tests, which make test leaves out: TESTS
-	$(DEV)/bin/python -m pytest -m 'slow and not soak and not gpu' $(TESTS)
+# Two streams, because half of the time such a test waits: for a server, a container or a download.
+test-rest: $(DEV)/installed ## Run the slow tests, which make test leaves out, or those of TESTS
+ifdef TESTS
+	$(SLOW) $(TESTS)
+else
+	$(MAKE) --jobs 2 rest-end-to-end rest-others
+endif
+
+rest-end-to-end:
+	$(SLOW) tests/end_to_end
+
+rest-others:
+	$(SLOW) tests --ignore tests/end_to_end
 
 test-all: test test-rest ## Run all tests but the soak
 

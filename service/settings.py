@@ -212,9 +212,7 @@ class Settings(BaseSettings):
     """
 
     cpu_threads: Threads = Field(default_factory=available_cores)
-    """Decode images and make answers in this many threads, one of which large images leave to others. The default is
-    one for each core.
-    """
+    """Decode images and make answers in this many threads, one not for large ones. The default is one for each core."""
     engine_threads: Threads | None = None
     """Run the model on a CPU in this many threads. The default is one for each core."""
 
@@ -222,8 +220,9 @@ class Settings(BaseSettings):
     def _fit_together(self) -> Self:
         if self.max_buffered_bytes < self.max_body_bytes:
             raise ValueError("max_buffered_bytes has to hold one upload of max_body_bytes")
-        if self.label_studio_url is None and (self.label_studio_origins or self.label_studio_api_key):
-            raise ValueError("label_studio_origins and label_studio_api_key need label_studio_url")
+        alone = [name for name in ("label_studio_origins", "label_studio_api_key") if getattr(self, name)]
+        if alone and self.label_studio_url is None:
+            raise ValueError(f"{name_of(alone[0])} needs {name_of('label_studio_url')}")
         if self.devices and self.device != "auto":
             raise ValueError(f"give {name_of('device')} or {name_of('devices')}, not both")
         return self

@@ -27,7 +27,7 @@ class Admission:
         """Let nobody in before there is a model, and then no more than `capacity` uploads at once, of all models, while
         there is a thread of `cpu` for them.
         """
-        self.capacity = 0
+        self.capacity = 0  # until there is a model
         self.in_flight: InFlight[object] = InFlight()
         self.current: Pipeline | None = None  # of the model that was loaded last
         self.is_leaving = False
@@ -84,8 +84,8 @@ class Admission:
         return pipeline, task
 
     def check_room(self, images: int) -> None:
-        """Raise QueueFullError unless there is room for so many images more."""
-        if self.in_flight.count + images > self.capacity:
+        """Raise QueueFullError unless there is room for so many images more, as far as there is a model."""
+        if self.current is not None and self.in_flight.count + images > self.capacity:
             raise QueueFullError("the queue is full, please try again later")
 
     def _check_threads(self, pipeline: Pipeline) -> None:

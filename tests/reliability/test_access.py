@@ -75,6 +75,8 @@ DANGEROUS = {
 }  # fmt: skip
 # The client and the load driver are programs of their own, which the service does not import.
 PROGRAMS = {"service/bench", "service/client"}
+# Pictures of the tasks that Label Studio sends: from the places that the operator names only, and from none by default.
+FETCHES = {"service/http/label_studio/pictures.py"}
 
 
 def imports(tree: ast.Module) -> Iterator[str]:
@@ -94,6 +96,8 @@ def test_nothing_that_serves_unpickles_or_fetches(package: str) -> None:
         if any(name.startswith(program) for program in PROGRAMS):
             continue
         tree = ast.parse(path.read_text(encoding="utf-8"))
+        if name in FETCHES:
+            continue
         found = {module for module in imports(tree) if module in DANGEROUS or module.partition(".")[0] in DANGEROUS}
         assert not found, name
         calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]

@@ -9,15 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
-from xml.etree.ElementTree import Element, ParseError
+from typing import Any, Literal, get_args
 
 from defusedxml import DefusedXmlException  # type: ignore[import-untyped]  # refuses entities, which can be bombs
-from defusedxml.ElementTree import fromstring  # type: ignore[import-untyped]
+from defusedxml.ElementTree import ParseError, fromstring  # type: ignore[import-untyped]
 
 from model.runtime.categories import Category
 from service.errors import LabellingError
 
+Element = Any  # of xml.etree.ElementTree, which nothing that serves imports: it would expand entities
 Shape = Literal["rectanglelabels", "brushlabels", "polygonlabels"]
 _TAGS = "RectangleLabels, BrushLabels or PolygonLabels"
 _SEPARATORS = re.compile(r"[\s_-]+")

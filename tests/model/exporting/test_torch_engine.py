@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from model.exporting.torch_engine import TorchEngine, run_torch, torch_device
 from model.network.segmentation import DETRsegm
 from model.runtime.engines.device_errors import DeviceError
 from model.runtime.engines.golden_recording import fixed_picture
+from model.runtime.engines.raw_outputs import RawOutputs
 from model.runtime.preprocess import make_batch
 
 
@@ -33,9 +36,12 @@ def test_tf32_is_off_while_it_runs_and_as_it_was_before_and_after(
     seen: list[tuple[bool, bool]] = []
     cudnn = torch.backends.cudnn
     before = (cudnn.enabled, cudnn.allow_tf32)
-    monkeypatch.setattr(
-        "model.exporting.torch_engine.run_torch", lambda *_: seen.append((cudnn.enabled, cudnn.allow_tf32))
-    )
+
+    def run(*arguments: Any) -> RawOutputs:
+        seen.append((cudnn.enabled, cudnn.allow_tf32))
+        return run_torch(*arguments)
+
+    monkeypatch.setattr("model.exporting.torch_engine.run_torch", run)
     TorchEngine(ServedNetwork(small_network)).infer(make_batch([fixed_picture(32, 32)]), np.zeros(1, np.float32))
     assert seen == [(before[0], False)]
     assert (cudnn.enabled, cudnn.allow_tf32) == before

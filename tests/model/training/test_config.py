@@ -229,8 +229,8 @@ def test_precision_is_what_is_fast_on_the_machine(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_batch_is_no_larger_than_the_data_where_none_was_asked_for() -> None:
-    assert read_recipe(options("--recipe", "small"), 10)[1].config.batch_size == 10
-    assert read_recipe(options("--recipe", "small", "--accumulate", "4"), 10)[1].config.batch_size == 8
+    assert read_recipe(options("--recipe", "small"), 6)[1].config.batch_size == 6
+    assert read_recipe(options("--recipe", "small", "--accumulate", "4"), 6)[1].config.batch_size == 4
     with pytest.raises(ValueError, match=r"--batch-size 16 is more than the 10 pictures there are: give less"):
         read_recipe(options("--recipe", "small", "--batch-size", "16"), 10)
 
