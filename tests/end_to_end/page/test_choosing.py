@@ -43,12 +43,12 @@ def test_score_and_classes_are_chosen_without_another_upload(page: Page, url: st
 def test_segments_can_be_switched_off_and_be_seen_through(page: Page, errors: list[str]) -> None:
     segment(page)
     every = canvas(page)
-    page.locator("#list").get_by_label("sky").uncheck()
+    page.locator("#list").get_by_role("checkbox", name="sky").uncheck()
     without = canvas(page)
     sky = (without != every).any(axis=-1)
     assert 0.1 < sky.mean() < 0.6
     assert sky[: len(sky) // 4].mean() > 0.5, "the sky is at the top"
-    page.locator("#list").get_by_label("sky").check()
+    page.locator("#list").get_by_role("checkbox", name="sky").check()
     assert (canvas(page) == every).all()
 
     page.locator("#opacity").fill("0")

@@ -42,7 +42,7 @@ def test_json_is_saved_as_the_server_gives_it_but_for_what_is_hidden(page: Page,
     assert (name, json.loads(content)) == ("example.detect.json", {"file": "example.jpg"} | answer)
 
     segment(page)
-    page.locator("#list").get_by_label("sky").uncheck()
+    page.locator("#list").get_by_role("checkbox", name="sky").uncheck()
     _, content = saved(page, "Save JSON")
     kept = json.loads(content)
     assert {found["label"] for found in kept["segments"]} == names(page) - {"sky"}
