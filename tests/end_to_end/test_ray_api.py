@@ -14,7 +14,7 @@ import pytest
 from tests.end_to_end.conftest import REPOSITORY
 from tests.end_to_end.podman import network_of_its_own
 
-pytestmark = [pytest.mark.slow, pytest.mark.root, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.soak, pytest.mark.root, pytest.mark.timeout(3600)]
 
 
 def test_the_tests_of_the_api_pass_against_two_replicas(need: Callable[..., None]) -> None:
