@@ -31,7 +31,8 @@ SUPPLY := .venv-supply
 WIRE := .venv-wire
 WIRE_TESTS := tests/service/wire tests/service/test_process.py tests/service/test_process_clients.py tests/service/test_server.py
 IMAGES := openvino cpu cuda
-SLOW = $(DEV)/bin/python -m pytest -m 'slow and not soak and not gpu'
+# Some tests run make themselves, and are not to take this one's jobs.
+SLOW = env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL $(DEV)/bin/python -m pytest -m 'slow and not soak and not gpu'
 MYPY_PATHS := model service tests
 
 .DEFAULT_GOAL := help
@@ -41,7 +42,7 @@ BUILD_FORMAT = $(if $(findstring buildah,$(BUILDER)),--format docker)
 .PHONY: help serve image test test-rest rest-end-to-end rest-others test-all test-wire soak gpu lint format typecheck docs templates pictures lock audit clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 serve: $(SERVE)/installed ## Install what serving needs (no torch) and serve the demo model: HOST, PORT, DEVICE, MODEL
 	$(SERVE)/bin/detr serve --host $(HOST) --port $(PORT) --device $(DEVICE) $(if $(MODEL),--model $(MODEL))
@@ -62,10 +63,10 @@ else
 	$(MAKE) --jobs 2 rest-end-to-end rest-others
 endif
 
-rest-end-to-end:
+rest-end-to-end: ## Run the slow tests of tests/end_to_end
 	$(SLOW) tests/end_to_end
 
-rest-others:
+rest-others: ## Run the slow tests of all other folders
 	$(SLOW) tests --ignore tests/end_to_end
 
 test-all: test test-rest ## Run all tests but the soak
