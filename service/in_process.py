@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from service.errors import EngineRestartError, NoMasksError, ParameterError
 from service.http.asked import detect_task, segment_task
 from service.http.error_answers import error_body, row_of
-from service.images.answers import Task, TaskName
+from service.images.answers import TaskName
+from service.images.task import Task
 from service.lifecycle.loading import ArtifactLoader
 from service.lifecycle.warm_up import assumed_lines
 from service.predict.pictures import EncodedPicture, Failed, RunPicture

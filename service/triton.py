@@ -25,8 +25,8 @@ from model.runtime.decode import ImageError
 from model.runtime.engines.raw_outputs import NO_MASKS
 from model.runtime.preprocess import make_batch
 from service.errors import ServiceError
-from service.images.answers import Prepared
 from service.images.prepare import ImageRules, prepare
+from service.images.task import Prepared
 from service.process.trace import Trace
 from service.settings import Settings
 

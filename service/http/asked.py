@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 from model.runtime.artifact.metadata import Metadata
 from service.http.accept import preferred_picture, prefers_png
-from service.images.answers import DetectForm, DetectTask, SegmentForm, SegmentTask, Task
+from service.images.answers import DetectForm, DetectTask, SegmentForm, SegmentTask
 from service.images.explaining import ExplainForm, ExplainTask, points_of
+from service.images.task import Task
 from service.schemas import DetectParameters, ExplainParameters, SegmentParameters
 
 

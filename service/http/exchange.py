@@ -15,8 +15,8 @@ from model.runtime.artifact.metadata import Metadata
 from service.errors import EmptyUploadError, MediaTypeError, QueueFullError, UploadTooLargeError
 from service.http.paths import is_protocol
 from service.http.results import content_of_each, errors_among
-from service.images.answers import Content, Task
 from service.images.bodies import can_hold_image, media_type_of
+from service.images.task import Content, Task
 from service.lifecycle.service import Service
 from service.lifecycle.uploads import Upload, UploadMemory
 from service.process.trace import trace_of

@@ -6,9 +6,9 @@ import logging
 from collections.abc import Sequence
 
 from service.http.error_answers import TABLE, ErrorRow, error_body, row_of
-from service.images.answers import Content
 from service.images.coco import DetectionEntries, InstanceEntries, PanopticResultEntry
 from service.images.explanations import ExplainResponse
+from service.images.task import Content
 from service.schemas import Body, DetectResponse, ErrorResponse, InstanceResponse, SegmentResponse
 
 logger = logging.getLogger(__name__)

@@ -15,11 +15,11 @@ from model.runtime.answers.detections import EVERY_QUERY, Detections, queries_an
 from model.runtime.artifact.metadata import Metadata
 from model.runtime.engines.raw_outputs import NO_MASKS, ImageOutputs
 from service.errors import NoAttentionError, ParameterError
-from service.images.answers import Content, FormedTask, Prepared, json_content
 from service.images.bodies import image_bytes
 from service.images.classes import wanted_classes
 from service.images.explanations import explain_response
 from service.images.pictures import PictureFormat
+from service.images.task import Content, FormedTask, Prepared, json_content
 from service.process.trace import Trace
 
 ExplainForm = Literal["json", "overlay"]

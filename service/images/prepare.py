@@ -15,8 +15,8 @@ from model.runtime.decode_budget import LARGE_WORK
 from model.runtime.image_formats import open_formats
 from model.runtime.preprocess import CANVAS_MULTIPLE, resize_to
 from model.runtime.resize_rule import ResizeRule
-from service.images.answers import Prepared
 from service.images.bodies import image_bytes
+from service.images.task import Prepared
 from service.process.memory_budget import largest_image
 from service.process.trace import Trace
 from service.settings import Settings

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from model.runtime.artifact.metadata import Metadata
 from service.errors import DrainingError, QueueFullError, StartingError
-from service.images.answers import Task
+from service.images.task import Task
 from service.lifecycle.cpu_pool import CpuPool
 from service.lifecycle.in_flight import InFlight
 from service.lifecycle.pipeline import Pipeline

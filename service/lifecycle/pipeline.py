@@ -22,9 +22,9 @@ from service.batching.batcher import Batcher
 from service.batching.limits import BatchLimits
 from service.batching.waiting import EngineInput
 from service.errors import DeadlineError, ParameterError
-from service.images.answers import Content, Prepared, Task
 from service.images.prepare import ImageFinder, ImageRules, prepare
 from service.images.several_images import ImagePart, SeveralImagesError, check_image_count
+from service.images.task import Content, Prepared, Task
 from service.lifecycle.cpu_pool import CpuPool
 from service.lifecycle.host import ModelHost
 from service.lifecycle.in_flight import InFlight

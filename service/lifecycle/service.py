@@ -13,7 +13,7 @@ from model.runtime.artifact.file import ArtifactError
 from model.runtime.artifact.metadata import Metadata
 from model.runtime.engines.device_errors import DeviceError, DeviceMemoryError
 from model.runtime.engines.engine import Engine
-from service.images.answers import Content, Task
+from service.images.task import Content, Task
 from service.lifecycle.admission import Admission
 from service.lifecycle.cpu_pool import CpuPool
 from service.lifecycle.in_flight import InFlight

@@ -10,7 +10,6 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
@@ -22,7 +21,7 @@ from service.images.answers import TASKS, DetectTask, SegmentForm, SegmentMode, 
 from service.lifecycle.loading import ArtifactLoader, LoadedModel
 from service.lifecycle.warm_up import assumed_lines, measured_lines
 from service.predict.files import FilesError, Pictures
-from service.predict.job import Job, Tasks, Terminated
+from service.predict.job import Job, Terminated
 from service.predict.names import NamesFullError
 from service.predict.results import Form, Places
 from service.predict.running import PictureRunner
@@ -162,15 +161,15 @@ def _run(args: argparse.Namespace) -> int:
         with _libraries_heard():
             loader = ArtifactLoader(settings, bars=True)
             model = loader.load()
-            tasks = _tasks(args, model, places.form)
+            task = _task(args, model, places.form)
             is_much = places.count is None or places.count >= _WORTH_TIMING
             lines = measured_lines(model, settings) if is_much else assumed_lines(model)
             with closing(PictureRunner(model, lines, settings, loader)) as runner, places.results() as results:
                 if videos:
                     from service.predict.video.answering import VideoAnswers  # takes PyAV
 
-                    return VideoAnswers(tasks[0], runner, settings, results).answer_all(videos, args.every or 1)
-                return Job(tasks, runner, places, results).run()
+                    return VideoAnswers(task, runner, settings, results).answer_all(videos, args.every or 1)
+                return Job(task, runner, places, results).run()
     except (FilesError, NamesFullError, SettingsError, HubError, ArtifactError, DeviceError) as error:
         return complain(str(error))
     except (NoMasksError, ParameterError) as error:
@@ -235,12 +234,9 @@ def _is_told(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.ERROR or record.name.partition(".")[0] not in OURS
 
 
-def _tasks(args: argparse.Namespace, model: LoadedModel, form: Form) -> Tasks:
-    """Those that the options mean. Raises what `SegmentTask.of` does."""
-    task: DetectTask | SegmentTask
+def _task(args: argparse.Namespace, model: LoadedModel, form: Form) -> DetectTask | SegmentTask:
+    """What the options ask of each picture. Raises what `SegmentTask.of` does."""
     if args.task == "detect":
-        task = DetectTask.of(model.metadata, args.threshold, "coco" if form == "coco" else "json", args.classes)
-    else:
-        shape: SegmentForm = "coco_masks" if form == "coco" else "json"
-        task = SegmentTask.of(model.metadata, args.threshold, shape, args.classes, mode=args.mode or "panoptic")
-    return task, replace(task, form="overlay")
+        return DetectTask.of(model.metadata, args.threshold, "coco" if form == "coco" else "json", args.classes)
+    shape: SegmentForm = "coco_masks" if form == "coco" else "json"
+    return SegmentTask.of(model.metadata, args.threshold, shape, args.classes, mode=args.mode or "panoptic")

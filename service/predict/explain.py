@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -105,10 +104,10 @@ def explained(
     prepared = prepare(body, "", rules, trace, draws)
     batch = make_batch([prepared.resized], model.canvas_multiple)
     outputs = model.engine.infer(batch, np.full(1, task.mask_threshold, np.float32), attention=True).image(0)
-    answer = task.answer(model.metadata, prepared, outputs, trace).body
     if not draws:
-        return answer, None
-    return answer, replace(task, form="overlay").answer(model.metadata, prepared, outputs, trace).body
+        return task.answer(model.metadata, prepared, outputs, trace).body, None
+    told, drawn = task.told_and_drawn(model.metadata, prepared, outputs, trace)
+    return told.body, drawn.body
 
 
 def _complain(reason: str) -> int:

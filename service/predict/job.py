@@ -15,9 +15,6 @@ from service.predict.running import PictureRunner
 from service.predict.telling import complain, reason, warning_of
 from service.process.streams import INTERRUPTED, TERMINATED
 
-# What is asked of each picture, as JSON and as a drawing.
-Tasks = tuple[DetectTask | SegmentTask, DetectTask | SegmentTask]
-
 
 class Terminated(KeyboardInterrupt):
     """The process was asked to end, by SIGTERM."""
@@ -31,8 +28,9 @@ def exit_code_of(interrupt: KeyboardInterrupt) -> int:
 class Job:
     """All pictures, one run of the command."""
 
-    def __init__(self, tasks: Tasks, runner: PictureRunner, places: Places, results: Results) -> None:
-        self._tasks, self._runner, self._places, self._results = tasks, runner, places, results
+    def __init__(self, task: DetectTask | SegmentTask, runner: PictureRunner, places: Places, results: Results) -> None:
+        """Ask this of each picture, in a form that is no drawing."""
+        self._task, self._runner, self._places, self._results = task, runner, places, results
         self._seen = 0  # pictures, those included that had their line before
         self._answered = 0
 
@@ -44,7 +42,7 @@ class Job:
             with tqdm(total=places.count, initial=done, unit=" pictures", disable=None) as bar:  # on terminals only
                 for outcome in self._runner.run(
                     self._left(),
-                    self._tasks[0].mask_threshold,
+                    self._task.mask_threshold,
                     self._make,
                     draws=places.draws,
                     in_order=places.form != "jsonl",
@@ -72,13 +70,12 @@ class Job:
 
     def _make(self, run: RunPicture[PictureFile]) -> tuple[bytes, bytes | None]:
         """The answer in JSON and the drawing as PNG of a picture; in a thread, while the engine runs others."""
-        bodies = [
-            replace(task, image_id=run.picture.image_id)
-            .answer(self._runner.metadata, run.prepared, run.outputs, run.trace)
-            .body
-            for task in (self._tasks if self._places.draws else self._tasks[:1])
-        ]
-        return bodies[0], bodies[1] if self._places.draws else None
+        task = replace(self._task, image_id=run.picture.image_id)
+        given = self._runner.metadata, run.prepared, run.outputs, run.trace
+        if not self._places.draws:
+            return task.answer(*given).body, None
+        told, drawn = task.told_and_drawn(*given)
+        return told.body, drawn.body
 
     def _take(self, outcome: Outcome[PictureFile, tuple[bytes, bytes | None]]) -> None:
         picture = outcome.picture

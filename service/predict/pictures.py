@@ -8,8 +8,8 @@ from typing import Generic, Protocol, TypeVar
 
 from model.runtime.decode import LargeWorkError
 from model.runtime.engines.raw_outputs import ImageOutputs
-from service.images.answers import Prepared
 from service.images.prepare import ImageRules, prepare
+from service.images.task import Prepared
 from service.process.trace import Trace
 
 

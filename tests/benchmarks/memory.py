@@ -24,8 +24,9 @@ from model.runtime.categories import Category
 from model.runtime.decode import ImageLimits, decode
 from model.runtime.engines.raw_outputs import ImageOutputs
 from model.runtime.resize_rule import Edges
-from service.images.answers import DetectTask, Prepared, SegmentTask
+from service.images.answers import DetectTask, SegmentTask
 from service.images.prepare import ImageRules, prepare
+from service.images.task import Prepared
 from service.process.memory import configure_malloc
 from service.process.trace import Trace
 

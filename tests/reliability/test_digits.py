@@ -29,7 +29,8 @@ from model.runtime.engines.device_errors import DeviceError
 from model.runtime.engines.engine import Engine
 from model.runtime.engines.opening import open_engine
 from model.runtime.preprocess import make_batch, resize
-from service.images.answers import DetectTask, Prepared, SegmentTask, Task
+from service.images.answers import DetectTask, SegmentTask
+from service.images.task import Prepared, Task
 from service.process.trace import Trace
 from service.settings import DEMO_MODEL
 from tests.promised_digits import PROMISED, Difference, Digits, difference

@@ -18,7 +18,7 @@ from service.http.label_studio.labelling import Control, match
 from service.http.label_studio.pictures import PictureFetcher
 from service.http.label_studio.regions import LabelTask, Regions
 from service.http.label_studio.requests import PredictRequest, TaskPicture, read_predict_request
-from service.images.answers import Content
+from service.images.task import Content
 from service.lifecycle.pipeline import Pipeline
 from service.lifecycle.service import Service
 from service.lifecycle.uploads import Upload

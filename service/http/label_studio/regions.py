@@ -22,9 +22,10 @@ from model.runtime.engines.raw_outputs import NO_MASKS, ImageOutputs
 from service.errors import LabellingError
 from service.http.label_studio.brush import brush_rle
 from service.http.label_studio.labelling import Control, match
-from service.images.answers import Content, Prepared, found_instances
+from service.images.answers import found_instances
 from service.images.responses import SCORE_DECIMALS, Outliner
 from service.images.several_images import ImagePart
+from service.images.task import Content, Prepared
 from service.process.trace import Trace
 
 _DECIMALS = 4  # of percent: a hundredth of a pixel of a photograph

@@ -16,8 +16,9 @@ from model.runtime.artifact.metadata import Metadata
 from model.runtime.engines.raw_outputs import ImageOutputs
 from service.http.open_inference.infer_request import InferRequest, read_infer_request
 from service.http.open_inference.served_models import VERSION, TensorSpec, served_model
-from service.images.answers import TASKS, Content, Prepared, segments_of
+from service.images.answers import TASKS, segments_of
 from service.images.responses import BOX_DECIMALS, SCORE_DECIMALS
+from service.images.task import Content, Prepared
 from service.process.trace import Trace
 
 JSON_LENGTH_HEADER = "Inference-Header-Content-Length"

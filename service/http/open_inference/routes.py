@@ -16,7 +16,7 @@ from service.http.exchange import exchange
 from service.http.open_inference.infer_task import JSON_LENGTH_HEADER, InferTask
 from service.http.open_inference.served_models import EXTENSIONS, ServedModel, served_model, served_models
 from service.http.routes import refuse_repeated_parameters, service_of
-from service.images.answers import Task
+from service.images.task import Task
 
 _NAME = "detr-serve"
 # Triton's client names none.

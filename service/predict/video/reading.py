@@ -22,8 +22,8 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from model.runtime.decode import ImageLimits
-from service.images.answers import Prepared
 from service.images.prepare import ImageRules, prepare_decoded
+from service.images.task import Prepared
 from service.predict.files import STANDARD_STREAM
 from service.predict.video.deinterlacing import Deinterlacer
 from service.predict.video.files import VideoFile

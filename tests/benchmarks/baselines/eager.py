@@ -22,8 +22,9 @@ from model.network.nested_tensor import normalize, pad_images
 from model.network.segmentation import DETRsegm, MaskHeadSmallConv
 from model.runtime.decode import ImageLimits
 from model.runtime.engines.raw_outputs import ImageOutputs
-from service.images.answers import TASKS, Prepared, TaskName
+from service.images.answers import TASKS, TaskName
 from service.images.prepare import ImageRules, prepare
+from service.images.task import Prepared
 from service.process.trace import Trace
 
 LIMITS = ImageLimits(max_pixels=50_000_000, max_side=16_384)

@@ -15,7 +15,8 @@ from typing import Any
 import litserve
 
 from model.runtime.engines.raw_outputs import ImageOutputs
-from service.images.answers import Prepared, TaskName
+from service.images.answers import TaskName
+from service.images.task import Prepared
 from tests.benchmarks.baselines.eager import EagerModel
 from tests.benchmarks.baselines.plain import arguments
 

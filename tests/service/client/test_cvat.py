@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 import shlex
 import subprocess
@@ -11,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from detr_client import Client
 from tests.client_packages import environment_of_checkout
 from tests.documentation import blocks
-from tests.layout import REPOSITORY
+from tests.example_parts import ten_parts
 from tests.server_process import ServerProcess
 from tests.service.client.conftest import KEY
 from tests.service.client.cvat_server import CvatTask, cvat_server
@@ -37,13 +35,7 @@ def cli(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def pictures() -> dict[str, bytes]:
     """Ten parts of the example, by name."""
-    found = {}
-    with Image.open(REPOSITORY / "docs/example.jpg") as example:
-        for number in range(10):
-            buffer = io.BytesIO()
-            example.crop((20 * number, 10 * number, 440 + 20 * number, 390 + 10 * number)).save(buffer, "PNG")
-            found[f"part {number}.png"] = buffer.getvalue()
-    return found
+    return {f"part {number}.png": part for number, part in enumerate(ten_parts())}
 
 
 def label(

@@ -10,7 +10,7 @@ from starlette.types import Message, Scope
 
 from service.errors import UploadMemoryError
 from service.http.exchange import CountedResponse
-from service.images.answers import Content
+from service.images.task import Content
 from service.lifecycle.uploads import UploadMemory
 from tests.service.conftest import App, Serving, check_error, encode, red_png, scene, until
 from tests.service.fakes import FakeEngine

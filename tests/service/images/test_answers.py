@@ -20,8 +20,9 @@ from model.runtime.answers.id_map import IdMap
 from model.runtime.answers.overlay import draw_detections
 from model.runtime.engines.raw_outputs import NO_MASKS, ImageOutputs
 from service.errors import NoMasksError, OutlinesTooLongError
-from service.images.answers import DetectTask, Prepared, SegmentTask, Task
+from service.images.answers import DetectTask, SegmentTask
 from service.images.responses import Outliner
+from service.images.task import Prepared, Task
 from service.process.trace import Trace
 from tests.tiny_artifact import tiny_metadata
 
@@ -84,6 +85,13 @@ def two_segments() -> ImageOutputs:
 
 def answered(task: Task) -> bytes:
     return task.answer(METADATA, prepared(lambda: PICTURE), two_segments(), Trace()).body
+
+
+@pytest.mark.parametrize("task", [DetectTask(0.5, "coco"), SegmentTask(0.5)])
+def test_what_is_told_and_drawn_at_once_is_what_is_answered_apart(task: DetectTask | SegmentTask) -> None:
+    given = METADATA, prepared(lambda: PICTURE), two_segments()
+    apart = task.answer(*given, Trace()), replace(task, form="overlay").answer(*given, Trace())
+    assert task.told_and_drawn(*given, Trace()) == apart
 
 
 def test_an_answer_without_further_wishes_is_the_same_to_the_byte() -> None:

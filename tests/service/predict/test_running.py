@@ -15,8 +15,8 @@ from model.runtime.artifact.metadata import Padding
 from model.runtime.engines.engine import Engine
 from service.batching.latency_line import UNMEASURED, LatencyLine
 from service.errors import EngineRestartError
-from service.images.answers import Prepared
 from service.images.prepare import ImageRules
+from service.images.task import Prepared
 from service.lifecycle.loading import LoadedModel
 from service.predict.pictures import Answered, Failed, Outcome, RunPicture
 from service.predict.running import PictureRunner

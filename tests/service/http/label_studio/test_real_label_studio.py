@@ -5,7 +5,6 @@ It is a gigabyte, so it is installed once for all of these tests and removed aft
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
@@ -18,10 +17,9 @@ from typing import Any
 
 import httpx
 import pytest
-from PIL import Image
 
 from detr_client import Client
-from tests.layout import REPOSITORY
+from tests.example_parts import ten_parts
 from tests.processes import free_port, running
 from tests.server_process import serving
 
@@ -124,13 +122,7 @@ def label_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelStud
 @pytest.fixture(scope="module")
 def pictures() -> dict[str, bytes]:
     """Ten parts of the example, by name."""
-    found = {}
-    with Image.open(REPOSITORY / "docs/example.jpg") as example:
-        for number in range(10):
-            buffer = io.BytesIO()
-            example.crop((20 * number, 10 * number, 440 + 20 * number, 390 + 10 * number)).save(buffer, "PNG")
-            found[f"part{number}.png"] = buffer.getvalue()
-    return found
+    return {f"part{number}.png": part for number, part in enumerate(ten_parts())}
 
 
 def config_of(*shapes: str) -> str:
