@@ -1,7 +1,8 @@
 """From a float32 graph to one whose convolutions and matrix products are in float16, for GPUs.
 
 What float16 spoils stays in float32: softmax, norms and their sums (float16 ends at 65504), the position encoding (it
-resolves 2048 positions), the normalisation of pixels, and the last layer of every head with all that follows it. The
+resolves 2048 positions), the normalisation of pixels, and the last layer of every head with all that follows it. What
+the attention maps follow from stays in the type it is computed in, so that telling it changes no other output. The
 graph's inputs and outputs keep their types.
 
 onnxruntime's converter was tried in place of this. Given the same nodes it leaves 169 conversions in the demo's graph
@@ -17,6 +18,8 @@ from collections.abc import Iterable
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
+
+from model.runtime.artifact.graph_contract import ATTENTION_OUTPUTS
 
 FLOAT, FLOAT16, BOOL = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BOOL
 
@@ -55,6 +58,9 @@ def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
         nodes.append(node)
     del graph.node[:]
     graph.node.extend(nodes)
+    for output in graph.output:
+        if output.name in low:
+            _widen(graph, output.name)
     _tidy(graph, low)
     return converted
 
@@ -69,6 +75,17 @@ def _rounded(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
 
 def _cast(source: str, target: str, dtype: int) -> onnx.NodeProto:
     return helper.make_node("Cast", [source], [target], name=f"cast_to_{target}", to=dtype)
+
+
+def _widen(graph: onnx.GraphProto, name: str) -> None:
+    """Give an output of the graph that is computed in float16 its own type again."""
+    narrow = f"{name}_float16"
+    for node in graph.node:
+        for names in (node.input, node.output):
+            for i, other in enumerate(names):
+                if other == name:
+                    names[i] = narrow
+    graph.node.append(_cast(narrow, name, FLOAT))
 
 
 def _tidy(graph: onnx.GraphProto, low: set[str]) -> None:
@@ -119,10 +136,10 @@ def _users(graph: onnx.GraphProto) -> dict[str, list[str]]:
 
 
 def _tail(graph: onnx.GraphProto) -> set[str]:
-    """Names of the nodes from the graph's outputs back to the last products before them, these included."""
+    """Names of the nodes from the heads' outputs back to the last products before them, these included."""
     makers = {name: node for node in graph.node for name in node.output}
     tail: set[str] = set()
-    waiting = [value.name for value in graph.output]
+    waiting = [value.name for value in graph.output if value.name not in ATTENTION_OUTPUTS]
     while waiting:
         node = makers.get(waiting.pop())
         if node is None or node.name in tail:

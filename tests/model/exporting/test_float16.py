@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from model.exporting.float16 import to_float16
 from model.runtime.artifact.file import Artifact, ArtifactError, read_artifact
+from model.runtime.artifact.graph_contract import ATTENTION_OUTPUTS
 from model.runtime.engines.golden_recording import fixed_picture
 from model.runtime.engines.golden_replay import replay_golden
 from model.runtime.engines.opening import open_engine
@@ -55,6 +56,15 @@ def test_inputs_and_outputs_keep_their_types(low: onnx.ModelProto) -> None:
     before = onnx.load(DEMO).graph
     for kept, changed in ((before.input, low.graph.input), (before.output, low.graph.output)):
         assert [value.SerializeToString() for value in kept] == [value.SerializeToString() for value in changed]
+
+
+def test_what_attention_follows_from_is_in_the_type_of_its_layer(low: onnx.ModelProto) -> None:
+    """Or telling it would change how everything after it is computed."""
+    makers = {name: node for node in low.graph.node for name in node.output}
+    types = types_of(low.graph)
+    for name in ATTENTION_OUTPUTS:
+        made = makers[name]
+        assert (made.op_type, types[made.input[0]], types[name]) == ("Cast", TensorProto.FLOAT16, TensorProto.FLOAT)
 
 
 def test_products_are_in_float16_and_what_it_spoils_is_not(low: onnx.ModelProto) -> None:
