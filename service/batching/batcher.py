@@ -2,8 +2,9 @@
 
 Each engine has one batch at a time, and whenever one is free, a batch is planned for it from the one queue.
 `service/batching/former.py` says who is in the next batch and when it goes, `service/batching/engine_runner.py` runs
-it; this is who waits. While all engines are busy, the canvas of the batch that would be next is made, in a thread of
-its own; the images stay in the queue until an engine is free, so whoever comes or goes meanwhile counts.
+it; `service/batching/image_queue.py` is who waits. While all engines are busy, the canvas of the batch that would be
+next is made, in a thread of its own, and the batch lies ready at the engine that should be free first, which begins it
+by itself (`service/batching/ahead.py`). Until then its images stay in the queue, so whoever comes or goes counts.
 
 The invariant: every image that was submitted gets exactly one answer, its own outputs or an exception,
 whatever fails.
@@ -14,21 +15,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from bisect import insort
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from model.runtime.engines.engine import Engine
 from service.batching.canvas_maker import CanvasMaker
 from service.batching.engine_runner import EngineRunner
 from service.batching.engine_set import EngineSet
-from service.batching.former import BatchPlan, QueuePlace, note_overtaken, plan_batch
+from service.batching.former import QueuePlace
+from service.batching.image_queue import ImageQueue
 from service.batching.latency_line import LatencyLine
 from service.batching.limits import BatchLimits
 from service.batching.owners import EngineOwner
 from service.batching.waiting import EngineInput, Inference, Waiting
-from service.errors import DeadlineError, DrainingError, EngineRestartError
+from service.errors import DrainingError, EngineRestartError
 
 if TYPE_CHECKING:  # Prometheus's client, an HTTP server included, is not needed to form batches
     from service.process.metrics import Metrics
@@ -77,12 +77,9 @@ class Batcher:
         self._canvases = CanvasMaker(self._multiple)
         self.engines = EngineSet(engines, metrics, limits, lines, self._canvases, self, stall_seconds, hang_seconds)
         self._owner = owner
-        self._metrics = metrics
-        self._waiting: list[Waiting] = []  # oldest first
+        self._waiting = ImageQueue(metrics)
         self._changed = asyncio.Event()
-        self._is_canvas_ahead = False  # whether the canvas of the next batch is begun
         self._failure: Exception | None = None  # for which no batch can be formed any more
-        self._hurrying = False  # no batch waits for more images any more
         self._closing = False  # nothing is taken any more
         self._task = asyncio.create_task(self._run(), name="batcher")
 
@@ -112,12 +109,12 @@ class Batcher:
             return await waiting.future
         finally:
             if waiting in self._waiting:
-                self._take_out(waiting)
+                self._waiting.take_out(waiting)
                 self._changed.set()
 
     def hurry(self) -> None:
         """Let no batch wait for more images from now on, because few are coming."""
-        self._hurrying = True
+        self._waiting.hurrying = True
         self._changed.set()
 
     async def close(self, timeout_seconds: float) -> None:
@@ -160,8 +157,9 @@ class Batcher:
 
     def engine_lost(self, name: str) -> None:
         """See RunnerOwner."""
+        self._waiting.take_back()
         if self.engines.is_lost:
-            self._fail_all(_none_left())
+            self._waiting.fail_all(_none_left())
             self._owner.engine_lost()
             return
         for waiting in self._waiting:  # those whom the others have failed on have nobody left
@@ -178,12 +176,12 @@ class Batcher:
                 await self._change(self._start_due())
         except Exception:
             logger.exception("batches can no longer be formed")
-            self._fail_all(DrainingError("the service is shutting down"))
+            self._waiting.fail_all(DrainingError("the service is shutting down"))
             for runner in self.engines.runners.values():
                 runner.lose("batches can no longer be formed")
         finally:
             self._closing = True
-            self._fail_all(DrainingError("the service shut down before the image's turn"))
+            self._waiting.fail_all(DrainingError("the service shut down before the image's turn"))
 
     def _start_due(self) -> float | None:
         """Start every batch that should go now, and return when there is something to do again, in event loop time."""
@@ -191,80 +189,50 @@ class Batcher:
         if not self._waiting:
             self._canvases.forget()
         while free := self.engines.free():
-            self._drop_expired(now)
-            plan, runner = self._first_plan(free, now)
+            self._waiting.drop_expired(now)
+            if self._start_prepared(free):
+                continue
+            plan, runner = self._waiting.first_plan(free, now)
             if plan is None or plan.go_at > now:
                 return None if plan is None else plan.go_at
-            self._is_canvas_ahead = False
-            runner.start(self._leave(self._shared(plan, runner, len(free), now), runner), plan.pixels)
+            plan = self._waiting.share_of(plan, runner, len(free), now)
+            members = self._waiting.members(plan, runner)
+            self._waiting.leave(members, runner)
+            runner.start(members, plan)
         return self._look_ahead(now)
 
-    def _first_plan(self, free: Sequence[EngineRunner], now: float) -> tuple[BatchPlan | None, EngineRunner]:
-        """The first batch that is to go, and where; no batch if there is none for any of these."""
-        first: tuple[BatchPlan | None, EngineRunner] = None, free[0]
-        for runner in free:
-            plan = self._plan(runner, now)
-            if plan is not None and (first[0] is None or plan.go_at < first[0].go_at):
-                first = plan, runner
-                if plan.go_at <= now:
-                    break
-        return first
-
-    def _shared(self, plan: BatchPlan, runner: EngineRunner, free: int, now: float) -> BatchPlan:
-        """A batch that is to go now, without the images that other free engines begin with at the same time."""
-        share = math.ceil(len(self._waiting) / free)
-        if len(plan.members) <= share:
-            return plan
-        smaller = self._plan(runner, now, most=share)
-        return plan if smaller is None else replace(smaller, reason=plan.reason)
+    def _start_prepared(self, free: Sequence[EngineRunner]) -> bool:
+        """Follow an engine that has begun what lay ready, or take that back if another engine was free earlier."""
+        ahead = self._waiting.ahead
+        runner = next((each for each in free if ahead is not None and each.name == ahead.engine), None)
+        if ahead is None or runner is None or ahead.did_not_begin:
+            self._waiting.take_back()
+            return False
+        self._waiting.leave(ahead.members, runner)
+        runner.start(ahead.members, ahead.plan, ahead)
+        return True
 
     def _look_ahead(self, now: float) -> float | None:
-        """While all engines are busy, make the canvas of the batch that would be next; or return when to do so."""
+        """While all engines are busy, lay the batch ready that would be next; or return when to do so."""
         runner = self.engines.next_free()
-        if runner is None or self._is_canvas_ahead:
+        if runner is None or self._waiting.ahead is not None:
             return None
-        if (plan := self._plan(runner, max(runner.free_at, now))) is None:
+        free_at = max(runner.free_at, now)
+        if (plan := self._waiting.plan(runner, free_at)) is None:
             return None
         begin_at = runner.free_at - min(_AHEAD_SECONDS, _AHEAD_SHARE * runner.expected_seconds)
         if not plan.is_complete and now < begin_at:
             return begin_at
-        queue = self._queue_of(runner)
-        self._canvases.prepare([queue[position].item.image for position in plan.members])
-        self._is_canvas_ahead = True
+        if now < plan.go_at != free_at:  # it would wait for more images
+            return plan.go_at
+        members = self._waiting.members(plan, runner)
+        self._canvases.prepare([waiting.item.image for waiting in members])
+        self._waiting.ahead = runner.prepare(members, plan)
         return None
 
-    def _plan(self, runner: EngineRunner, start: float, most: int | None = None) -> BatchPlan | None:
-        """The next batch of an engine, of `most` images; None if nobody waits for it."""
-        places = [waiting.place for waiting in self._queue_of(runner)]
-        limits = runner.limits if most is None else replace(runner.limits, max_batch_size=most)
-        return plan_batch(places, runner.line, limits, start, self._hurrying) if places else None
-
-    def _queue_of(self, runner: EngineRunner) -> list[Waiting]:
-        """Those who wait and can go to an engine: it has not failed on them."""
-        return [waiting for waiting in self._waiting if waiting.failed_on != runner.name]
-
-    def _leave(self, plan: BatchPlan, runner: EngineRunner) -> list[Waiting]:
-        """Take a batch out of the queue."""
-        queue = self._queue_of(runner)
-        note_overtaken([waiting.place for waiting in queue], plan.members)
-        batch = [queue[position] for position in plan.members]
-        for waiting in batch:
-            self._take_out(waiting)
-        runner.note_dispatch(plan.reason)
-        return batch
-
-    def _fail_all(self, error: Exception) -> None:
-        for waiting in self._waiting:
-            waiting.fail(error)
-
     def _put_in(self, waiting: Waiting) -> None:
-        insort(self._waiting, waiting, key=lambda each: each.place.arrived)
-        self._metrics.queue_depth.inc()
+        self._waiting.put_in(waiting)
         self._changed.set()
-
-    def _take_out(self, waiting: Waiting) -> None:
-        self._waiting.remove(waiting)
-        self._metrics.queue_depth.dec()
 
     async def _change(self, wake_at: float | None) -> None:
         """Sleep until something changes, but no longer than until then (event loop time)."""
@@ -273,14 +241,6 @@ class Batcher:
                 await self._changed.wait()
         except TimeoutError:
             pass  # it is time
-
-    def _drop_expired(self, now: float) -> None:
-        """Fail what is past its deadline, and forget it and what was cancelled: neither reaches an engine."""
-        for waiting in list(self._waiting):
-            if waiting.place.deadline <= now:
-                waiting.fail(DeadlineError("the deadline passed before the image's turn"))
-            if waiting.is_done:
-                self._take_out(waiting)
 
 
 def _none_left() -> EngineRestartError:

@@ -28,20 +28,26 @@ class CanvasMaker:
 
         An image that goes alone lies on its canvas already, and nothing is begun.
         """
+        if self._is_ahead(images):
+            return
         self.forget()
         if len(images) > 1:
             self._ahead = (images, self._thread.submit(make_batch, images, self._multiple))
 
-    def take(self, images: Images) -> Callable[[], Batch]:
+    def of(self, images: Images) -> Callable[[], Batch]:
         """What gives the batch of these images, in the engine's thread: the one made ahead if it is of the same, else a
-        new one.
+        new one. From when the engine may have called it until `spent`, nothing may be forgotten or prepared.
         """
-        if (ahead := self._ahead) is not None and any(a is b for a in ahead[0] for b in images):
-            self._ahead = None  # it is used, or of no use any more; one of others may still be
-            if len(ahead[0]) == len(images) and all(a is b for a, b in zip(ahead[0], images, strict=True)):
-                return ahead[1].result
-            ahead[1].cancel()
+        if self._ahead is not None and self._is_ahead(images):
+            return self._ahead[1].result
         return partial(make_batch, images, self._multiple)
+
+    def spent(self, images: Images) -> None:
+        """Keep what was made ahead no longer if it is of any of these images, whose batch has begun."""
+        if self._ahead is not None and any(a is b for a in self._ahead[0] for b in images):
+            if not self._is_ahead(images):
+                self._ahead[1].cancel()  # of no use any more
+            self._ahead = None
 
     def forget(self) -> None:
         """Let go of what was made ahead."""
@@ -52,3 +58,7 @@ class CanvasMaker:
     def close(self) -> None:
         """Make nothing more."""
         self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _is_ahead(self, images: Images) -> bool:
+        ahead = () if self._ahead is None else self._ahead[0]
+        return len(ahead) == len(images) > 0 and all(a is b for a, b in zip(ahead, images, strict=True))

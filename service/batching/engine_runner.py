@@ -16,32 +16,30 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Sequence
+from concurrent.futures import Future
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from model.runtime.engines.device_errors import DeviceMemoryError
 from model.runtime.engines.engine import Engine
+from service.batching.ahead import Ahead
 from service.batching.canvas_maker import CanvasMaker
-from service.batching.engine_thread import BatchResult, EngineThread
-from service.batching.former import DispatchReason
+from service.batching.engine_thread import BatchResult, BatchWork, EngineThread
+from service.batching.former import BatchPlan
 from service.batching.latency_line import CorrectedLine, LatencyLine
 from service.batching.limits import BatchCeiling, BatchLimits
 from service.batching.owners import RunnerOwner
-from service.batching.waiting import Inference, Waiting
-from service.errors import DeadlineError, DeviceFullError, DrainingError, EngineError
+from service.batching.reopening import Reopening
+from service.batching.trouble import Trouble, error_of_one, halves, hangs
+from service.batching.waiting import Inference, Members, Waiting
+from service.errors import DeadlineError, DrainingError
 
 if TYPE_CHECKING:  # Prometheus's client, an HTTP server included, is not needed to form batches
     from service.process.metrics import DeviceMetrics
 
 logger = logging.getLogger(__name__)
-
-Members = tuple[Waiting, ...]  # of a batch
-Trouble = Literal["memory", "error"]  # why a batch failed
-# Images that failed alone, in a row, after which the session is opened again. Sessions are known to fail for good after
-# their device's memory ran out; other errors are more often an image's own.
-REOPEN_AFTER: dict[Trouble, int] = {"memory": 2, "error": 8}
 
 
 class EngineRunner:
@@ -73,7 +71,6 @@ class EngineRunner:
             hang_seconds: that one batch may take before the engine is lost; None is for ever.
         """
         self.name = name
-        self.is_reopening = False
         self.is_lost = False
         self.free_at = 0.0  # when it should have ended its batch, by the loop's time; while it is free, when it had
         self.expected_seconds = 0.0  # of its batch
@@ -84,11 +81,12 @@ class EngineRunner:
         self._owner = owner
         self._task: asyncio.Task[None] | None = None
         self._owed: set[Waiting] = set()  # of its batch, whom nobody else answers
-        self._failed_alone = 0  # images, in a row
-        self._reopened = False  # since the last success
+        self._begun: Future[BatchResult | None] | None = None  # of its whole batch, until that has ended
+        self._is_in_trouble = False  # whether its batch failed, and is tried again
         self._stall_seconds = stall_seconds
         reason = f"it has been in one batch for {hang_seconds:g} s" if hang_seconds is not None else ""
         self._thread = EngineThread(engine, hang_seconds, lambda: self.lose(reason))
+        self._reopening = Reopening(name, self._thread, metrics, owner.reopen_engine)
         metrics.may_have(limits.max_batch_size)
 
     @property
@@ -112,6 +110,11 @@ class EngineRunner:
         return self._task is None and not self.is_lost
 
     @property
+    def is_reopening(self) -> bool:
+        """Whether it is being opened again. Any thread may ask."""
+        return self._reopening.is_under_way
+
+    @property
     def is_stalled(self) -> bool:
         """Whether it is stuck in a batch, or in being opened again. Any thread may ask."""
         return not self.is_lost and self.busy_seconds() > self._stall_seconds
@@ -125,16 +128,28 @@ class EngineRunner:
         """How long the engine has been in its present batch; 0 when it is free."""
         return self._thread.busy_seconds()
 
-    def start(self, batch: Sequence[Waiting], pixels: int) -> None:
-        """Begin to answer everybody in a batch of so many padded pixels, in as few inferences as the engine manages."""
-        self.expected_seconds = self.line.seconds(pixels)
+    def start(self, batch: Members, plan: BatchPlan, prepared: Ahead | None = None) -> None:
+        """Begin to answer everybody in a batch, in as few inferences as the engine manages; it may be prepared."""
+        self.expected_seconds = self.line.seconds(plan.pixels)
         self.free_at = asyncio.get_running_loop().time() + self.expected_seconds
+        self._metrics.batch_went(plan.reason)
         self._owed = set(batch)
-        self._task = asyncio.create_task(self._run(tuple(batch)), name=f"engine {self.name}")
+        with suppress(DrainingError, MemoryError, RuntimeError):  # it comes again where it is handled
+            self._begun = self._thread.begin(self._work(batch)) if prepared is None else prepared.begun
+        self._canvases.spent([waiting.item.image for waiting in batch])
+        self._task = asyncio.create_task(self._run(batch), name=f"engine {self.name}")
 
-    def note_dispatch(self, reason: DispatchReason) -> None:
-        """Note why its next batch goes with no more images."""
-        self._metrics.batch_went(reason)
+    def prepare(self, batch: Members, plan: BatchPlan) -> Ahead | None:
+        """Begin a batch as soon as the present one has succeeded, unless somebody in it has gone or is late by then.
+
+        None where nothing can be prepared, because the present one is in trouble.
+        """
+        clock = asyncio.get_running_loop().time
+        if not self._is_in_trouble:
+            with suppress(DrainingError, MemoryError, RuntimeError):
+                wanted = lambda: all(waiting.is_wanted(clock()) for waiting in batch)  # noqa: E731
+                return Ahead(self.name, batch, plan, self._thread.begin_next(self._work(batch), wanted))
+        return None
 
     def lose(self, reason: str) -> None:
         """Give the engine up."""
@@ -145,9 +160,9 @@ class EngineRunner:
 
     def abandon(self) -> None:
         """Have others answer its batch, as far as they can, and wait for it no longer."""
-        self._pass_on_all(_hangs())
+        self._pass_on_all(hangs())
         for waiting in self._owed:
-            waiting.fail(_hangs())
+            waiting.fail(hangs())
         if self._task is not None:
             self._task.cancel()
 
@@ -173,49 +188,66 @@ class EngineRunner:
                 waiting.fail(DrainingError("the service shut down before the answer"))
             self._owed = set()
             self._task = None
+            self._is_in_trouble = False
             self.free_at = loop.time()
             self._owner.engine_free()
 
     async def _run_part(self, part: Members) -> list[Members]:
         """Answer images, or return the smaller parts in which they are to be tried again."""
-        part = self._still_wanted(part)
-        if not part:
-            return []
-        if len(part) > self.limits.max_batch_size:  # which was lowered since the batch was formed
-            return _halves(part)
+        if self._begun is None:
+            part = self._still_wanted(part)
+            if not part:
+                return []
+            if len(part) > self.limits.max_batch_size:  # which was lowered since the batch was formed
+                return halves(part)
         trouble = await self._infer(part)
         if trouble is None:
             return []
+        if trouble == "did not begin":
+            return [part]
+        self._is_in_trouble = True
         if len(part) > 1:
             return self._smaller(part, trouble)
-        self._give_up(part[0], _error_of_one(trouble))
+        self._give_up(part[0], error_of_one(trouble))
         await self._failed_on_one(trouble)
         return []
 
-    async def _infer(self, members: Members) -> Trouble | None:
+    async def _infer(self, members: Members) -> Trouble | Literal["did not begin"] | None:
         """Run and answer images, or say why that failed. The exception ends here, for it holds on to the engine."""
-        went = asyncio.get_running_loop().time()
-        canvas = self._canvases.take([waiting.item.image for waiting in members])
-        thresholds = np.array([waiting.item.mask_threshold for waiting in members], dtype=np.float32)
-        attention = [waiting.item.attention for waiting in members]
         try:
-            result = await self._thread.run(canvas, thresholds, attention)
+            result = await self._result(members)
         except (DeviceMemoryError, MemoryError) as error:
             logger.warning("memory ran out in a batch of %d on %s: %s", len(members), self.name, str(error))
             return "memory"
         except Exception:
             logger.exception("the engine %s failed on a batch of %d", self.name, len(members))
             return "error"
+        if result is None:
+            return "did not begin"
         self._note_success(result)
         for waiting, outputs in zip(members, result.outputs, strict=True):
             # Right, too, where it came so late that another engine has the image by now: who is first answers it.
-            queued = went - waiting.place.arrived
+            queued = result.began - waiting.place.arrived
             waiting.answer(Inference(outputs, self.name, len(members), queued, result.seconds))
             self._owed.discard(waiting)
         return None
 
+    async def _result(self, members: Members) -> BatchResult | None:
+        """What becomes of images that run, or begin now; None if they were prepared and did not begin."""
+        if self._begun is None:
+            return await self._thread.result(self._thread.begin(self._work(members)))
+        try:
+            return await self._thread.result(self._begun)
+        finally:
+            self._begun = None
+
+    def _work(self, members: Members) -> BatchWork:
+        images = [waiting.item.image for waiting in members]
+        thresholds = np.array([waiting.item.mask_threshold for waiting in members], dtype=np.float32)
+        return BatchWork(self._canvases.of(images), thresholds, [waiting.item.attention for waiting in members])
+
     def _note_success(self, result: BatchResult) -> None:
-        self._failed_alone, self._reopened = 0, False
+        self._reopening.succeeded()
         self._metrics.batch_succeeded(len(result.outputs), result.padding_ratio)
         self._line.observe(result.pixels, result.engine_seconds)
         if self._ceiling.note_good():
@@ -229,7 +261,7 @@ class EngineRunner:
         heights, widths = zip(*(waiting.place.canvas for waiting in part), strict=True)
         self._ceiling.lower(len(part), len(part) * max(heights) * max(widths))
         self._tell_ceiling()
-        return _halves(part)
+        return halves(part)
 
     def _tell_ceiling(self) -> None:
         images, pixels = self.limits.max_batch_size, self.limits.max_batch_pixels
@@ -253,7 +285,7 @@ class EngineRunner:
 
     def _leave_alone(self) -> None:
         logger.error("the engine %s is stuck: it has been in one batch for %g s", self.name, self._stall_seconds)
-        self._pass_on_all(_hangs())
+        self._pass_on_all(hangs())
 
     def _pass_on_all(self, error: Exception | None) -> None:
         """Have other engines answer what is in the batch, as far as they can."""
@@ -262,38 +294,7 @@ class EngineRunner:
                 self._owed.discard(waiting)
 
     async def _failed_on_one(self, trouble: Trouble) -> None:
-        self._failed_alone += 1
-        if self._failed_alone >= REOPEN_AFTER[trouble] and not self._reopened:
-            logger.warning("%d images failed alone in a row: %s is opened again", self._failed_alone, self.name)
-            self._reopened = self.is_reopening = True
+        if self._reopening.is_due(trouble):
             self._pass_on_all(None)  # nobody waits for that who need not
-            try:
-                await self._reopen()
-            finally:
-                self.is_reopening = False
-
-    async def _reopen(self) -> None:
-        try:
-            await self._thread.reopen(lambda: self._owner.reopen_engine(self.name))
-        except Exception:
-            logger.exception("the engine %s cannot be opened again", self.name)
-            self._metrics.engine_reopened("failed")
-            self.lose("it cannot be opened again")
-        else:
-            logger.warning("the engine %s has been opened again", self.name)
-            self._metrics.engine_reopened("opened")
-
-
-def _halves(members: Members) -> list[Members]:
-    middle = (len(members) + 1) // 2
-    return [members[:middle], members[middle:]]
-
-
-def _error_of_one(trouble: Trouble) -> Exception:
-    if trouble == "memory":
-        return DeviceFullError("there is no memory for this image at present, please try again later")
-    return EngineError("the engine failed on this image")
-
-
-def _hangs() -> EngineError:
-    return EngineError("the engine hangs on this image")
+            if not await self._reopening.open():
+                self.lose("it cannot be opened again")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,10 +23,20 @@ class BatchResult:
     """A batch that ran."""
 
     outputs: list[ImageOutputs]  # by image
+    began: float  # seconds, by the event loop's clock
     padding_ratio: float
     pixels: int  # padding included
     engine_seconds: float  # in the engine alone
     seconds: float
+
+
+@dataclass(frozen=True)
+class BatchWork:
+    """A batch that is to run."""
+
+    canvas: Callable[[], Batch]  # of its images
+    thresholds: NDArray[np.float32]  # [B]
+    attention: Sequence[bool]  # of each image, whether it wants its attention
 
 
 class EngineThread:
@@ -34,20 +45,60 @@ class EngineThread:
     def __init__(self, engine: Engine, hang_seconds: float | None, on_hang: Callable[[], object]) -> None:
         """Take an engine; the rest is that of `WatchedThreads`."""
         self.engine: Engine | None = engine
+        self._last_succeeded = False  # whether the last batch did; the engine's thread alone uses it
         self._threads = WatchedThreads("engine", 1, hang_seconds, on_hang)
 
     def busy_seconds(self) -> float:
         """How long it has been at its present batch, or at opening; 0 when it is free. Any thread may ask."""
         return self._threads.busy_seconds()
 
-    async def run(
-        self, canvas: Callable[[], Batch], thresholds: NDArray[np.float32], attention: Sequence[bool]
-    ) -> BatchResult:
-        """Run a batch, see `run_batch`. Raises what engine, canvas or `WatchedThreads.run` raise."""
+    def begin(self, work: BatchWork) -> Future[BatchResult | None]:
+        """Run a batch, see `run_batch`, whose result is never None.
+
+        Raises:
+            DrainingError, MemoryError: see `WatchedThreads.run`.
+            RuntimeError: there is no engine any more.
+        """
+        return self._threads.begin(self._running(work))
+
+    def begin_next(self, work: BatchWork, is_wanted: Callable[[], bool]) -> Future[BatchResult | None]:
+        """Run a batch as soon as the present one has ended, without waiting for the event loop to see that.
+
+        Args:
+            work: the batch.
+            is_wanted: asked when it is its turn, in the engine's thread.
+
+        Returns:
+            What can be cancelled until the batch begins. Its result is None where the batch did not run, because it was
+            wanted no more, or the one before it failed or did not run either and may be tried again first.
+
+        Raises:
+            DrainingError, MemoryError, RuntimeError: see `begin`.
+        """
+        run = self._running(work)
+
+        def run_or_not() -> BatchResult | None:
+            self._last_succeeded = self._last_succeeded and is_wanted()
+            return run() if self._last_succeeded else None
+
+        return self._threads.begin(run_or_not)
+
+    async def result(self, begun: Future[BatchResult | None]) -> BatchResult | None:
+        """What became of a batch. Raises what engine, canvas or `WatchedThreads.result` raise."""
+        return await self._threads.result(begun)
+
+    def _running(self, work: BatchWork) -> Callable[[], BatchResult | None]:
         if (engine := self.engine) is None:
             raise RuntimeError("there is no engine any more")
         clock = asyncio.get_running_loop().time
-        return await self._threads.run(lambda: run_batch(engine, canvas, thresholds, clock, attention))
+
+        def run() -> BatchResult:
+            self._last_succeeded = False
+            result = run_batch(engine, work, clock)
+            self._last_succeeded = True
+            return result
+
+        return run
 
     async def reopen(self, open_again: Callable[[], Engine]) -> None:
         """Let the engine go and take the one that is opened in the thread. Raises what that raises."""
@@ -65,27 +116,19 @@ class EngineThread:
         self.engine = None
 
 
-def run_batch(
-    engine: Engine,
-    canvas: Callable[[], Batch],
-    thresholds: NDArray[np.float32],
-    clock: TimeSource,
-    attention: Sequence[bool],
-) -> BatchResult:
-    """Run a batch, by this clock, and split it by image. Raises what engine or canvas raise.
-
-    `thresholds` is [B]; `attention` says of each image whether it wants its attention.
-    """
-    started = clock()
-    batch = canvas()
-    engine_started = clock()
-    raw = engine.infer(batch, thresholds, any(attention))
-    engine_seconds = clock() - engine_started
-    outputs = [raw.image(index) for index in range(len(thresholds))]
+def run_batch(engine: Engine, work: BatchWork, clock: TimeSource) -> BatchResult:
+    """Run a batch, by this clock, and split it by image. Raises what engine or canvas raise."""
+    began = clock()
+    batch = work.canvas()
+    engine_began = clock()
+    raw = engine.infer(batch, work.thresholds, any(work.attention))
+    engine_seconds = clock() - engine_began
+    outputs = [raw.image(index) for index in range(len(work.thresholds))]
     if len(outputs) > 1:
-        outputs = [_on_its_own(image, wants) for image, wants in zip(outputs, attention, strict=True)]
-    seconds = clock() - started
-    return BatchResult(outputs, batch.padding_ratio, batch.padding_mask.size, engine_seconds, seconds)
+        outputs = [_on_its_own(image, wants) for image, wants in zip(outputs, work.attention, strict=True)]
+    return BatchResult(
+        outputs, began, batch.padding_ratio, batch.padding_mask.size, engine_seconds, seconds=clock() - began
+    )
 
 
 def _on_its_own(outputs: ImageOutputs, wants_attention: bool) -> ImageOutputs:

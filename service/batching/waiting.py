@@ -28,7 +28,7 @@ class Inference:
     outputs: ImageOutputs
     device: str  # what the engine is called that ran it
     batch_size: int  # images in the batch
-    queue_seconds: float  # from submission until its batch went
+    queue_seconds: float  # from submission until its batch began
     infer_seconds: float  # running the batch, and making its canvas where that was not done before
 
 
@@ -48,6 +48,10 @@ class Waiting:
         """Whether it has its answer, or whoever waited for it has gone."""
         return self.future.done()
 
+    def is_wanted(self, now: float) -> bool:
+        """Whether an engine should begin with it at this time. Any thread may ask."""
+        return not self.is_done and self.place.deadline > now
+
     def answer(self, inference: Inference) -> None:
         """Give it its answer, unless it has one or nobody waits any more."""
         if not self.is_done:
@@ -57,3 +61,6 @@ class Waiting:
         """The same with an error in place of an answer."""
         if not self.is_done:
             self.future.set_exception(error)
+
+
+Members = tuple[Waiting, ...]  # of a batch

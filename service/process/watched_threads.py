@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from service.errors import DrainingError
@@ -64,28 +64,12 @@ class WatchedThreads:
             MemoryError: another thread is needed, and cannot be started.
             Exception: whatever the work raises; what would end the event loop comes as a RuntimeError.
         """
-        working = self._begin(work, on_end)
-        self._awaited.add(working)
-        try:
-            return await working
-        except asyncio.CancelledError:
-            if self._is_closed and not _is_current_task_cancelled():
-                raise DrainingError("the service shut down before the answer") from None
-            raise
-        finally:
-            self._awaited.discard(working)
-            del working  # or what it raises would hold itself, and all that its work had
+        return await self.result(self.begin(work, on_end))
 
-    def close(self) -> None:
-        """Do no more work, and fail whoever waits. A thread that hangs cannot be ended from here."""
-        self._is_closed = True
-        if self._watch is not None:
-            self._watch.cancel()
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        for working in self._awaited:
-            working.cancel()
-
-    def _begin(self, work: Callable[[], T], on_end: Callable[[], object]) -> asyncio.Future[T]:
+    def begin(self, work: Callable[[], T], on_end: Callable[[], object] = lambda: None) -> Future[T]:
+        """Do some work as soon as a thread is free, whose result is to be had by `result`. Until the work begins, the
+        future can be cancelled. Arguments and exceptions are those of `run`, but for what the work raises.
+        """
         try:
             if self._is_closed:
                 raise DrainingError("the service is shutting down")
@@ -98,7 +82,31 @@ class WatchedThreads:
             on_end()
             raise
         submitted.add_done_callback(lambda _: on_end())
-        return asyncio.wrap_future(submitted)
+        return submitted
+
+    async def result(self, begun: Future[T]) -> T:
+        """The result of what `begin` returned; see `run` for what this raises, and what it is to cancel it."""
+        working = asyncio.wrap_future(begun)
+        del begun  # or what it raises would hold itself, and all that its work had
+        self._awaited.add(working)
+        try:
+            return await working
+        except asyncio.CancelledError:
+            if self._is_closed and not _is_current_task_cancelled():
+                raise DrainingError("the service shut down before the answer") from None
+            raise
+        finally:
+            self._awaited.discard(working)
+            del working  # for the same reason
+
+    def close(self) -> None:
+        """Do no more work, and fail whoever waits. A thread that hangs cannot be ended from here."""
+        self._is_closed = True
+        if self._watch is not None:
+            self._watch.cancel()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for working in self._awaited:
+            working.cancel()
 
     def _do(self, work: Callable[[], T]) -> T:
         thread = threading.get_ident()

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from model.runtime.engines.device_errors import DeviceMemoryError
 from model.runtime.preprocess import Batch, make_batch
 from service.batching.batcher import Batcher
-from service.batching.engine_runner import REOPEN_AFTER, EngineRunner
+from service.batching.engine_runner import EngineRunner
 from service.batching.limits import GOOD_BATCHES, BatchLimits
+from service.batching.reopening import REOPEN_AFTER
 from service.batching.waiting import EngineInput, Inference
 from service.errors import DeadlineError, DeviceFullError, DrainingError, EngineError, EngineRestartError
 from service.process.metrics import Metrics

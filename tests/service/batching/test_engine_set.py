@@ -17,8 +17,9 @@ from model.runtime.engines.device_errors import DeviceMemoryError
 from model.runtime.engines.raw_outputs import RawOutputs
 from model.runtime.preprocess import Batch
 from service.batching.batcher import Batcher
-from service.batching.engine_runner import REOPEN_AFTER, EngineRunner
+from service.batching.engine_runner import EngineRunner
 from service.batching.limits import BatchLimits
+from service.batching.reopening import REOPEN_AFTER
 from service.batching.waiting import EngineInput, Inference
 from service.errors import DeviceFullError, DrainingError, EngineError, EngineRestartError, StalledError
 from service.process.metrics import Metrics

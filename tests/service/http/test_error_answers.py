@@ -92,7 +92,7 @@ async def stalled_decoders(app: App, engine: FakeEngine, jpeg: bytes) -> httpx.R
 
 
 async def reopened_engine(app: App, engine: FakeEngine, jpeg: bytes) -> httpx.Response:
-    app.service.admission.pipeline().batcher.engines.runners["fake"].is_reopening = True
+    app.service.admission.pipeline().batcher.engines.runners["fake"]._reopening.is_under_way = True
     return await app.detect(jpeg)
 
 

@@ -23,7 +23,7 @@ def drains(app: App) -> None:
 
 
 def opens_its_engine_again(app: App) -> None:
-    app.service.admission.pipeline().batcher.engines.runners["fake"].is_reopening = True
+    app.service.admission.pipeline().batcher.engines.runners["fake"]._reopening.is_under_way = True
 
 
 def has_lost_its_engine(app: App) -> None:
