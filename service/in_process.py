@@ -37,7 +37,7 @@ def open_with(settings: Settings) -> InProcess:
     """Load the model that the settings name. Raises what `open_model` raises."""
     loader = ArtifactLoader(settings, bars=True)
     model = loader.load()
-    return InProcess(PictureRunner(model, assumed_lines(model), settings, loader))
+    return InProcess(PictureRunner(model, assumed_lines(model, settings), settings, loader))
 
 
 class InProcess:

@@ -145,16 +145,21 @@ def load_artifact(path: Path, settings: Settings) -> LoadedModel:
     return LoadedModel(artifact.metadata, named, artifact.digest, multiple)
 
 
+def threads_of_engine(settings: Settings, engines: int) -> int:
+    """Threads that each of so many engines has on a CPU: they share the cores unless their threads are set."""
+    return settings.engine_threads or max(1, available_cores() // engines)
+
+
 def _open_proved(artifact: Artifact, device: str, settings: Settings, engines: int) -> Engine:
     """Open an artifact on one device, which has to answer the golden sample there.
 
-    `engines` is how many there are, which share the cores unless their threads are set.
+    `engines` is how many there are.
     """
     engine = open_engine(
         artifact,
         device,
         precision=settings.precision,
-        threads=settings.engine_threads or max(1, available_cores() // engines),
+        threads=threads_of_engine(settings, engines),
         gpu=GpuOptions(settings.gpu_memory_bytes, settings.tensorrt_cache),
     )
     replay_golden(engine, artifact)

@@ -20,7 +20,7 @@ from service.batching.former import MIN_SAVING
 from service.batching.latency_line import UNMEASURED, LatencyLine
 from service.lifecycle.canvas_warm_up import warm_canvases, warm_up_order
 from service.lifecycle.engine_timing import measure_line
-from service.lifecycle.loading import LoadedModel, ModelLoader
+from service.lifecycle.loading import LoadedModel, ModelLoader, threads_of_engine
 from service.process.memory import resident_bytes
 from service.process.memory_budget import EngineMemory, largest_canvas, largest_image
 from service.process.running_time import TimeSource
@@ -39,8 +39,12 @@ _STEPS = 1.5
 # of the largest batch it ever ran, 0.2 GB an image of R50, and batches of images that large save nothing there, as a
 # line through one point says. Where images are small, or on a GPU, larger ones are worth it.
 _CPU_BATCH_PIXELS = 2**20
-# Of an engine that is not measured: only what a batch saves counts, and the first batches correct the rest.
-_SECONDS_PER_PIXEL, _USUAL_PIXELS = 1e-7, 2**19
+# Of an engine that is not measured: only what a batch saves counts, and the first batches correct the rest. On a GPU
+# the first image of a batch costs about twice as much as each of the others.
+_ON_GPU = LatencyLine(0.05, 1e-7)
+# On a core, DETR R50 takes 0.6 s for a megapixel in bfloat16, as the demo model does; and to go through the graph's few
+# hundred operations takes milliseconds on any number of cores, however small the images are.
+_ON_A_CORE = LatencyLine(0.004, 6e-7)
 
 
 @dataclass(frozen=True)
@@ -92,13 +96,14 @@ def measured_lines(
     return _on_each(model, lambda engine: measure_line(engine, rule, *limits, multiple, clock))
 
 
-def assumed_lines(model: LoadedModel) -> Mapping[str, LatencyLine]:
-    """What batches cost as a rule, for who has too little to do to measure it.
+def assumed_lines(model: LoadedModel, settings: Settings) -> Mapping[str, LatencyLine]:
+    """What batches cost as a rule, by engine, for who has too little to do to measure it.
 
-    On a GPU the first image of a batch costs about twice as much as each of the others, and on a CPU nothing is saved.
+    By these, images share batches on a GPU, and on a CPU where they are small.
     """
-    line = LatencyLine(_SECONDS_PER_PIXEL * _USUAL_PIXELS if is_gpu(model.device) else 0.0, _SECONDS_PER_PIXEL)
-    return dict.fromkeys(model.engines, line)
+    threads = threads_of_engine(settings, len(model.engines))
+    on_cpu = LatencyLine(_ON_A_CORE.fixed, _ON_A_CORE.per_pixel / threads)
+    return dict.fromkeys(model.engines, _ON_GPU if is_gpu(model.device) else on_cpu)
 
 
 def largest_batch(line: LatencyLine, canvas: int, settings: Settings) -> int:

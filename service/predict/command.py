@@ -33,8 +33,9 @@ from service.process.streams import TERMINATED
 from service.process.watched_threads import ENGINE_LOST, threads_left
 from service.settings import SettingsError, read_settings
 
-# Pictures from which on it pays to measure first, for up to three seconds, which batches do.
-_WORTH_TIMING = 100
+# Pictures from which on it pays to measure first what batches do, which takes as long as 60 of them. Frames of a video
+# have one size, so that there is no more to know than whether they share batches.
+_WORTH_TIMING = 1000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -163,7 +164,7 @@ def _run(args: argparse.Namespace) -> int:
             model = loader.load()
             task = _task(args, model, places.form)
             is_much = places.count is None or places.count >= _WORTH_TIMING
-            lines = measured_lines(model, settings) if is_much else assumed_lines(model)
+            lines = measured_lines(model, settings) if is_much else assumed_lines(model, settings)
             with closing(PictureRunner(model, lines, settings, loader)) as runner, places.results() as results:
                 if videos:
                     from service.predict.video.answering import VideoAnswers  # takes PyAV

@@ -23,6 +23,7 @@ from service.lifecycle.service import Service
 from service.lifecycle.warm_up import WarmModel
 from service.predict.pictures import A, Answered, Failed, Outcome, P, RunPicture
 from service.process.metrics import Metrics
+from service.process.running_time import RunningLoop
 from service.process.trace import Trace
 from service.settings import Settings
 
@@ -51,7 +52,7 @@ class PictureRunner:
         # Those that decode, a batch in each engine, and two more of which the former can choose the next.
         self._room = settings.cpu_threads + (len(model.engines) + 2) * settings.max_batch_size
         self._runs: set[_Run[Any, Any]] = set()
-        self._loop = asyncio.new_event_loop()
+        self._loop = RunningLoop()
         threading.Thread(target=_run_loop, args=(self._loop,), name="pipeline", daemon=True).start()
         self.service = self._in_loop(partial(_open, WarmModel(model, lines, None), settings, loader))
         runs = self._runs  # or the service would hold the runner, which then never ended

@@ -1,24 +1,22 @@
 """`detr predict` on a video beside the bare engine over its frames, in turns: python -m tests.benchmarks.video.
 
 The video is made here: thirty seconds of a window that moves over the picture of docs/. The bare engine runs batches of
-its frames that are prepared before, one by one and in batches of the size that is asked for; the faster of the two
-counts. Seconds of the processor are told beside those of the clock, because other work disturbs them less.
+its frames that are prepared before, of the size that is best. Seconds of the processor are told beside those of the
+clock, because other work disturbs them less.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
 import av
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from model.runtime.preprocess import Batch, make_batch
 from service import cli
 from service.images.answers import TASKS
 from service.images.prepare import ImageRules, prepare_decoded
@@ -27,6 +25,7 @@ from service.predict import command
 from service.process.memory import resident_bytes
 from service.process.trace import Trace
 from service.settings import read_settings
+from tests.benchmarks.bare import BATCH_SIZES, bare_cost, cost
 from tests.documentation import REPOSITORY
 from tests.service.predict.video.clips import write_clip
 
@@ -39,30 +38,33 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=30)
     parser.add_argument("--rate", type=int, default=25)
     parser.add_argument("--height", type=int, default=240)
-    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--batches", type=int, nargs="+", default=list(BATCH_SIZES), help="Of the bare engine.")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--model", default="", help="The default is the demo model.")
     args = parser.parse_args()
-    settings = read_settings({"model": args.model} if args.model else {})
-    loader = ArtifactLoader(settings)
+    loader = ArtifactLoader(read_settings({"model": args.model} if args.model else {}))
     model, count = loader.load(), args.seconds * args.rate
-    with TemporaryDirectory() as name, patch.object(loader, "load", lambda: model):  # once, so that both sides are warm
+    with (
+        TemporaryDirectory() as name,
+        patch.object(loader, "load", lambda: model),  # once, so that both sides are warm
+        patch.object(command, "ArtifactLoader", lambda *_, **__: loader),
+    ):
         clip = _clip(Path(name) / "clip.mp4", count, args.rate, args.height)
+        images = _prepared(model, clip)
         for turn in range(args.turns):
             for task in TASKS:
-                threshold = TASKS[task].of(model.metadata, None).mask_threshold
-                batches = [_batches(model, clip, size) for size in (1, args.batch)]
-                bare = min(_seconds(lambda b=b, t=threshold: _bare(model, b, t, count)) for b in batches)  # type: ignore[misc]
                 for drawn in (False, True):
+                    bare = bare_cost(model, images, task, count, args.batches)
                     words = ["predict", str(clip), "--task", task, "--json", f"{name}/out.jsonl"]
                     words += ["--overlay", f"{name}/drawn"] if drawn else []
                     words += ["--model", args.model] if args.model else []
-                    with patch.object(command, "ArtifactLoader", lambda *_, **__: loader):
-                        predict = _seconds(lambda words=words: cli.main(words))  # type: ignore[misc]
+                    predict = cost(lambda words=words: cli.main(words))  # type: ignore[misc]
                     assert (Path(name) / "out.jsonl").read_text().count("\n") == count
                     print(
-                        f"turn {turn} {task}{' drawn' if drawn else ''}: {count / predict[0]:.1f} frames/s; predict ÷ "
-                        f"bare {bare[0] / predict[0]:.3f} by the clock, {bare[1] / predict[1]:.3f} by the processor; "
+                        f"turn {turn} {task}{' drawn' if drawn else ''}: {count / predict.clock:.1f} frames/s; "
+                        f"predict ÷ bare {bare.clock / predict.clock:.3f} by the clock, "
+                        f"{bare.processor / predict.processor:.3f} by the processor "
+                        f"({1000 * bare.processor / count:.1f} of {1000 * predict.processor / count:.1f} ms a frame); "
                         f"{(resident_bytes() or 0) / 1e6:.0f} MB",
                         flush=True,
                     )
@@ -81,27 +83,14 @@ def _clip(path: Path, count: int, rate: int, height: int) -> Path:
     return write_clip(path, frames, codec="libx264", pix_fmt="yuv420p", rate=rate)
 
 
-def _batches(model: LoadedModel, clip: Path, size: int) -> list[Batch]:
+def _prepared(model: LoadedModel, clip: Path) -> list[NDArray[np.uint8]]:
+    """Frames as the network takes them, [h, w, 3]."""
     rules, images = ImageRules.of(read_settings({}), model.metadata, model.canvas_multiple), []
     with av.open(str(clip)) as video:
         for _, frame in zip(range(_DIFFERENT), video.decode(video=0), strict=False):
             pixels = np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
             images.append(prepare_decoded(pixels, rules, Trace()).resized)
-    return [make_batch(images[begin : begin + size], model.canvas_multiple) for begin in range(0, len(images), size)]
-
-
-def _bare(model: LoadedModel, batches: list[Batch], threshold: float, count: int) -> None:
-    done = 0
-    while done < count:
-        batch = batches[done // len(batches[0].images) % len(batches)]
-        model.engine.infer(batch, np.full(len(batch.images), threshold, dtype=np.float32))
-        done += len(batch.images)
-
-
-def _seconds(work: Callable[[], object]) -> tuple[float, float]:
-    clock, processor = time.perf_counter(), time.process_time()
-    work()
-    return time.perf_counter() - clock, time.process_time() - processor
+    return images
 
 
 if __name__ == "__main__":

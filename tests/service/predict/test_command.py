@@ -203,6 +203,7 @@ def test_what_is_done_when_it_is_interrupted_is_kept(
         written.append(outcome.number)
 
     monkeypatch.setenv("DETR_CPU_THREADS", "1")  # or pictures could overtake each other
+    monkeypatch.setenv("DETR_MAX_BATCH_SIZE", "1")
     monkeypatch.setattr(engine, "infer", interrupted)
     monkeypatch.setattr(Job, "_take", noted)
     assert detr("predict", *red_files(tmp_path, *[(64, 64)] * 9), "--json", tmp_path / name) == 130
@@ -325,7 +326,7 @@ def answered(out: str) -> list[int]:
 def test_a_batch_for_which_there_is_no_memory_is_run_in_parts(
     engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(predict, "assumed_lines", lambda model: {})
+    monkeypatch.setattr(predict, "assumed_lines", lambda model, settings: {})
     engine.largest = 1
     assert detr("predict", *red_files(tmp_path, *[(64, 64)] * 3)) == 0
     assert answered(capsys.readouterr().out) == [1, 2, 3]
