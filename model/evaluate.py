@@ -15,7 +15,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from model.checkpoint.errors import CheckpointError
 from model.checkpoint.reading import read_checkpoint
 from model.data.evaluation_set import EvaluationBatch, EvaluationSet, collate_evaluation
-from model.data.folders import Split
+from model.data.formats.folders import Split
 from model.data.loading import PictureLoader
 from model.data.options import add_file_arguments, add_kind_arguments, add_split_argument, split_of
 from model.evaluation.class_names import with_ids_of_data

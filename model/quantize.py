@@ -12,7 +12,7 @@ from typing import Any
 
 import onnxruntime
 
-from model.data.folders import Split
+from model.data.formats.folders import Split
 from model.data.options import add_file_arguments, add_kind_arguments, add_split_argument, split_of
 from model.evaluate import EvaluatedModel, evaluate
 from model.hub.finding import path_of

@@ -16,8 +16,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from model.checkpoint.errors import CheckpointError
 from model.checkpoint.saving import save_checkpoint
 from model.data.check import NoObjectError, check_categories, check_dataset
-from model.data.coco_dataset import CocoDataset
-from model.data.folders import NamedFiles, Split, find_splits
+from model.data.formats.coco_dataset import CocoDataset
+from model.data.formats.folders import NamedFiles, Split, find_splits
 from model.evaluation.evaluator import Evaluator
 from model.evaluation.opening import open_evaluator
 from model.hub.names import HubError
@@ -26,26 +26,26 @@ from model.network.build import detector_of
 from model.network.config import PRESETS
 from model.runtime.answers.detections import OutputError
 from model.runtime.engines.raw_outputs import NO_MASKS
-from model.training.advice import Plan, advice
-from model.training.choosing import queries_for
 from model.training.class_weights import class_weights
-from model.training.config import TrainConfig
 from model.training.data import TrainingData
 from model.training.fitting import Hardware, fit
-from model.training.freezing import refuse_random
-from model.training.initial import StartingNetwork, starting_network
-from model.training.loggers import open_loggers
+from model.training.logs.loggers import open_loggers
+from model.training.logs.notes import Notes
 from model.training.memory import advice_on_memory, choose_parts
 from model.training.module import TrainingModule
 from model.training.moving_average import RAW
-from model.training.notes import Notes
-from model.training.options import add_arguments, read_recipe, with_defaults
 from model.training.provenance import command_line, describe_run
-from model.training.recipes import Recipe
 from model.training.resume_file import RESUME_FILE
 from model.training.resuming import StoppedRun, check_it_goes_on, describe_for_resuming, read_stopped, with_its_options
 from model.training.run_folder import BEST_FILE, WEIGHTS_FILE, folder_for
 from model.training.samples import SamplePredictions
+from model.training.settings.advice import Plan, advice
+from model.training.settings.choosing import queries_for
+from model.training.settings.config import TrainConfig
+from model.training.settings.options import add_arguments, read_recipe, with_defaults
+from model.training.settings.recipes import Recipe
+from model.training.start.freezing import refuse_random
+from model.training.start.initial import StartingNetwork, starting_network
 from model.training.stopping import Interrupted, StopRequest, stoppable
 from model.training.validation import Validation, validation_notes
 

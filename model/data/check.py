@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.data.coco import CocoDetection
-from model.data.coco_dataset import CocoDataset
-from model.data.coco_panoptic import CocoPanoptic
-from model.data.id_png import check_id_png
-from model.data.objects import boxes_xywh_to_xyxy, clipped_xyxy
-from model.data.picture_files import Frame, check_picture
+from model.data.formats.coco import CocoDetection
+from model.data.formats.coco_dataset import CocoDataset
+from model.data.formats.coco_panoptic import CocoPanoptic
+from model.data.formats.id_png import check_id_png
+from model.data.formats.objects import boxes_xywh_to_xyxy, clipped_xyxy
+from model.data.formats.picture_files import Frame, check_picture
 
 PICTURES_A_TASK = 64  # enough that handing out work costs nothing beside it, few enough to stop soon at a complaint
 ROUNDING = 0.5  # pixels that a box may reach outside its picture without being counted

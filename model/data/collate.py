@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from model.data.coco_files import Target
+from model.data.formats.coco_files import Target
 from model.data.repeats import epoch_length, repeated
 from model.network.nested_tensor import pad_images
 from model.runtime.preprocess import CANVAS_MULTIPLE

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from model.data.annotations import HELD_OUT, SEED, Annotations, held_out_ids, only_pictures
 from model.data.check import DatasetReport, check_categories, check_dataset
-from model.data.coco_dataset import CocoDataset
-from model.data.folders import NamedFiles, Split, find_split, kinds_of
+from model.data.formats.annotations import HELD_OUT, SEED, Annotations, held_out_ids, only_pictures
+from model.data.formats.coco_dataset import CocoDataset
+from model.data.formats.folders import NamedFiles, Split, find_split, kinds_of
 from model.data.options import add_file_arguments, add_kind_argument
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from model.data.coco_dataset import CocoDataset
-from model.data.picture_files import read_pixels
+from model.data.formats.coco_dataset import CocoDataset
+from model.data.formats.picture_files import read_pixels
 from model.runtime.preprocess import Batch, make_batch, resize
 from model.runtime.resize_rule import ResizeRule
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from model.data.folders import DATASET_KINDS, DATASET_KINDS_IN_WORDS, NamedFiles, Split, find_split
+from model.data.formats.folders import DATASET_KINDS, DATASET_KINDS_IN_WORDS, NamedFiles, Split, find_split
 
 DEFAULT_SPLIT = "val"
 

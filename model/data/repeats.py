@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from model.data.objects import Objects
+from model.data.formats.objects import Objects
 
 
 def repeat_factors(objects: Objects, threshold: float) -> NDArray[np.float64]:

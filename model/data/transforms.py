@@ -19,8 +19,8 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from model.data.coco_files import Target
-from model.data.mask_layers import MaskLayers, tight_boxes_xyxy, visible
+from model.data.formats.coco_files import Target
+from model.data.formats.mask_layers import MaskLayers, tight_boxes_xyxy, visible
 from model.runtime.preprocess import resize_to
 from model.runtime.resize_rule import Edges, ResizeRule
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch.distributed
 from numpy.typing import NDArray
 
-from model.data.coco_dataset import CocoDataset
+from model.data.formats.coco_dataset import CocoDataset
 from model.evaluation.average_precision import FoundMask, average_precision, mask_average_precision
 from model.evaluation.instance_truth import InstanceTruth
 from model.evaluation.panoptic_quality import (

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from pycocotools.coco import COCO
 
-from model.data.annotations import Annotations
-from model.data.coco import CocoDetection
-from model.data.coco_files import ImageRecord, read_annotations, read_categories, read_records
-from model.data.coco_panoptic import CocoPanoptic
-from model.data.instance_masks import NoMaskError, run_lengths
-from model.data.instances import AnnotatedInstances
+from model.data.formats.annotations import Annotations
+from model.data.formats.coco import CocoDetection
+from model.data.formats.coco_files import ImageRecord, read_annotations, read_categories, read_records
+from model.data.formats.coco_panoptic import CocoPanoptic
+from model.data.formats.instance_masks import NoMaskError, run_lengths
+from model.data.formats.instances import AnnotatedInstances
 from model.runtime.categories import Category
 
 

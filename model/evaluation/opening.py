@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from model.data.coco import CocoDetection
-from model.data.coco_dataset import CocoDataset
-from model.data.coco_panoptic import CocoPanoptic
-from model.data.folders import Split
-from model.data.instance_masks import NoMaskError
+from model.data.formats.coco import CocoDetection
+from model.data.formats.coco_dataset import CocoDataset
+from model.data.formats.coco_panoptic import CocoPanoptic
+from model.data.formats.folders import Split
+from model.data.formats.instance_masks import NoMaskError
 from model.evaluation.evaluator import Evaluator
 from model.evaluation.instance_truth import InstanceTruth
 from model.evaluation.panoptic_quality import SegmentAnnotations

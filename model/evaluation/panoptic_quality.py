@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from model.data.coco_panoptic import CocoPanoptic
-from model.data.id_png import read_ids
+from model.data.formats.coco_panoptic import CocoPanoptic
+from model.data.formats.id_png import read_ids
 from model.evaluation.average_precision import NOTHING
 from model.runtime.categories import Category
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.data.coco_files import ImageRecord, class_indices
-from model.data.picture_files import read_pixels
+from model.data.formats.coco_files import ImageRecord, class_indices
+from model.data.formats.picture_files import read_pixels
 from model.evaluation.evaluator import Evaluator
 from model.evaluation.panoptic_quality import MatchCounts, PanopticMap
 from model.runtime.answers.detections import Detections

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from model.data.picture_files import open_picture
+from model.data.formats.picture_files import open_picture
 from model.runtime.preprocess import resize
 from model.runtime.resize_rule import ResizeRule
 

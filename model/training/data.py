@@ -14,17 +14,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from model.data.coco_dataset import CocoDataset
-from model.data.coco_files import Target
 from model.data.collate import AspectRatioBatchSampler, Draw, collate
 from model.data.evaluation_set import EvaluationSet, collate_evaluation
+from model.data.formats.coco_dataset import CocoDataset
+from model.data.formats.coco_files import Target
 from model.data.loading import PictureLoader
 from model.data.repeats import repeat_factors
 from model.data.transforms import train_transform
 from model.runtime.preprocess import CANVAS_MULTIPLE, round_up
 from model.runtime.resize_rule import ResizeRule
-from model.training.config import TrainConfig
 from model.training.moving_average import AVERAGED, RAW
+from model.training.settings.config import TrainConfig
 
 EVALUATION_BATCH = 4  # pictures a process; the answer does not depend on it
 MASKS_BATCH = 1  # the same where masks are validated: those of all queries may be computed, which takes much memory

@@ -15,11 +15,11 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import Logger
 
 from model.training.data import TrainingData
-from model.training.log import RunLog
-from model.training.loggers import close, keep_ids
+from model.training.logs.log import RunLog
+from model.training.logs.loggers import close, keep_ids
+from model.training.logs.progress import RunProgress
 from model.training.module import TrainingModule
 from model.training.moving_average import MovingAverage
-from model.training.progress import RunProgress
 from model.training.resume_file import RESUME_FILE, ResumeFile, WholeFiles
 from model.training.stopping import StopRequest
 from model.training.validation import BEST, Validation

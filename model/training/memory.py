@@ -22,10 +22,10 @@ from model.loss.criterion import world_totals
 from model.network.build import detector_of
 from model.runtime.engines.cgroups import MEMBERSHIP, ROOT, group_folders
 from model.runtime.preprocess import CANVAS_MULTIPLE, round_up
-from model.training.config import TrainConfig
 from model.training.data import TrainingData, TrainingSet
 from model.training.fitting import Hardware
 from model.training.module import TrainingModule
+from model.training.settings.config import TrainConfig
 
 # What is in memory at once in the backward pass, as a multiple of what was kept for it: gradients of activations and
 # workspaces of convolutions come to it. R50 at 800 x 1088 pixels, on a CPU: 2.73 GB for 2.41 GB that were kept.

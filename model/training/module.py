@@ -18,7 +18,7 @@ from torch import Tensor
 
 from model.data.collate import TrainingBatch
 from model.data.evaluation_set import EvaluationBatch
-from model.data.mask_layers import masks_of
+from model.data.formats.mask_layers import masks_of
 from model.exporting.served_network import ServedNetwork
 from model.exporting.torch_engine import run_torch
 from model.loss.criterion import SetCriterion, Totals, weighted_sum, world_totals
@@ -30,8 +30,8 @@ from model.network.segmentation import DETRsegm
 from model.runtime.engines.raw_outputs import NO_MASKS, RawOutputs
 from model.runtime.preprocess import IMAGENET_NORMALIZATION, Normalization
 from model.training.activation_checkpointing import checkpoint_activations
-from model.training.config import TrainConfig
-from model.training.freezing import DETECTOR, freeze
+from model.training.settings.config import TrainConfig
+from model.training.start.freezing import DETECTOR, freeze
 
 SETTINGS_KEY = "detr.train"  # of the settings in a file to resume from
 FIGURES = ("class_error", "cardinality_error")  # means over the parts of a batch, where losses are sums

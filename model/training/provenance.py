@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from model.training.initial import StartingNetwork
-from model.training.log import read_log
+from model.training.logs.log import read_log
 from model.training.module import TrainingModule
+from model.training.start.initial import StartingNetwork
 
 
 def describe_run(

@@ -12,16 +12,16 @@ from typing import Any
 from model.checkpoint.errors import CheckpointError
 from model.checkpoint.files import load_file
 from model.checkpoint.own import config_from_record, read_provenance
-from model.data.coco_dataset import CocoDataset
+from model.data.formats.coco_dataset import CocoDataset
 from model.network.build import build_model
 from model.network.config import ModelConfig
 from model.runtime.resize_rule import rule_to_record
-from model.training.config import TrainConfig
-from model.training.initial import StartingNetwork
 from model.training.module import SETTINGS_KEY
-from model.training.options import checked
 from model.training.resume_file import RESUME_FILE, RUN_KEY
 from model.training.run_folder import WEIGHTS_FILE
+from model.training.settings.config import TrainConfig
+from model.training.settings.options import checked
+from model.training.start.initial import StartingNetwork
 
 # What may be another when a run goes on, and stays as it was where it is not given. The rest would make it another run.
 FREE_SETTINGS = {"epochs", "steps", "evaluate_every", "log_every", "save_every", "workers", "accumulate", "patience"}

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import nn
 
-from model.data.coco_dataset import CocoDataset
-from model.data.coco_files import Target
-from model.data.mask_layers import masks_of
-from model.data.picture_files import read_pixels
+from model.data.formats.coco_dataset import CocoDataset
+from model.data.formats.coco_files import Target
+from model.data.formats.mask_layers import masks_of
+from model.data.formats.picture_files import read_pixels
 from model.evaluation.panoptic_quality import PanopticMap
 from model.evaluation.pictures import annotated_result
 from model.exporting.served_network import ServedNetwork
@@ -30,7 +30,7 @@ from model.runtime.answers.panoptic import PanopticResult, panoptic
 from model.runtime.categories import Category
 from model.runtime.engines.raw_outputs import NO_MASKS
 from model.runtime.preprocess import make_batch, resize
-from model.training.loggers import log_picture
+from model.training.logs.loggers import log_picture
 
 TILE = 480  # pixels of a drawing's longer side
 STRIP = 24  # pixels, the height of a line of text

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from model.training.log import read_log
+from model.training.logs.log import read_log
 
 QUALITY = {"AP": "-", "AP50": ":", "PQ": "--"}  # and the style of each line
 WINDOW = 25  # lines of the log that a point of the smooth loss is the mean of

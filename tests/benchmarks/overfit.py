@@ -14,7 +14,7 @@ import shutil
 from pathlib import Path
 
 from model.data.shapes.command import write_shapes
-from model.training.log import read_log
+from model.training.logs.log import read_log
 from service.cli import main as detr
 
 SCENES = 40

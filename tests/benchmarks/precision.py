@@ -24,7 +24,7 @@ import onnx
 from numpy.typing import NDArray
 
 from model.data.evaluation_set import EvaluationSet
-from model.data.folders import find_split, open_dataset
+from model.data.formats.folders import find_split, open_dataset
 from model.evaluate import EvaluatedModel, evaluate
 from model.exporting.float16 import to_float16
 from model.runtime.answers.detections import softmax

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from model.data.folders import find_split
+from model.data.formats.folders import find_split
 from model.evaluate import EvaluatedModel, evaluate
 from model.quantization.plan import QUANTIZABLE_PARTS
 from model.quantize import quantize

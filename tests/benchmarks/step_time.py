@@ -27,7 +27,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from model.data.collate import AspectRatioBatchSampler, collate
-from model.data.folders import open_dataset
+from model.data.formats.folders import open_dataset
 from model.data.transforms import train_transform
 from model.loss.criterion import SetCriterion, weighted_sum
 from model.loss.matcher import HungarianMatcher
@@ -36,11 +36,11 @@ from model.network.config import PRESETS
 from model.network.detr import DETR
 from model.network.nested_tensor import normalize
 from model.runtime.resize_rule import ResizeRule
-from model.training.config import TrainConfig
 from model.training.data import TrainingData, TrainingSet
 from model.training.fitting import Hardware, fit
 from model.training.module import TrainingModule
-from model.training.recipes import RECIPES
+from model.training.settings.config import TrainConfig
+from model.training.settings.recipes import RECIPES
 
 SKIPPED = 3  # first steps of a turn, which allocate memory
 

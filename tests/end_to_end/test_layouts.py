@@ -12,8 +12,8 @@ import pytest
 from model.network.config import PRESETS
 from model.runtime.resize_rule import Edges
 from service.cli import main
-from tests.model.data.layout_folders import LAYOUTS, write_layout
-from tests.model.data.yolo_voc_folders import VOC, WITHOUT_SPLITS, YOLO
+from tests.model.data.formats.layout_folders import LAYOUTS, write_layout
+from tests.model.data.formats.yolo_voc_folders import VOC, WITHOUT_SPLITS, YOLO
 from tests.model.networks import SMALL
 
 STEP = ["--recipe", "demo", "--steps", "1", "--batch-size", "2", "--workers", "0", "--evaluate-every", "1"]

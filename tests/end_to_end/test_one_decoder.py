@@ -17,9 +17,9 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from model.data.coco import CocoDetection
 from model.data.evaluation_set import EvaluationSet
-from model.data.folders import find_split
+from model.data.formats.coco import CocoDetection
+from model.data.formats.folders import find_split
 from model.data.shapes.command import write_shapes
 from model.evaluate import evaluate, open_for_evaluation
 from model.evaluation import pictures

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.documentation import Block, blocks
-from tests.model.data.layout_folders import PICTURES, coco_content, write_json, write_pictures
+from tests.model.data.formats.layout_folders import PICTURES, coco_content, write_json, write_pictures
 from tests.processes import free_port, running
 
 DETR = str(Path(sys.executable).with_name("detr"))

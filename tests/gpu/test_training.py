@@ -21,7 +21,7 @@ def test_a_training_step_and_its_overhead(tmp_path: Path, part: Part) -> None:
     from dataclasses import replace
 
     from model.data.shapes.command import write_shapes
-    from model.training.recipes import RECIPES
+    from model.training.settings.recipes import RECIPES
     from tests.benchmarks.step_time import our_steps, plain_steps
 
     warnings.simplefilter("ignore")

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.data import coco_files
-from model.data.folders import find_split
+from model.data.formats import coco_files
+from model.data.formats.folders import find_split
 from model.data.shapes.command import write_shapes
 from model.evaluate import EvaluatedModel, batches_of, evaluate, open_for_evaluation
 from model.evaluation.average_precision import NAMES, NOTHING

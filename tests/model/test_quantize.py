@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from model.data.folders import Split
-from model.data.layouts import Place
+from model.data.formats.folders import Split
+from model.data.formats.layouts import Place
 from model.data.shapes.command import write_shapes
 from model.quantization.int8_graph import golden_of, int8_graph
 from model.quantization.pictures import choose_pictures

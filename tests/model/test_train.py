@@ -24,11 +24,11 @@ from model.hub.weights import HubWeights
 from model.network.config import PRESETS
 from model.runtime.resize_rule import Edges
 from model.train import open_data
-from model.training.log import read_log
+from model.training.logs.log import read_log
+from model.training.logs.notes import Notes
 from model.training.module import TrainingModule
-from model.training.notes import Notes
 from model.training.provenance import command_line
-from model.training.recipes import RECIPES
+from model.training.settings.recipes import RECIPES
 from service.cli import main
 from tests.model.networks import SMALL, filled
 

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from model.data.check import check_categories, check_dataset
-from model.data.coco import CocoDetection
-from model.data.coco_dataset import CocoDataset
-from model.data.folders import open_dataset
+from model.data.formats.coco import CocoDetection
+from model.data.formats.coco_dataset import CocoDataset
+from model.data.formats.folders import open_dataset
 
 FIFTH = "000000000005"
 NOTHING = "nothing can be learnt from it or judged by it"

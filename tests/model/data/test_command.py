@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from model.data.folders import open_dataset
+from model.data.formats.folders import open_dataset
 from service.cli import main
-from tests.model.data.layout_folders import PICTURES, names, write_coco, write_layout, write_pictures
-from tests.model.data.yolo_voc_folders import VOC, YOLO
+from tests.model.data.formats.layout_folders import PICTURES, names, write_coco, write_layout, write_pictures
+from tests.model.data.formats.yolo_voc_folders import VOC, YOLO
 
 
 def said(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:

@@ -13,8 +13,8 @@ from lightning.fabric.utilities.apply_func import move_data_to_device
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from model.data.coco_panoptic import CocoPanoptic
 from model.data.evaluation_set import EvaluationBatch, EvaluationSet, collate_evaluation
+from model.data.formats.coco_panoptic import CocoPanoptic
 from model.runtime.preprocess import make_batch, resize
 from model.runtime.resize_rule import Edges
 

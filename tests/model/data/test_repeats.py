@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.data.collate import AspectRatioBatchSampler
-from model.data.objects import BoxXywh, Objects
+from model.data.formats.objects import BoxXywh, Objects
 from model.data.repeats import epoch_length, repeat_factors, repeated
 
 BOX: BoxXywh = (0.0, 0.0, 1.0, 1.0)

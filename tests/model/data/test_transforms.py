@@ -15,9 +15,9 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from model.data.coco_dataset import make_target
-from model.data.coco_files import ImageRecord, Target
-from model.data.mask_layers import MaskLayers, layers_of, masks_of, tight_boxes_xyxy
+from model.data.formats.coco_dataset import make_target
+from model.data.formats.coco_files import ImageRecord, Target
+from model.data.formats.mask_layers import MaskLayers, layers_of, masks_of, tight_boxes_xyxy
 from model.data.transforms import PUBLISHED, Augmentation, Crop, TrainTransform, train_transform
 from model.runtime.resize_rule import Bounds, Edges, FixedSize, OwnSize, ResizeRule
 

@@ -25,7 +25,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch.multiprocessing.spawn import spawn
 
-from model.data.folders import find_split
+from model.data.formats.folders import find_split
 from model.evaluation.average_precision import NAMES, NOTHING
 from model.evaluation.evaluator import Evaluator
 from model.evaluation.opening import open_evaluator, open_judged

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from model.data.folders import find_split
+from model.data.formats.folders import find_split
 from model.evaluate import EvaluatedModel, evaluate
 from model.evaluation.evaluator import EvaluationResult
 from tests.model.evaluation.oracle import Oracle, metadata

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model.data.folders import find_split
+from model.data.formats.folders import find_split
 from model.evaluate import EvaluatedModel, evaluate
 from model.evaluation.charts import histogram, precision_recall
 from model.evaluation.evaluator import Evaluator

@@ -15,13 +15,13 @@ import lightning
 import torch
 from torch import Tensor
 
-from model.data.folders import open_dataset
+from model.data.formats.folders import open_dataset
 from model.network.nested_tensor import NestedTensor, normalize
 from model.runtime.preprocess import IMAGENET_NORMALIZATION, Normalization
 from model.runtime.resize_rule import Edges
 from model.training import module
-from model.training.config import TrainConfig
 from model.training.data import TrainingData
+from model.training.settings.config import TrainConfig
 from tests.model.networks import SMALL, filled
 
 # Batch statistics are those of a process, and dropout draws in every process: neither can be the same.

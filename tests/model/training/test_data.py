@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from model.data.coco_files import Target
-from model.data.coco_panoptic import CocoPanoptic
 from model.data.collate import AspectRatioBatchSampler, Draw, TrainingBatch, collate
+from model.data.formats.coco_files import Target
+from model.data.formats.coco_panoptic import CocoPanoptic
 from model.data.transforms import PUBLISHED, train_transform
 from model.runtime.resize_rule import Edges
 from model.training.data import TrainingSet, padding_ratio, padding_ratios

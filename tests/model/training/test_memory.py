@@ -11,12 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.checkpoint.reading import read_checkpoint
-from model.data.folders import open_dataset
+from model.data.formats.folders import open_dataset
 from model.network.build import build_model
 from model.network.config import PRESETS
 from model.runtime.resize_rule import Edges
 from model.training import memory
-from model.training.config import TrainConfig
 from model.training.data import TrainingData
 from model.training.memory import (
     FREE_SHARE,
@@ -27,6 +26,7 @@ from model.training.memory import (
     step_memory,
 )
 from model.training.module import TrainingModule
+from model.training.settings.config import TrainConfig
 from service.cli import main
 from tests.model.networks import SMALL
 

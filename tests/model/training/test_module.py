@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.data.coco_files import Target
 from model.data.collate import TrainingBatch, collate
-from model.data.mask_layers import layers_of, masks_of
+from model.data.formats.coco_files import Target
+from model.data.formats.mask_layers import layers_of, masks_of
 from model.loss.criterion import weighted_sum, world_totals
 from model.network.build import build_model, detector_of
 from model.network.nested_tensor import normalize
-from model.training.config import TrainConfig
 from model.training.module import SETTINGS_KEY, TrainingModule
+from model.training.settings.config import TrainConfig
 from tests.model.networks import SMALL
 
 DETECTOR = replace(SMALL, masks=False)

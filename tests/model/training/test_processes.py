@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from model.checkpoint.reading import read_checkpoint
-from model.training.log import read_log
+from model.training.logs.log import read_log
 
 REPOSITORY = Path(__file__).parents[3]
 PROGRAM = Path(__file__).with_name("gradients_of_a_step.py")

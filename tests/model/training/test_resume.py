@@ -19,7 +19,7 @@ import torch
 
 from model.checkpoint.reading import read_checkpoint
 from model.data.transforms import Augmentation
-from model.training.log import read_log
+from model.training.logs.log import read_log
 from tests.model.training.starting import Preloaded, Start, Started, start_process
 
 STEPS = 8

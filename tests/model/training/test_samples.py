@@ -17,16 +17,23 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 from torch import nn
 
-from model.data.coco_dataset import CocoDataset
-from model.data.coco_files import Target
-from model.data.folders import open_dataset
-from model.data.mask_layers import layers_of
+from model.data.formats.coco_dataset import CocoDataset
+from model.data.formats.coco_files import Target
+from model.data.formats.folders import open_dataset
+from model.data.formats.mask_layers import layers_of
 from model.data.shapes.command import CATEGORIES
 from model.network.build import build_model
 from model.network.segmentation import DETRsegm
 from model.runtime.resize_rule import Edges
 from model.training import samples
-from model.training.samples import STRIP, TILE, SamplePredictions, annotated_boxes, annotated_segments, contact_sheet
+from model.training.samples import (
+    STRIP,
+    TILE,
+    SamplePredictions,
+    annotated_boxes,
+    annotated_segments,
+    contact_sheet,
+)
 from tests.model.networks import SMALL
 from tests.model.training.tiny_run import Tiny, ones, tiny_trainer
 

@@ -15,7 +15,7 @@ import torch
 from model.checkpoint.reading import read_checkpoint
 from model.network.config import PRESETS
 from model.runtime.resize_rule import Edges
-from model.training.log import read_log
+from model.training.logs.log import read_log
 from model.training.stopping import Interrupted, StopRequest, stoppable
 from service.cli import main
 from tests.model.networks import SMALL

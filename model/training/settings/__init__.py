@@ -1,0 +1,1 @@
+"""What a training is told, what it chooses by itself, and what is said of both before the first step."""
