@@ -176,7 +176,10 @@ def main() -> int:
     threading.Thread(target=report, args=(connection, stages), daemon=True, name="report").start()
     given = dict(each.split("=", 1) for each in args.set)
     # The model is not read; its name is needed.
-    settings = read_settings({"model": "host-path", "port": args.port, "batch_timing_ms": "0"} | given)
+    # On a machine that is busy with other work a large photo can wait longer for its answer than it may elsewhere.
+    settings = read_settings(
+        {"model": "host-path", "port": args.port, "batch_timing_ms": "0", "request_timeout_ms": "60000"} | given
+    )
     return run(settings, FreeLoader(FreeEngine(args.latency_ms / 1000)))
 
 

@@ -8,9 +8,20 @@ without the copies and from how many there are.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Runs:
+    """Runs of one id down the columns of a map, of the [h, w] cells that it consists of."""
+
+    column: NDArray[np.intp]  # [n], ascending
+    begin: NDArray[np.intp]  # [n], the first row
+    end: NDArray[np.intp]  # [n], the row behind the last
+    owner: NDArray[np.integer]  # [n], the id
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +48,28 @@ class IdMap:
         """(H, W) in pixels."""
         return int(self.row_copies.sum()), int(self.column_copies.sum())
 
+    @cached_property
+    def changes(self) -> NDArray[np.intp]:
+        """Where an id is not the one above it, as indices of the map's [h, w] cells, ascending; the first row counts as
+        changed. They are few, and all that is made of a map is made of them.
+        """
+        changed = np.ones(self.ids.shape, dtype=np.bool_)
+        np.not_equal(self.ids[1:], self.ids[:-1], out=changed[1:])
+        return np.flatnonzero(changed)
+
+    @cached_property
+    def runs(self) -> Runs:
+        """The runs of one id down the columns, one column after the other."""
+        height, width = self.ids.shape
+        row = self.changes // width
+        column = self.changes - row * width
+        # Of small numbers the sort is a linear one.
+        order = np.argsort(column.astype(np.min_scalar_type(width)), kind="stable")
+        begin = row[order]
+        end = np.append(begin[1:], 0)
+        end[end == 0] = height  # where the next run begins a column
+        return Runs(column[order], begin, end, self.ids.reshape(-1)[self.changes[order]])
+
     def array(self) -> NDArray[np.int32]:
         """Every pixel's id, int32 [H, W]."""
         wide = self.ids.astype(np.int32).repeat(self.column_copies, axis=1)
@@ -58,21 +91,13 @@ def starts(copies: NDArray[np.intp]) -> NDArray[np.intp]:
 def areas_and_boxes(ids: IdMap, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Area [count] and tight box [count, 4] (x1, y1, x2, y2) of each id below `count`, in pixels.
 
-    The map is taken apart into horizontal runs of one id, which are few; each is a rectangle of the image. An id
-    without a pixel has area 0 and the box (W, H, 0, 0), which adds nothing to another.
+    Each run is a rectangle of the image. An id without a pixel has area 0 and the box (W, H, 0, 0), which adds nothing
+    to another.
     """
-    height, width = ids.ids.shape
-    begins = np.ones((height, width), dtype=np.bool_)
-    np.not_equal(ids.ids[:, 1:], ids.ids[:, :-1], out=begins[:, 1:])
-    start = np.flatnonzero(begins)
-    owner = ids.ids.ravel()[start]
-    y, x = start // width, start % width
-    x_end = np.append(start[1:], begins.size) - y * width
-    left, top = starts(ids.column_copies), starts(ids.row_copies)
-    rectangles = np.stack([left[x], top[y], left[x_end], top[y + 1]], axis=1)
-    area = (rectangles[:, 2] - rectangles[:, 0]) * (rectangles[:, 3] - rectangles[:, 1])
-    areas = np.bincount(owner, weights=area, minlength=count).astype(np.int64)
+    runs, left, top = ids.runs, starts(ids.column_copies), starts(ids.row_copies)
+    x1, y1, x2, y2 = left[runs.column], top[runs.begin], left[runs.column + 1], top[runs.end]
+    areas = np.bincount(runs.owner, weights=(x2 - x1) * (y2 - y1), minlength=count).astype(np.int64)
     boxes = np.repeat(np.array([[left[-1], top[-1], 0, 0]]), count, axis=0)
-    np.minimum.at(boxes[:, :2], owner, rectangles[:, :2])
-    np.maximum.at(boxes[:, 2:], owner, rectangles[:, 2:])
+    for place, (edge, widest) in enumerate(((x1, np.minimum), (y1, np.minimum), (x2, np.maximum), (y2, np.maximum))):
+        widest.at(boxes[:, place], runs.owner, edge)
     return areas, boxes

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from model.runtime.answers.detections import OutputError, softmax
 from model.runtime.answers.id_map import IdMap, areas_and_boxes
+from model.runtime.answers.mask_squares import Marks
 from model.runtime.answers.mask_winners import winners, winners_at
 from model.runtime.answers.sampling import Sampling, pillow_nearest
 from model.runtime.categories import Category
@@ -60,16 +61,16 @@ class _Candidates:
     """The queries that see something, as segments: stuff queries of one class share one."""
 
     masks: NDArray[np.float32]  # [k, ceil(h / stride), ceil(w / stride)], logits
-    segment: NDArray[np.uint16]  # [k], from 0
+    number: Marks  # [k], of the segment, from 1
     labels: list[int]  # by segment
     scores: list[float]  # by segment
 
 
 @dataclass(frozen=True)
 class _Assigned:
-    """Which candidate each pixel has gone to, and what came of the segments."""
+    """Which segment each pixel has gone to, and what came of the segments."""
 
-    winners: NDArray[np.uint16]  # [r, c], of the sampled rows and columns
+    numbers: IdMap  # of the original image: segments from 1
     is_dropped: NDArray[np.bool_]  # [segments]
     areas: NDArray[np.int64]  # [segments], pixels of the original image
     boxes: NDArray[np.int64]  # [segments, 4], xyxy in the same pixels; meaningless where there are none
@@ -100,7 +101,7 @@ def panoptic(
         OutputError: a logit is NaN or infinite.
     """
     candidates = _candidates(outputs, size, categories, threshold, mask_stride)
-    if classes is not None and not set(candidates.labels) & set(classes):
+    if not candidates.labels or (classes is not None and not set(candidates.labels) & set(classes)):
         return PanopticResult(IdMap.uniform(orig_size), ())
     sampling = Sampling.of(size, orig_size, pillow_nearest)
     assigned = _assign(candidates, sampling)
@@ -116,8 +117,11 @@ def panoptic(
         x1, y1, x2, y2 = assigned.boxes[index].tolist()
         area, score = int(assigned.areas[index]), candidates.scores[index]
         segments.append(Segment(number, label, categories[label].isthing, score, area, (x1, y1, x2, y2)))
-    numbers = np.cumsum(is_wanted, dtype=np.uint16) * is_wanted
-    return PanopticResult(sampling.enlarged(numbers[candidates.segment][assigned.winners]), tuple(segments))
+    ids = assigned.numbers
+    if len(kept) < len(is_wanted):
+        renumbered = np.append(0, np.cumsum(is_wanted) * is_wanted).astype(ids.ids.dtype)
+        ids = sampling.enlarged(renumbered.take(ids.ids))
+    return PanopticResult(ids, tuple(segments))
 
 
 def masks_in_image(
@@ -147,20 +151,20 @@ def _candidates(
     best = probabilities.argmax(axis=1)
     kept = np.flatnonzero((best < len(categories)) & (probabilities.max(axis=1) > threshold))
     masks = masks_in_image(outputs.mask_logits, kept, size, mask_stride)
-    number_of: dict[tuple[int, int], int] = {}  # by class, and for things by query as well
-    segment: list[int] = []
+    index_of: dict[tuple[int, int], int] = {}  # by class, and for things by query as well
+    numbers: list[int] = []
     labels: list[int] = []
     scores: list[float] = []
     for row in kept.tolist():
         label, score = int(best[row]), float(probabilities[row, best[row]])
         key = (label, row if categories[label].isthing else -1)
-        number = number_of.setdefault(key, len(number_of))
-        if number == len(labels):
+        index = index_of.setdefault(key, len(index_of))
+        if index == len(labels):
             labels.append(label)
             scores.append(score)
-        scores[number] = max(scores[number], score)
-        segment.append(number)
-    return _Candidates(masks, np.array(segment, dtype=np.uint16), labels, scores)
+        scores[index] = max(scores[index], score)
+        numbers.append(index + 1)
+    return _Candidates(masks, np.array(numbers, dtype=np.min_scalar_type(len(labels))), labels, scores)
 
 
 def _assign(candidates: _Candidates, sampling: Sampling) -> _Assigned:
@@ -168,28 +172,16 @@ def _assign(candidates: _Candidates, sampling: Sampling) -> _Assigned:
 
     One round of dropping small segments is enough: their pixels go to others, so the others only grow.
     """
-    if not candidates.labels:
-        none = np.zeros(0, dtype=np.int64)
-        return _Assigned(np.zeros((0, 0), dtype=np.uint16), none.astype(np.bool_), none, none.reshape(0, 4))
     size, rows, columns = sampling.size, sampling.rows, sampling.columns
-    winner = winners(candidates.masks, size, rows, columns)
-    areas, boxes = _areas_and_boxes(candidates, sampling.enlarged(winner))
-    small = areas <= LARGEST_DROPPED_AREA
-    if not small.all() and areas[small].any():
-        ys, xs = np.nonzero(small[candidates.segment][winner])
-        heirs = np.flatnonzero(~small[candidates.segment])
-        winner[ys, xs] = heirs[winners_at(candidates.masks[heirs], size, rows[ys], columns[xs])]
-        areas, boxes = _areas_and_boxes(candidates, sampling.enlarged(winner))
-    return _Assigned(winner, small, areas, boxes)
-
-
-def _areas_and_boxes(candidates: _Candidates, won: IdMap) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Those of the segments [n], [n, 4], by what each candidate has won."""
-    own_areas, own_boxes = areas_and_boxes(won, len(candidates.segment))
-    areas = np.zeros(len(candidates.labels), dtype=np.int64)
-    np.add.at(areas, candidates.segment, own_areas)
-    height, width = won.shape
-    boxes = np.repeat(np.array([[width, height, 0, 0]]), len(areas), axis=0)
-    np.minimum.at(boxes[:, :2], candidates.segment, own_boxes[:, :2])
-    np.maximum.at(boxes[:, 2:], candidates.segment, own_boxes[:, 2:])
-    return areas, boxes
+    count, number = len(candidates.labels), candidates.number
+    won = winners(candidates.masks, size, rows, columns, number)
+    numbers = sampling.enlarged(won)
+    areas, boxes = areas_and_boxes(numbers, count + 1)
+    is_small = areas <= LARGEST_DROPPED_AREA
+    if not is_small.all() and areas[is_small].any():
+        ys, xs = np.nonzero(is_small[won])
+        heirs = np.flatnonzero(~is_small[number])
+        won[ys, xs] = number[heirs[winners_at(candidates.masks[heirs], size, rows[ys], columns[xs])]]
+        numbers = sampling.enlarged(won)
+        areas, boxes = areas_and_boxes(numbers, count + 1)
+    return _Assigned(numbers, is_small[1:], areas[1:], boxes[1:])

@@ -20,7 +20,7 @@ from model.runtime.answers.id_map import IdMap, starts
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _EIGHT_BIT_RGB = bytes([8, 2, 0, 0, 0])  # bits, colour type, then the only compression, filters and no interlacing
 _UP = 2  # the filter's number
-_TOGETHER = 128  # rows of the map whose differences are found at once
+_TOGETHER = 2**12  # changes of the map, about, whose differences are found at once
 _BLOCK_BYTES = 2**18  # of the image's rows that are compressed at once, so that they stay in the processor's cache
 
 
@@ -46,35 +46,33 @@ def _filtered_rows(ids: IdMap) -> Iterator[memoryview]:
     rows = np.zeros((min(most, ids.shape[0]), row_bytes), dtype=np.uint8)
     rows[:, 0] = _UP
     flat = rows.reshape(-1)
-    channels = max(1, -(-int(ids.ids.max()).bit_length() // 8))
-    above = np.zeros_like(ids.ids[:1])  # the first row
-    for start in range(0, len(ids.ids), _TOGETHER):
-        own, copies = ids.ids[start : start + _TOGETHER], ids.row_copies[start : start + _TOGETHER]
-        place, value = _differences(np.concatenate([above, own]), copies, ids.column_copies, channels)
-        above = own[-1:]
-        height = int(copies.sum())
-        for top in range(0, height, most):
-            begin, end = top * row_bytes, min(top + most, height) * row_bytes
-            here = slice(*np.searchsorted(place, [begin, end]))
+    tops, width = starts(ids.row_copies), ids.ids.shape[1]
+    step = max(1, _TOGETHER * len(ids.ids) // len(ids.changes))  # rows
+    for start in range(0, len(ids.ids), step):
+        end = min(start + step, len(ids.ids))
+        place, value = _differences(ids, slice(*np.searchsorted(ids.changes, [start * width, end * width])))
+        for top in range(int(tops[start]), int(tops[end]), most):
+            begin, behind = top * row_bytes, min(top + most, int(tops[end])) * row_bytes
+            here = slice(*np.searchsorted(place, [begin, behind]))
             flat[place[here] - begin] = value[here]
-            yield flat[: end - begin].data
+            yield flat[: behind - begin].data
             flat[place[here] - begin] = 0
 
 
-def _differences(
-    rows: NDArray[np.integer], copies: NDArray[np.intp], column_copies: NDArray[np.intp], channels: int
-) -> tuple[NDArray[np.intp], NDArray[np.uint8]]:
-    """Where the bytes of some rows [1 + n, w] differ from those of the row above, and by what, modulo 256: the first
-    row is above all. The places are in the n rows, each as often as it comes, and ascend from row to row.
+def _differences(ids: IdMap, part: slice) -> tuple[NDArray[np.intp], NDArray[np.uint8]]:
+    """Where the bytes of the image differ from those of the row above, and by what, modulo 256, at a part of the map's
+    changes. The places are those of the rows after the filter, and ascend from row to row; above the first is 0.
     """
-    octets = np.stack([(rows >> (8 * channel)).astype(np.uint8) for channel in range(channels)], axis=-1)
-    changes = np.diff(octets, axis=0)
-    changed = np.flatnonzero(changes != 0)
-    cell, channel = np.divmod(changed, channels)
-    y, x = np.divmod(cell, rows.shape[1])
-    top, left = starts(copies), starts(column_copies)
+    cells = ids.changes[part]
+    flat, width = ids.ids.reshape(-1), ids.ids.shape[1]
+    own, above = flat[cells].astype(np.uint32), np.where(cells < width, 0, flat[cells - width]).astype(np.uint32)
+    octets = [(own >> bits) - (above >> bits) for bits in (0, 8, 16)]
+    changes = np.stack(octets, axis=1).astype(np.uint8)
+    changed, channel = np.nonzero(changes)
+    y, x = np.divmod(cells[changed], width)
+    top, left = starts(ids.row_copies), starts(ids.column_copies)
     first = top[y] * (1 + 3 * left[-1]) + 1 + 3 * left[x] + channel
-    value, times = changes.ravel()[changed], column_copies[x]
+    value, times = changes[changed, channel], ids.column_copies[x]
     # The byte comes again in each pixel of its column.
     number = np.arange(times.sum()) - (np.cumsum(times) - times).repeat(times)
     return first.repeat(times) + 3 * number, value.repeat(times)

@@ -36,41 +36,34 @@ def encode_rles(ids: IdMap, numbers: Sequence[int]) -> list[RLE]:
     ends = np.append(begins[1:], size)
     order = np.argsort(owners, kind="stable")  # by owner, and of each in the order of the map
     firsts, lasts = (np.searchsorted(owners[order], numbers, side) for side in ("left", "right"))
-    rles: list[RLE] = []
+    runs = []
     for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True):
         own = order[first:last]
         # Borders of this segment's runs, in order; neighbouring runs have other owners, so no two borders
         # coincide.
         borders = np.stack([begins[own], ends[own]], axis=1).ravel()
         counts = np.diff(borders, prepend=0, append=size)
-        if counts[-1] == 0:
-            counts = counts[:-1]
-        runs = {"size": [height, width], "counts": counts.tolist()}
-        encoded = pycocotools.mask.frPyObjects(runs, height, width)
-        rles.append({"size": [height, width], "counts": encoded["counts"].decode("ascii")})
-    return rles
+        runs.append({"size": [height, width], "counts": counts[:-1] if counts[-1] == 0 else counts})
+    encoded = pycocotools.mask.frPyObjects(runs, height, width) if runs else []
+    return [{"size": [height, width], "counts": rle["counts"].decode("ascii")} for rle in encoded]
 
 
 def _runs(ids: IdMap) -> tuple[NDArray[np.int64], NDArray[np.integer]]:
     """Where the runs of one id begin, down the columns of the whole map, one column after the other, and whose they
     are.
     """
-    columns = np.ascontiguousarray(ids.ids.T)
-    begins = np.ones(columns.shape, dtype=np.bool_)
-    np.not_equal(columns[:, 1:], columns[:, :-1], out=begins[:, 1:])
-    begin = np.flatnonzero(begins)
-    owner, top = columns.ravel()[begin], starts(ids.row_copies)[begin % columns.shape[1]]
+    top = starts(ids.row_copies)[ids.runs.begin]
     # The runs of a column follow each other, and come again as often as the column does.
-    number = begins.sum(axis=1)
+    number = np.bincount(ids.runs.column)
     first = np.cumsum(number) - number
     number, first = number.repeat(ids.column_copies), first.repeat(ids.column_copies)
     run = np.arange(number.sum()) + (first - (np.cumsum(number) - number)).repeat(number)
     height, width = ids.shape
-    position = top[run] + (np.arange(width) * height).repeat(number)
+    position, owner = top[run] + (np.arange(width) * height).repeat(number), ids.runs.owner[run]
     # A run that goes on in the next column is one run.
     new = np.ones(len(run), dtype=np.bool_)
-    np.not_equal(owner[run[1:]], owner[run[:-1]], out=new[1:])
-    return position[new], owner[run[new]]
+    np.not_equal(owner[1:], owner[:-1], out=new[1:])
+    return position[new], owner[new]
 
 
 def id_png(ids: IdMap) -> bytes:

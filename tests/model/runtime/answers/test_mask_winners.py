@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from model.runtime.answers import mask_winners
+from model.runtime.answers import mask_squares, mask_winners
 from model.runtime.answers.mask_winners import above_zero, winners, winners_at
 
 Floats = NDArray[np.float32]
@@ -119,13 +119,24 @@ def test_both_ways_give_every_pixel_to_the_same_mask(
     masks = np.ascontiguousarray(masks[:, : cells[0], : cells[1]]) * np.float32(scale)
     with patch.object(mask_winners, "_MOSTLY_CLEAR", 2.0):
         by_tile = winners(masks, size)
-    with patch.object(mask_winners, "_MOSTLY_CLEAR", 0.0), patch.object(mask_winners, "_TOGETHER", 7):
+    with patch.object(mask_winners, "_MOSTLY_CLEAR", 0.0), patch.object(mask_squares, "_TOGETHER", 7):
         np.testing.assert_array_equal(winners(masks, size), by_tile)
 
 
 def test_the_first_of_equals_wins() -> None:
     masks = np.zeros((3, 4, 4), dtype=np.float32)
     assert not winners(masks, (10, 10)).any()
+
+
+@given(st.integers(1, 5), CELLS, SIZES, st.integers(0, 1000), st.sampled_from([0.0, 2.0]))
+def test_marks_stand_for_the_masks(
+    count: int, cells: tuple[int, int], size: tuple[int, int], seed: int, mostly_clear: float
+) -> None:
+    masks, marks = masks_of(count, cells, seed), np.array([7, 300, 7, 0, 1][:count], dtype=np.uint16)
+    with patch.object(mask_winners, "_MOSTLY_CLEAR", mostly_clear):
+        found = winners(masks, size, marks=marks)
+        np.testing.assert_array_equal(found, marks[winners(masks, size)])
+    assert found.dtype == np.uint16
 
 
 def test_more_masks_than_a_byte_counts() -> None:

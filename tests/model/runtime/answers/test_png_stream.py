@@ -2,6 +2,7 @@ import io
 import struct
 import tracemalloc
 import zlib
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from model.runtime.answers import png_stream
 from model.runtime.answers.id_map import IdMap
 from model.runtime.answers.png_stream import write_png
 from tests.model.runtime.answers.id_maps import ID_MAPS, id_maps
@@ -49,10 +51,16 @@ def test_a_map_so_wide_that_few_rows_fit_into_a_block_reads_back(ids: IdMap, fac
     np.testing.assert_array_equal(pixels(write_png(wide)), wide.array())
 
 
-@pytest.mark.parametrize("height", [127, 128, 129, 300])
-def test_a_map_of_several_blocks_of_rows_reads_back(height: int) -> None:
-    ids = IdMap.of(np.random.default_rng(0).integers(0, 9, (height, 20)))
-    np.testing.assert_array_equal(pixels(write_png(ids)), ids.array())
+@given(id_maps(largest_id=256**3 - 1), st.integers(1, 30))
+def test_a_map_whose_differences_are_found_in_turns_reads_back(ids: IdMap, together: int) -> None:
+    with patch.object(png_stream, "_TOGETHER", together):
+        np.testing.assert_array_equal(pixels(write_png(ids)), ids.array())
+
+
+def test_a_map_with_many_rows_that_are_all_alike_reads_back() -> None:
+    ids = IdMap.of(np.arange(2000).reshape(1, 2000).repeat(60, axis=0))
+    with patch.object(png_stream, "_TOGETHER", 1):
+        np.testing.assert_array_equal(pixels(write_png(ids)), ids.array())
 
 
 @given(id_maps(largest_id=256**3 - 1))
