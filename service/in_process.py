@@ -7,12 +7,13 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Literal
 
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
-from service.errors import EngineRestartError, NoMasksError, ParameterError
-from service.http.asked import detect_task, segment_task
+from service.errors import EngineRestartError, NoAttentionError, NoMasksError, ParameterError
+from service.http.asked import detect_task, explain_task, segment_task
 from service.http.error_answers import error_body, row_of
 from service.images.answers import TaskName
 from service.images.task import Task
@@ -20,8 +21,11 @@ from service.lifecycle.loading import ArtifactLoader
 from service.lifecycle.warm_up import assumed_lines
 from service.predict.pictures import EncodedPicture, Failed, RunPicture
 from service.predict.running import PictureRunner
-from service.schemas import DetectParameters, SegmentParameters
+from service.schemas import DetectParameters, ExplainParameters, SegmentParameters
 from service.settings import Settings, read_settings
+
+# What a client asks for, by the paths of the service.
+ClientTask = TaskName | Literal["explain"]
 
 
 def open_model(given: Mapping[str, str]) -> InProcess:
@@ -52,7 +56,7 @@ class InProcess:
         return self._runner.describe()
 
     def answer(
-        self, task: TaskName, pictures: Iterable[Callable[[], bytes]], query: Mapping[str, str]
+        self, task: ClientTask, pictures: Iterable[Callable[[], bytes]], query: Mapping[str, str]
     ) -> Generator[tuple[int, int, bytes]]:
         """Each picture's number, status and body, as the server would answer it, as soon as it is there.
 
@@ -64,7 +68,7 @@ class InProcess:
         try:
             wanted = self._task(task, query)
             self._runner.check()
-        except (ParameterError, NoMasksError, RequestValidationError, EngineRestartError) as error:
+        except (ParameterError, NoAttentionError, NoMasksError, RequestValidationError, EngineRestartError) as error:
             yield from ((number, *_refused(error)) for number, _ in enumerate(pictures))
             return
 
@@ -73,7 +77,7 @@ class InProcess:
 
         begun: set[int] = set()  # and not answered
         try:
-            for outcome in self._runner.run(_noted(pictures, begun), wanted.mask_threshold, body):
+            for outcome in self._runner.run(_noted(pictures, begun), wanted, body):
                 begun.discard(outcome.number)
                 if isinstance(outcome, Failed):
                     yield outcome.number, *_refused(outcome.error)
@@ -82,10 +86,12 @@ class InProcess:
         except EngineRestartError as error:
             yield from ((number, *_refused(error)) for number in sorted(begun))
 
-    def _task(self, task: TaskName, query: Mapping[str, str]) -> Task:
+    def _task(self, task: ClientTask, query: Mapping[str, str]) -> Task:
         try:
             if task == "detect":
                 return detect_task(DetectParameters.model_validate(query), accept="")(self._metadata)
+            if task == "explain":
+                return explain_task(ExplainParameters.model_validate(query), accept="")(self._metadata)
             return segment_task(SegmentParameters.model_validate(query), accept="")(self._metadata)
         except ValidationError as error:
             raise RequestValidationError(error.errors()) from error

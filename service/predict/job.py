@@ -42,7 +42,7 @@ class Job:
             with tqdm(total=places.count, initial=done, unit=" pictures", disable=None) as bar:  # on terminals only
                 for outcome in self._runner.run(
                     self._left(),
-                    self._task.mask_threshold,
+                    self._task,
                     self._make,
                     draws=places.draws,
                     in_order=places.form != "jsonl",

@@ -17,6 +17,7 @@ from typing import Any, Generic
 
 from service.batching.latency_line import LatencyLine
 from service.errors import DrainingError, EngineRestartError
+from service.images.task import Task
 from service.lifecycle.loading import LoadedModel, ModelLoader
 from service.lifecycle.pipeline import Pipeline
 from service.lifecycle.service import Service
@@ -68,7 +69,7 @@ class PictureRunner:
     def run(
         self,
         pictures: Iterable[P],
-        mask_threshold: float,
+        task: Task,
         answer: Callable[[RunPicture[P]], A],
         *,
         draws: bool = False,
@@ -78,7 +79,7 @@ class PictureRunner:
 
         Args:
             pictures: iterated in a thread, which may wait for the next one.
-            mask_threshold: of a task, see there.
+            task: what is asked of each; the answer itself is `answer`'s to make.
             answer: makes each answer, in a thread.
             draws: answers are drawn on the pictures.
             in_order: outcomes come in the order of their pictures, and not as soon as they are there.
@@ -90,7 +91,7 @@ class PictureRunner:
             EngineRestartError: the engine is lost; what has no outcome by then gets none.
         """
         pipeline = self.check()
-        run = _Run(pictures, self._room, partial(_outcome, pipeline, mask_threshold, answer, draws), self._loop)
+        run = _Run(pictures, self._room, partial(_outcome, pipeline, task, answer, draws), self._loop)
         self._runs.add(run)
         try:
             yield from run.outcomes(in_order=in_order)
@@ -199,7 +200,7 @@ class _Run(Generic[P, A]):
 
 async def _outcome(
     pipeline: Pipeline,
-    mask_threshold: float,
+    task: Task,
     answer: Callable[[RunPicture[P]], A],
     draws: bool,
     number: int,
@@ -209,7 +210,7 @@ async def _outcome(
     trace = Trace()
     try:
         prepared, is_large = await pipeline.prepare(partial(picture.prepare, trace=trace, draws=draws))
-        outputs = await pipeline.infer(prepared, mask_threshold, trace, deadline=math.inf)
+        outputs = await pipeline.infer(prepared, task.mask_threshold, trace, math.inf, task.attention)
         run = RunPicture(number, picture, prepared, outputs, trace)
         answered = await pipeline.make_answer(partial(answer, run), is_large=is_large and draws)
     except (DrainingError, EngineRestartError):

@@ -25,6 +25,7 @@ from detr_client.errors import (
     StrangeAnswerError,
     TooLateError,
 )
+from detr_client.explanations import ExplainAnswer
 from detr_client.local import LocalModel, load
 from detr_client.sources import Source
 
@@ -39,6 +40,7 @@ __all__ = [
     "ClientClosedError",
     "DetectAnswer",
     "DetrError",
+    "ExplainAnswer",
     "FailedError",
     "Found",
     "IncompleteError",

@@ -9,7 +9,8 @@ from typing import Any, Self, TypeVar, overload
 
 from detr_client.answers import Answer, DetectAnswer, SegmentAnswer
 from detr_client.exchanges import Exchanges, checked_value
-from detr_client.replies import Classes, Mode, answer_of, parsed, query_of
+from detr_client.explanations import ExplainAnswer
+from detr_client.replies import Classes, Mode, PointsXY, answer_of, explain_query_of, parsed, query_of
 from detr_client.several import answer_all
 from detr_client.sources import Source, is_many, picture_bytes
 
@@ -170,6 +171,59 @@ class AsyncClient:
         query = query_of(threshold, classes, mode, polygons)
         return await self.ask("segment", SegmentAnswer, source, query, bgr, progress)
 
+    @overload
+    async def explain(  # type: ignore[overload-overlap]  # a str is an iterable of str
+        self,
+        source: Source,
+        *,
+        threshold: float | None = None,
+        classes: Classes | None = None,
+        query: int | None = None,
+        points: PointsXY = (),
+        bgr: bool = False,
+    ) -> ExplainAnswer: ...
+
+    @overload
+    async def explain(
+        self,
+        source: Iterable[Source],
+        *,
+        threshold: float | None = None,
+        classes: Classes | None = None,
+        query: int | None = None,
+        points: PointsXY = (),
+        bgr: bool = False,
+        progress: bool = False,
+    ) -> list[ExplainAnswer]: ...
+
+    async def explain(
+        self,
+        source: Source | Iterable[Source],
+        *,
+        threshold: float | None = None,
+        classes: Classes | None = None,
+        query: int | None = None,
+        points: PointsXY = (),
+        bgr: bool = False,
+        progress: bool = False,
+    ) -> ExplainAnswer | list[ExplainAnswer]:
+        """Find the objects in a picture, or in several, and where the network looked for each.
+
+        Args:
+            source: as in `detect`.
+            threshold: as in `detect`; 1 finds no objects, and leaves the points.
+            classes: as in `detect`.
+            query: the only object query that is wanted, whatever its score.
+            points: up to 20 points, x and y in pixels, whose maps are wanted, too.
+            bgr: as in `detect`.
+            progress: as in `detect`.
+
+        Returns and raises what `detect` does, with answers that are an ExplainAnswer; a model whose file does not give
+        its attention is a BadRequestError.
+        """
+        asked = explain_query_of(threshold, classes, query, points)
+        return await self.ask("explain", ExplainAnswer, source, asked, bgr, progress)
+
     async def model(self) -> dict[str, Any]:
         """What `GET /model` answers: the model's name, classes, thresholds and device. Raises what `detect` does."""
         status, body = await self._exchanges.exchange("GET", "/model", None, {})
@@ -187,7 +241,7 @@ class AsyncClient:
         bgr: bool,
         progress: bool,
     ) -> A | list[A]:
-        """What `detect` and `segment` do, by the name of the path and the kind of the answer; raises what they do."""
+        """What `detect` and the others do, by the name of the path and the kind of the answer. Raises what they do."""
         ask_one = partial(self._ask_one, path, kind, query=query, bgr=bgr)
         if is_many(source):
             return await answer_all(ask_one, source, self._concurrency, progress)

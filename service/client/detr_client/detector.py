@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from typing import TypeVar, overload
 
 from detr_client.answers import Answer, DetectAnswer, SegmentAnswer
-from detr_client.replies import Classes, Mode, query_of
+from detr_client.explanations import ExplainAnswer
+from detr_client.replies import Classes, Mode, PointsXY, explain_query_of, query_of
 from detr_client.sources import Source
 
 A = TypeVar("A", bound=Answer)
@@ -115,6 +116,59 @@ class Detector(ABC):
         """
         query = query_of(threshold, classes, mode, polygons)
         return self._answer("segment", SegmentAnswer, source, query, bgr, progress)
+
+    @overload
+    def explain(  # type: ignore[overload-overlap]  # a str is an iterable of str
+        self,
+        source: Source,
+        *,
+        threshold: float | None = None,
+        classes: Classes | None = None,
+        query: int | None = None,
+        points: PointsXY = (),
+        bgr: bool = False,
+    ) -> ExplainAnswer: ...
+
+    @overload
+    def explain(
+        self,
+        source: Iterable[Source],
+        *,
+        threshold: float | None = None,
+        classes: Classes | None = None,
+        query: int | None = None,
+        points: PointsXY = (),
+        bgr: bool = False,
+        progress: bool = False,
+    ) -> list[ExplainAnswer]: ...
+
+    def explain(
+        self,
+        source: Source | Iterable[Source],
+        *,
+        threshold: float | None = None,
+        classes: Classes | None = None,
+        query: int | None = None,
+        points: PointsXY = (),
+        bgr: bool = False,
+        progress: bool = False,
+    ) -> ExplainAnswer | list[ExplainAnswer]:
+        """Find the objects in a picture, or in several, and where the network looked for each.
+
+        Args:
+            source: as in `detect`.
+            threshold: as in `detect`; 1 finds no objects, and leaves the points.
+            classes: as in `detect`.
+            query: the only object query that is wanted, whatever its score.
+            points: up to 20 points, x and y in pixels, whose maps are wanted, too.
+            bgr: as in `detect`.
+            progress: as in `detect`.
+
+        Returns and raises what `detect` does, with answers that are an ExplainAnswer; a model whose file does not give
+        its attention is a BadRequestError.
+        """
+        asked = explain_query_of(threshold, classes, query, points)
+        return self._answer("explain", ExplainAnswer, source, asked, bgr, progress)
 
     @abstractmethod
     def _answer(

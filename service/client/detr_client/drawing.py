@@ -11,6 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 _GOLDEN_RATIO = 0.618034  # its multiples spread evenly between 0 and 1, however many are taken
 
+_OPACITY = 0.7  # of what was looked at most
+
 _RGB = tuple[int, int, int]
 
 
@@ -54,6 +56,29 @@ def draw_masks(
     draw, font = ImageDraw.Draw(canvas), _font(canvas)
     for text, corner, color in tags:
         _tag(draw, canvas, font, text, corner, color)
+    return canvas
+
+
+def heat_of(attention: NDArray[np.float64], cell: tuple[float, float], size: tuple[int, int]) -> NDArray[np.float32]:
+    """A map [rows, columns] of cells of (width, height) pixels as large as a picture of (width, height) pixels: float32
+    [height, width], from 0 to 1 at its largest weight.
+    """
+    rows, columns = attention.shape
+    largest = float(attention.max(initial=0)) or 1.0
+    cells = Image.fromarray((attention / largest).astype(np.float32))
+    seen = (0, 0, min(size[0] / cell[0], columns), min(size[1] / cell[1], rows))  # of the last cells, what is inside
+    return np.asarray(cells.resize(size, Image.Resampling.BILINEAR, box=seen), dtype=np.float32).clip(0, 1)
+
+
+def paint_heat(
+    canvas: Image.Image, heats: Sequence[NDArray[np.float32]], category_ids: NDArray[np.int64]
+) -> Image.Image:
+    """Paint k maps, each float32 [height, width] from 0 to 1, over an RGB picture and return it, the first on top."""
+    pixels = np.array(canvas, dtype=np.float32)
+    for number in reversed(range(len(heats))):
+        weight = _OPACITY * heats[number][..., None]
+        pixels += weight * (np.array(_color(int(category_ids[number])), dtype=np.float32) - pixels)
+    canvas.paste(Image.fromarray(pixels.round().astype(np.uint8)))
     return canvas
 
 

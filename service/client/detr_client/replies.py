@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from detr_client.answers import Answer
 from detr_client.errors import StrangeAnswerError, refused_error
@@ -16,6 +17,7 @@ A = TypeVar("A", bound=Answer)
 Classes = str | int | np.integer[Any] | Iterable[str | int | np.integer[Any]]  # names or category ids
 # One segment for each pixel, or a mask for each object.
 Mode = Literal["panoptic", "instance"]
+PointsXY = Sequence[tuple[float, float]] | NDArray[np.floating[Any]]  # x and y of each, in pixels
 
 
 def query_of(
@@ -29,6 +31,18 @@ def query_of(
         one = isinstance(classes, str | int | np.integer)
         query["classes"] = ",".join(str(part) for part in ([classes] if one else classes))  # type: ignore[union-attr]
     return query
+
+
+def explain_query_of(
+    threshold: float | None, classes: Classes | None, query: int | None, points: PointsXY
+) -> dict[str, str]:
+    """The query parameters of a request to /explain."""
+    parameters = query_of(threshold, classes)
+    if query is not None:
+        parameters["query"] = str(int(query))
+    if len(points):
+        parameters["points"] = ";".join(f"{float(x):.6f},{float(y):.6f}" for x, y in points)
+    return parameters
 
 
 def answer_of(kind: type[A], status: int, body: bytes) -> A:

@@ -124,7 +124,7 @@ class VideoAnswers:
         """What becomes of each frame, in their order."""
         make = self._making(str(video.path), draws)
         live = stack.enter_context(closing(LiveFrames(frames, self._settings.cpu_threads))) if video.is_live else None
-        outcomes = self._runner.run(live or frames, self._task.mask_threshold, make, draws=draws, in_order=True)
+        outcomes = self._runner.run(live or frames, self._task, make, draws=draws, in_order=True)
         for outcome in stack.enter_context(closing(outcomes)):
             if live is not None:
                 live.answered()

@@ -15,6 +15,7 @@ from model.runtime.artifact.metadata import Padding
 from model.runtime.engines.engine import Engine
 from service.batching.latency_line import UNMEASURED, LatencyLine
 from service.errors import EngineRestartError
+from service.images.answers import DetectTask
 from service.images.prepare import ImageRules
 from service.images.task import Prepared
 from service.lifecycle.loading import LoadedModel
@@ -25,6 +26,8 @@ from service.settings import Settings
 from tests.processes import until
 from tests.service.fakes import FakeEngine
 from tests.tiny_artifact import tiny_metadata
+
+TASK = DetectTask(0.5)
 
 
 @dataclass
@@ -95,7 +98,7 @@ def test_pictures_share_batches_as_in_the_service(
     with closing(runner_of(engine, line, **settings)) as runner:
         engine.hold()
         pictures = [Red(red, size) for red, size in enumerate(sizes, start=1)]
-        outcomes = runner.run(release_when_queued(pictures, runner, engine), 2.0, red_of, in_order=True)
+        outcomes = runner.run(release_when_queued(pictures, runner, engine), TASK, red_of, in_order=True)
         assert reds(list(outcomes)) == list(range(1, len(sizes) + 1))
     assert engine.batches == batches
 
@@ -115,7 +118,7 @@ def test_what_cannot_be_used_is_told_of_and_the_rest_is_answered() -> None:
     engine.poison = {4}
     pictures = [Red(1), Red(2, error=OSError(2, "it is gone")), Red(3, error=KeyError("odd")), Red(4), Red(5)]
     with closing(runner_of(engine)) as runner:
-        outcomes = list(runner.run(pictures, 2.0, red_of))
+        outcomes = list(runner.run(pictures, TASK, red_of))
     assert sorted(reds(outcomes)) == [1, 5]
     failed = {outcome.picture.red: outcome.error for outcome in outcomes if isinstance(outcome, Failed)}
     assert {red: type(error).__name__ for red, error in failed.items()} == {
@@ -131,7 +134,7 @@ def test_a_picture_comes_as_soon_as_it_is_done_and_while_the_next_is_waited_for(
 
     taken: list[int] = []
     with closing(runner_of(FakeEngine())) as runner:
-        for outcome in runner.run(slowly(), 2.0, red_of):
+        for outcome in runner.run(slowly(), TASK, red_of):
             taken += reds([outcome])
     assert taken == [1, 2]
 
@@ -143,14 +146,14 @@ def test_pictures_before_one_that_cannot_be_had_are_answered() -> None:
 
     taken: list[Outcome[Red, int]] = []
     with closing(runner_of(FakeEngine())) as runner, pytest.raises(ValueError, match="no more"):
-        taken.extend(runner.run(broken(), 2.0, red_of))
+        taken.extend(runner.run(broken(), TASK, red_of))
     assert reds(taken) == [1]
 
 
 def test_pictures_of_several_callers_share_batches() -> None:
     engine = FakeEngine()
     with closing(runner_of(engine)) as runner:
-        runs = [runner.run([Red(red), Red(red + 1)], 2.0, red_of) for red in (1, 3)]
+        runs = [runner.run([Red(red), Red(red + 1)], TASK, red_of) for red in (1, 3)]
         found = [next(run) for run in runs for _ in range(2)]
     assert sorted(reds(found)) == [1, 2, 3, 4]
 
@@ -164,7 +167,7 @@ def test_no_more_is_begun_than_there_is_room_for_whoever_takes_the_outcomes() ->
             yield Red(red)
 
     with closing(runner_of(FakeEngine())) as runner:
-        run = runner.run(noted(), 2.0, red_of)
+        run = runner.run(noted(), TASK, red_of)
         next(run)
         time.sleep(0.2)
         assert len(begun) <= 1 + 3 * 3 + 2, "one thread, three batches, one that is taken and one that is next"
@@ -177,8 +180,8 @@ def test_an_engine_that_is_lost_ends_the_run_and_is_no_fault_of_the_pictures_tha
     with closing(runner_of(engine)) as runner:
         outcomes: list[Outcome[Red, int]] = []
         with pytest.raises(EngineRestartError, match="the engine is lost"):
-            outcomes.extend(runner.run(map(Red, range(1, 100)), 2.0, red_of))
+            outcomes.extend(runner.run(map(Red, range(1, 100)), TASK, red_of))
         with pytest.raises(EngineRestartError):
-            next(runner.run([Red(1)], 2.0, red_of))
+            next(runner.run([Red(1)], TASK, red_of))
     assert sorted(reds(outcomes)) == list(range(1, 11))
     assert len(outcomes) - 10 <= 8, "which failed one after the other until it was given up"
