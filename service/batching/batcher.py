@@ -214,6 +214,8 @@ class Batcher:
 
     def _look_ahead(self, now: float) -> float | None:
         """While all engines are busy, lay the batch ready that would be next; or return when to do so."""
+        if self._waiting.ahead is not None and self._waiting.ahead.did_not_begin:
+            self._waiting.take_back()
         runner = self.engines.next_free()
         if runner is None or self._waiting.ahead is not None:
             return None
