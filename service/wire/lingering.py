@@ -1,4 +1,6 @@
-"""Closing a connection so that its client can have read the answer.
+"""Answering and closing a connection so that its client has the whole answer or none.
+
+An answer leaves in one piece, head and body, unless it is large.
 
 To close while the client still sends would make its system throw the answer away unread. So where an upload has not
 ended, the connection lingers: it is closed in one direction only, and in the other when the client has closed it too or
@@ -10,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from service.process.metrics import Metrics
@@ -17,10 +20,12 @@ from service.wire.deadlines import Clock, ConnectionLimits
 
 # Who has just been answered gets a moment to notice, however late it is.
 _MIN_LINGER_S = 1.0
+_WORTH_JOINING = 65536  # bytes of a body, above which a copy takes longer than a call
 
 
 class LingeringTransport:
-    """A transport that closes like this, and cuts off who does not read or end in time; all else is the real one's.
+    """A transport that sends and closes like this, and cuts off who does not read or end in time; all else is the real
+    one's.
 
     Args:
         real: the transport.
@@ -37,7 +42,7 @@ class LingeringTransport:
         metrics: Metrics,
         is_amid_upload: Callable[[], bool],
     ) -> None:
-        self.write = real.write
+        self.write: Callable[[bytes], None] = real.write
         self.upload_deadline = 0.0  # the event loop's time
         self._real = real
         self._loop = loop
@@ -54,6 +59,14 @@ class LingeringTransport:
     def is_closing(self) -> bool:
         """Whether nothing more is answered here."""
         return self._is_closing or self._real.is_closing()
+
+    def hold_head(self) -> None:
+        """Send what is written next together with what is written then: an answer's head with its body.
+
+        A proxy can ask another server for an answer of which it has nothing, and can not where this process dies
+        between the two. It is one call of the system instead of two as well.
+        """
+        self.write = self._hold
 
     def close(self) -> None:
         """Close once the client can have read its answer; called a second time, close now."""
@@ -94,6 +107,17 @@ class LingeringTransport:
         """Close at once, and count it."""
         self._metrics.connections_closed.labels(reason=reason).inc()
         self._real.abort()
+
+    def _hold(self, head: bytes) -> None:
+        self.write = partial(self._write_both, head)
+
+    def _write_both(self, head: bytes, body: bytes) -> None:
+        self.write = self._real.write
+        if len(body) <= _WORTH_JOINING:
+            self.write(head + body)
+        else:
+            self.write(head)
+            self.write(body)
 
     def lost(self) -> None:
         """Stop all clocks, the connection being gone."""

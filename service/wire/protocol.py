@@ -169,8 +169,10 @@ class GuardedProtocol(H11Protocol):
             return message
 
         async def send_or_close(message: Message) -> None:
-            if message["type"] == "http.response.start" and self._is_amid_upload():
-                message = {**message, "headers": [*message.get("headers", ()), CLOSE_HEADER]}
+            if message["type"] == "http.response.start":
+                self._out.hold_head()
+                if self._is_amid_upload():
+                    message = {**message, "headers": [*message.get("headers", ()), CLOSE_HEADER]}
             await send(message)
             # So that whoever counts what an answer takes counts it until it has gone, or its reader is cut off.
             if self.flow.write_paused:

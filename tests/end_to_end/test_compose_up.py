@@ -22,7 +22,7 @@ from tests.end_to_end.conftest import COCO, MAKE_COCO_IMAGE, REPOSITORY
 from tests.end_to_end.images import Buildah, image_of_programs
 from tests.end_to_end.load import Load
 from tests.end_to_end.podman import PROGRAMS, Podman, network_of_its_own
-from tests.end_to_end.prometheus import query, wait_until_query
+from tests.end_to_end.prometheus import wait_until_query
 from tests.fake_hub import fake_hub
 from tests.processes import until
 
@@ -161,7 +161,7 @@ def test_the_file_as_it_stands_detects_is_scraped_and_restarts_without_losing_wh
     project.up("docker compose up --detach")
     assert detect(jpeg).status_code == 200
     wait_until_query(PROMETHEUS, 'up{job="detr"}', [1])
-    assert query(PROMETHEUS, DETECT) == [1]
+    wait_until_query(PROMETHEUS, DETECT, [1])  # which it may have scraped before that
     project.podman("healthcheck", "run", "detr_proxy_1")
     for name in ("detr", "proxy", "prometheus"):
         assert project.podman("top", f"detr_{name}_1", "capeff", "seccomp").splitlines()[1].split() == [
