@@ -20,7 +20,7 @@ from service.app import create_app
 from service.cli import main
 from service.images.explanations import ExplainResponse
 from service.settings import Settings
-from tests.model.networks import SMALL, filled, sharpen_masks
+from tests.model.networks import SMALL, small_panoptic_network
 from tests.model.torch_attention import attention_in_torch
 
 pytestmark = pytest.mark.anyio
@@ -36,10 +36,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="module")
 def network() -> DETRsegm:
-    network = filled(SMALL)
-    assert isinstance(network, DETRsegm)
-    sharpen_masks(network)
-    return network
+    return small_panoptic_network()
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from model.data.shapes.command import CATEGORIES, write_shapes
 from model.network.segmentation import DETRsegm
 from model.runtime import resampling
 from service.cli import main
-from tests.model.networks import SMALL, filled, sharpen_masks
+from tests.model.networks import SMALL, small_panoptic_network
 
 # The exported artifacts by their fixtures. An export takes long, so that quick tests have the first only.
 ARTIFACTS = [
@@ -47,10 +47,7 @@ def shapes_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def small_network() -> DETRsegm:
     """A panoptic network of the shapes' classes with fixed weights, whose queries have masks of their own."""
-    network = filled(SMALL)
-    assert isinstance(network, DETRsegm)
-    sharpen_masks(network)
-    return network
+    return small_panoptic_network()
 
 
 @pytest.fixture(scope="session")

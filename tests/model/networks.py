@@ -35,6 +35,14 @@ def filled(config: ModelConfig, seed: int = 7) -> DETR | DETRsegm:
     return network.eval()
 
 
+def small_panoptic_network() -> DETRsegm:
+    """`SMALL` with fixed weights, whose queries have masks of their own."""
+    network = filled(SMALL)
+    assert isinstance(network, DETRsegm)
+    sharpen_masks(network)
+    return network
+
+
 def sharpen_masks(network: DETRsegm) -> None:
     """Give every query a mask of its own: without training, attention maps are faint beside features and all alike."""
     of_query = network.mask_head.get_parameter("lay1.weight")[:, network.mask_head.hidden_dim :]
