@@ -68,7 +68,7 @@ def resize(image: NDArray[np.uint8], rule: ResizeRule) -> NDArray[np.uint8]:
 def resize_to(
     picture: Image.Image, size: tuple[int, int], box: CropBox | None = None, multiple: int = CANVAS_MULTIPLE
 ) -> NDArray[np.uint8]:
-    """An RGB picture, or a box of it, as an array of (height, width), [h, w, 3]: `resample` has how.
+    """An RGB or RGBX picture, or a box of it, as an array of (height, width), [h, w, 3]: `resample` has how.
 
     It lies on a canvas of its own, with sides that `multiple` divides, so that `make_batch` copies nothing where the
     picture goes alone.
@@ -80,7 +80,7 @@ def resize_to(
     image = canvas[0, :height, :width]
     whole = (0.0, 0.0, float(picture.width), float(picture.height))
     if picture.size == (width, height) and (box is None or box == whole):
-        image[...] = np.asarray(picture)
+        image[...] = np.asarray(picture)[..., :3]
     else:
         resample(picture, canvas[0], size, box or whole)
     return image

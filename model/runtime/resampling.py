@@ -30,8 +30,19 @@ def resampler() -> str:
     return "Pillow" if _library() is None else "cykooz-resizer"
 
 
+def picture_in(pixels: NDArray[np.uint8]) -> Image.Image:
+    """A picture of mode RGBX in the memory of an image [H, W, 4], which is contiguous.
+
+    Four bytes a pixel are what Pillow keeps of RGB, too, so that nothing is copied.
+    """
+    from PIL import Image
+
+    height, width = pixels.shape[:2]
+    return Image.frombuffer("RGBX", (width, height), pixels, "raw", "RGBX", 0, 1)
+
+
 def resample(picture: Image.Image, canvas: NDArray[np.uint8], size: tuple[int, int], box: CropBox) -> None:
-    """Resize a box of an RGB picture to (height, width) in the upper left corner of a canvas, uint8 [H, W, 3].
+    """Resize a box of an RGB or RGBX picture to (height, width) in the upper left corner of a canvas, uint8 [H, W, 3].
 
     The canvas is contiguous, and stays as it is beside the picture. Python's lock is free meanwhile. Raises MemoryError
     where there is no memory for what lies between the passes.
@@ -41,11 +52,11 @@ def resample(picture: Image.Image, canvas: NDArray[np.uint8], size: tuple[int, i
 
         height, width = size
         resized = picture.resize((width, height), Image.Resampling.BILINEAR, box=box)
-        canvas[:height, :width] = np.asarray(resized)
+        canvas[:height, :width] = np.asarray(resized)[..., :3]
     elif picture.height <= 2 * size[0]:
-        _by_rows_of_three(library, picture, canvas, size, box)
+        _by_rows_of_three(library, _rgb(picture), canvas, size, box)
     else:
-        _by_rows_of_four(library, picture, canvas, size, box)
+        _by_rows_of_four(library, _rgb(picture), canvas, size, box)
 
 
 def _by_rows_of_three(
@@ -90,6 +101,14 @@ def _packed(picture: Image.Image) -> bytes:
     _, error, packed = encoder.encode(3 * picture.width * picture.height)
     assert error >= 0
     return packed
+
+
+def _rgb(picture: Image.Image) -> Image.Image:
+    """A picture of mode RGBX as one of mode RGB in the same memory: the library knows no RGBX."""
+    if picture.mode == "RGBX":
+        picture = picture._new(picture.im)  # another one, which that one does not become
+        picture._mode = "RGB"
+    return picture
 
 
 def _pass(library: Any, source: Image.Image, target: Image.Image, box: CropBox) -> None:

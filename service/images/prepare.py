@@ -89,9 +89,9 @@ def prepare(
     return Prepared(decoded.orig_size, resized, decode_again if draws else None)
 
 
-def prepare_decoded(image: NDArray[np.uint8], rules: ImageRules, trace: Trace) -> Prepared:
-    """Resize an image that is decoded already, upright RGB [height, width, 3]; it is not kept to be drawn on."""
+def prepare_decoded(picture: Image.Image, rules: ImageRules, trace: Trace) -> Prepared:
+    """Resize an image that is decoded already, upright RGB or RGBX; it is not kept to be drawn on."""
     with trace.stage("preprocess"):
-        orig_size = (image.shape[0], image.shape[1])
+        orig_size = (picture.height, picture.width)
         size = rules.resize.size(*orig_size)
-        return Prepared(orig_size, resize_to(Image.fromarray(image), size, None, rules.canvas_multiple), None)
+        return Prepared(orig_size, resize_to(picture, size, None, rules.canvas_multiple), None)

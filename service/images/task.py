@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from model.runtime.allocations import turn_into_memory_errors
+from model.runtime.answers.canvas import Canvas
 from model.runtime.artifact.metadata import Metadata
 from model.runtime.engines.raw_outputs import ImageOutputs
 from service.images.pictures import FoundInImage, PictureFormat, draw_found, encode_picture
@@ -120,7 +121,10 @@ def _drawn(
     with trace.stage("decode"):
         image = prepared.decode_again()
     with trace.stage("encode"), turn_into_memory_errors():
-        return Content(*encode_picture(draw_found(image, found, metadata.categories), picture))
+        canvas = Canvas.of(image)
+        del image
+        draw_found(canvas, found, metadata.categories)
+        return Content(*encode_picture(canvas.picture.convert("RGB"), picture))
 
 
 def json_content(response: BaseModel) -> Content:

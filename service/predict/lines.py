@@ -11,7 +11,7 @@ import errno
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ from service.predict.names import Names
 
 _BEGINNING = re.compile(r'\s*\{\s*"file"\s*:\s*(?=")')
 _ERROR = re.compile(r'\s*,\s*"error"\s*:')
+_COMPACT = (",", ":")
 _LONGEST_NAME = 2**16  # characters, in JSON, which has at most six for each byte of a path
 
 
@@ -52,20 +53,15 @@ class Lines:
         if self._old.answer is not None:
             _check_alike(self._old.answer, body)
             self._old.answer = None
-        self._write(picture, body.decode()[1:])
+        self.add({"file": picture.file}, body)
 
     def failed(self, picture: PictureFile, reason: str) -> None:
         """Write the line of a picture without one. Raises OSError if it cannot be written."""
-        self._write(picture, f'"error":{json.dumps(reason)}}}')
+        self.add({"file": picture.file}, json.dumps({"error": reason}, separators=_COMPACT).encode())
 
-    def add(self, entries: Iterable[Mapping[str, Any]]) -> None:
-        """Write what is known of anything else, a line an entry. Raises OSError if it cannot be written."""
-        for entry in entries:
-            self._out.write(f"{json.dumps(entry)}\n")
-        self._out.flush()
-
-    def _write(self, picture: PictureFile, rest: str) -> None:
-        self._out.write(f'{{"file":{json.dumps(picture.file)},{rest}\n')
+    def add(self, where: Mapping[str, Any], body: bytes) -> None:
+        """Write a line of where an answer is from, and the answer, an object in JSON. Raises OSError as above."""
+        self._out.write(f"{json.dumps(where, separators=_COMPACT)[:-1]},{body.decode()[1:]}\n")
         self._out.flush()
 
 

@@ -41,8 +41,11 @@ class Results(Protocol):
     def failed(self, picture: PictureFile, reason: str) -> None:
         """Take why a picture has no answer. Raises OSError if that cannot be written."""
 
-    def add(self, entries: Iterable[Mapping[str, Any]]) -> None:
-        """Take what is known of anything else, as it is to stand there. Raises OSError if it cannot be written."""
+    def add(self, where: Mapping[str, Any], body: bytes) -> None:
+        """Take the answer of a part of a file, in JSON: `file` says of which, and more may say of which part.
+
+        Raises OSError if it cannot be written.
+        """
 
 
 class AnswerList:
@@ -59,17 +62,16 @@ class AnswerList:
 
     def answered(self, picture: PictureFile, body: bytes) -> None:
         """See Results."""
-        answer = json.loads(body)
-        # An id need not tell the file; pycocotools leaves its name alone.
-        entries = (
-            [{**entry, "file_name": picture.file} for entry in answer]
-            if self._form == "coco"
-            else [{"file": picture.file, **answer}]
-        )
-        self.add(entries)
+        self.add({"file": picture.file}, body)
 
-    def add(self, entries: Iterable[Mapping[str, Any]]) -> None:
+    def add(self, where: Mapping[str, Any], body: bytes) -> None:
         """See Results."""
+        answer = json.loads(body)
+        if self._form == "coco":  # whose ids need not tell the file; pycocotools leaves its name alone
+            told = {"file_name": where["file"], **{name: value for name, value in where.items() if name != "file"}}
+            entries = [{**entry, **told} for entry in answer]
+        else:
+            entries = [{**where, **answer}]
         for entry in entries:
             text = json.dumps(entry, indent=_INDENT if self._form == "json" else None)
             self._out.write(f"{',' if self.is_begun else '['}\n{indent(text, ' ' * _INDENT)}")

@@ -88,8 +88,8 @@ def _prepared(model: LoadedModel, clip: Path) -> list[NDArray[np.uint8]]:
     rules, images = ImageRules.of(read_settings({}), model.metadata, model.canvas_multiple), []
     with av.open(str(clip)) as video:
         for _, frame in zip(range(_DIFFERENT), video.decode(video=0), strict=False):
-            pixels = np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
-            images.append(prepare_decoded(pixels, rules, Trace()).resized)
+            picture = Image.fromarray(np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8))
+            images.append(prepare_decoded(picture, rules, Trace()).resized)
     return images
 
 

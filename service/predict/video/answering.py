@@ -4,7 +4,6 @@ video of them.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from model.runtime.answers.canvas import Canvas
 from service.images.answers import DetectTask, SegmentTask
 from service.images.pictures import draw_found
 from service.images.prepare import ImageRules
@@ -34,8 +34,9 @@ from service.settings import Settings
 class _Made:
     """What was made of a frame."""
 
-    entries: Sequence[dict[str, Any]]  # as JSON has them
-    drawing: NDArray[np.uint8] | None  # RGB [height, width, 3]
+    where: dict[str, Any]  # it is from
+    body: bytes  # the answer, in JSON
+    drawing: NDArray[np.uint8] | None  # RGB and a byte that says nothing, [height, width, 4]
 
 
 class VideoAnswers:
@@ -101,7 +102,7 @@ class VideoAnswers:
                     failed.append(outcome.error)
                 else:
                     frame, made = outcome.picture, outcome.answer
-                    self._to.add(made.entries)
+                    self._to.add(made.where, made.body)
                     self._answered += 1
                     if writer is not None and made.drawing is not None:
                         writer.add(made.drawing, frame.pts, frame.duration * every, frame.time_base)
@@ -137,15 +138,13 @@ class VideoAnswers:
         def make(run: RunPicture[VideoPicture]) -> _Made:
             task = replace(self._task, image_id=begun + run.number + 1)
             found, tell = task.find(metadata, run.prepared, run.outputs, run.trace)
-            frame, answer = run.picture, json.loads(tell().body)
-            where = {"frame": frame.number, "time": frame.seconds}
-            if isinstance(answer, list):  # of COCO's results
-                entries = [{**entry, "file_name": name, **where} for entry in answer]
-            else:
-                entries = [{"file": name, **where, **answer}]
-            drawing = None
+            frame, drawing = run.picture, None
+            where = {"file": name, "frame": frame.number, "time": frame.seconds}
+            body = tell().body
             if draws and frame.image is not None:
-                drawing, frame.image = draw_found(frame.image, found, metadata.categories), None
-            return _Made(entries, drawing)
+                canvas, frame.image = Canvas.on(frame.image.copy()), None  # the decoder may still need its own
+                draw_found(canvas, found, metadata.categories)
+                drawing = canvas.pixels
+            return _Made(where, body, drawing)
 
         return make

@@ -29,7 +29,10 @@ class RgbFrames:
         self._pixel_aspect = stream.sample_aspect_ratio or Fraction(1)
 
     def of(self, frame: VideoFrame) -> NDArray[np.uint8]:
-        """RGB, [height, width, 3]. Transparency lies over white, as it does in pictures."""
+        """RGB and a byte that says nothing, [height, width, 4], contiguous; perhaps in the frame's own memory.
+
+        Transparency lies over white, as it does in pictures.
+        """
         has_alpha = any(component.is_alpha for component in frame.format.components)
         is_hdr, width, height = frame.color_trc in _HDR, frame.width, frame.height
         if self._pixel_aspect > 1:
@@ -41,20 +44,22 @@ class RgbFrames:
             frame,
             width=width,
             height=height,
-            format="rgba" if has_alpha else "rgb24",
+            format="rgba" if has_alpha else "rgb0",
             src_colorspace=Colorspace.ITU709 if unknown and frame.height >= _LEAST_HD else None,
             dst_color_trc=ColorTrc.BT709 if is_hdr else None,
             dst_color_primaries=ColorPrimaries.BT709 if is_hdr else None,
         )
-        pixels = np.asarray(converted.to_ndarray(), dtype=np.uint8)
+        plane = converted.planes[0]
+        rows = np.frombuffer(cast("bytes", plane), dtype=np.uint8).reshape(height, plane.line_size)
+        pixels = np.ascontiguousarray(rows[:, : 4 * width]).reshape(height, width, 4)  # most have nothing between rows
         return _upright(_over_white(pixels) if has_alpha else pixels, frame)
 
 
 def _over_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if rgba[..., 3].min() == 255:
-        return np.ascontiguousarray(rgba[..., :3])
+        return rgba
     picture = Image.fromarray(rgba, "RGBA")
-    white = Image.new("RGB", picture.size, "white")
+    white = Image.new("RGBA", picture.size, "white")
     white.paste(picture, mask=picture)
     return np.asarray(white)
 

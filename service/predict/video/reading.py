@@ -22,6 +22,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from model.runtime.decode import ImageLimits
+from model.runtime.resampling import picture_in
 from service.images.prepare import ImageRules, prepare_decoded
 from service.images.task import Prepared
 from service.predict.files import STANDARD_STREAM
@@ -46,7 +47,7 @@ class VideoPicture:
     pts: int  # when it is shown since the beginning, in units of the video's time base
     duration: int  # how long, in the same; 0 where that is unknown
     time_base: Fraction  # seconds
-    image: NDArray[np.uint8] | None  # [height, width, 3], RGB, upright, square pixels; None once nobody needs it
+    image: NDArray[np.uint8] | None  # [height, width, 4], see `RgbFrames`; None once nobody needs it
 
     @property
     def seconds(self) -> float:
@@ -56,7 +57,7 @@ class VideoPicture:
     def prepare(self, rules: ImageRules, trace: Trace, *, draws: bool) -> Prepared:
         """See PictureSource."""
         assert self.image is not None, "a frame is prepared once"
-        prepared = prepare_decoded(self.image, rules, trace)
+        prepared = prepare_decoded(picture_in(self.image), rules, trace)
         if not draws:
             self.image = None
         return prepared

@@ -65,9 +65,13 @@ class VideoWriter:
         self.close()
 
     def add(self, image: NDArray[np.uint8], pts: int, duration: int, time_base: Fraction) -> None:
-        """Add the next frame, RGB [height, width, 3], shown at `pts` for `duration` in units of the time base.
+        """Add the next frame. Raises OSError where the video cannot be written.
 
-        Raises OSError where the video cannot be written.
+        Args:
+            image: RGB and a byte that says nothing, [height, width, 4].
+            pts: when it is shown, in units of the time base.
+            duration: for how long, in the same.
+            time_base: seconds.
         """
         self._behind.append(self._thread.submit(self._encode, image, pts, duration, time_base))
         if len(self._behind) > _BEHIND:
@@ -121,7 +125,7 @@ class VideoWriter:
         if height % 2 or width % 2:
             image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         return self._reformatter.reformat(
-            VideoFrame.from_ndarray(image, format="rgb24"),
+            VideoFrame.from_numpy_buffer(np.ascontiguousarray(image), format="rgba"),
             width=stream.width,
             height=stream.height,
             format="yuv420p",

@@ -9,7 +9,7 @@ from PIL import Image
 
 from model.runtime import resampling
 from model.runtime.preprocess import resize_to
-from model.runtime.resampling import CropBox, resample, resampler
+from model.runtime.resampling import CropBox, picture_in, resample, resampler
 
 SIDES = st.one_of(st.integers(1, 4), st.integers(1, 90), st.integers(200, 700))
 SIZES = st.tuples(SIDES, SIDES)  # (height, width)
@@ -84,3 +84,16 @@ def test_without_the_library_pillow_resizes(monkeypatch: pytest.MonkeyPatch) -> 
     image = picture((60, 90), 5)
     for box in (None, (0.5, 1.0, 80.25, 60.0)):
         np.testing.assert_array_equal(resize_to(image, (33, 80), box), pillows(image, (33, 80), box))
+
+
+@pytest.mark.parametrize("has_library", [True, False])
+def test_pixels_of_four_bytes_are_resized_where_they_lie(has_library: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not has_library:
+        monkeypatch.setattr(resampling, "_library", lambda: None)
+    pixels = np.random.default_rng(7).integers(0, 256, (70, 60, 4), dtype=np.uint8)
+    picture, same = picture_in(pixels), Image.fromarray(np.ascontiguousarray(pixels[..., :3]))
+    for size in ((90, 50), (20, 50), (70, 60)):
+        np.testing.assert_array_equal(resize_to(picture, size), resize_to(same, size))
+    assert picture.mode == "RGBX"
+    pixels[0, 0] = 255
+    assert picture.getpixel((0, 0)) == (255, 255, 255, 255)
