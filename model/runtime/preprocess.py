@@ -113,15 +113,25 @@ def make_batch(images: Sequence[NDArray[np.uint8]], multiple: int = CANVAS_MULTI
     sizes = tuple((image.shape[0], image.shape[1]) for image in images)
     height = round_up(max(height for height, _ in sizes), multiple)
     width = round_up(max(width for _, width in sizes), multiple)
-    padding_mask = np.ones((len(images), height, width), dtype=np.bool_)
-    for index, (h, w) in enumerate(sizes):
-        padding_mask[index, :h, :w] = False
+    padding_mask = np.empty((len(images), height, width), dtype=np.bool_)
+    for mask, size in zip(padding_mask, sizes, strict=True):
+        _lay(mask, np.False_, size, padding=np.True_)
     canvas = _own_canvas(images[0], height, width) if len(images) == 1 else None
     if canvas is None:
-        canvas = np.zeros((len(images), height, width, 3), dtype=np.uint8)
-        for index, (image, (h, w)) in enumerate(zip(images, sizes, strict=True)):
-            canvas[index, :h, :w] = image
+        canvas = np.empty((len(images), height, width, 3), dtype=np.uint8)
+        for place, image, size in zip(canvas, images, sizes, strict=True):
+            _lay(place, image, size, padding=np.uint8(0))
     return Batch(canvas, padding_mask, sizes)
+
+
+def _lay(
+    canvas: NDArray[np.generic], inside: NDArray[np.generic] | np.generic, size: tuple[int, int], padding: np.generic
+) -> None:
+    """Fill a canvas [H, W, ...]: what is inside of (height, width) and what is beside it, each of its bytes once."""
+    height, width = size
+    canvas[:height, :width] = inside
+    canvas[:height, width:] = padding
+    canvas[height:] = padding
 
 
 def _own_canvas(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8] | None:
