@@ -25,7 +25,7 @@ _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 _MARKER = re.compile(rb"[^\xff]*+\xff++(?:\x00[^\xff]*+\xff++)*+([^\x00\xff])")
 _EXIF = b"Exif\0"
 # Bytes that are looked through at a time, so that it takes little memory, and Python's lock for a millisecond.
-_PIECE = 2**20
+_PIECE = 2**18
 
 
 class SplitJpeg(NamedTuple):
@@ -73,8 +73,9 @@ def split_jpeg(data: bytes | bytearray, max_segments: int) -> SplitJpeg:
     rest = view[scans_from:]
     begins, ends = _scans_and_ends(rest)
     scans = int(np.searchsorted(begins, ends[0])) if len(ends) else len(begins)
-    starts = (begins + sum(map(len, kept))).tolist()
-    return SplitJpeg(joined([*kept, rest]), exif, count, scans, starts)
+    head = sum(map(len, kept))
+    picture = data if head == scans_from else joined([*kept, rest])  # where all is kept there is nothing to copy
+    return SplitJpeg(picture, exif, count, scans, (begins + head).tolist())
 
 
 def _next_marker(data: bytes | bytearray, start: int) -> re.Match[bytes] | None:
@@ -95,9 +96,8 @@ def _scans_and_ends(data: memoryview) -> tuple[NDArray[np.intp], NDArray[np.intp
     found = [np.zeros(0, dtype=np.intp)]
     for start in range(0, len(octets), _PIECE):
         piece = octets[start : start + _PIECE + 1]
-        is_either = (piece[1:] & 0xFC) == 0xD8  # or one of two others
-        is_either &= piece[:-1] == 0xFF
-        found.append(start + np.flatnonzero(is_either))
+        places = np.flatnonzero(piece[:-1] == 0xFF)  # of which few are neither data nor a restart
+        found.append(start + places[(piece[places + 1] & 0xFC) == 0xD8])  # or one of two others
     places = np.concatenate(found)
     markers = octets[places + 1]
     return places[markers == _START_OF_SCAN], places[markers == _END_OF_IMAGE]

@@ -102,12 +102,22 @@ def test_a_small_image_has_a_quarter_of_the_largest_ones_time() -> None:
 def test_a_file_ends_when_its_time_is_spent(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = itertools.count()
     monkeypatch.setattr("model.runtime.decode_budget.time.thread_time", lambda: float(next(seconds)))
-    file = MeteredFile(bytes(10))
-    assert file.read(1) == b"\0"
+    file = MeteredFile(bytes(10_000))
+    assert file.read(1000) == bytes(1000)
     file.limit(2.5, in_small_pieces=False)
-    assert file.read(1) == b"\0"
+    assert file.read(1000) == bytes(1000)
     assert not file.is_spent
-    assert file.read(1) == b""
+    assert file.read(1000) == b""
+    assert file.is_spent
+
+
+def test_a_file_that_is_read_in_few_bytes_ends_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = itertools.count()
+    monkeypatch.setattr("model.runtime.decode_budget.time.thread_time", lambda: float(next(seconds)))
+    file = MeteredFile(bytes(10_000))
+    file.limit(5.5, in_small_pieces=False)
+    pieces = list(iter(lambda: file.read(1), b""))
+    assert 0 < len(pieces) < 100
     assert file.is_spent
 
 

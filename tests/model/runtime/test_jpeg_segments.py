@@ -51,6 +51,10 @@ def test_without_its_metadata_a_picture_has_the_same_pixels(name: str, progressi
     assert left.exif == SIX
 
 
+def test_a_picture_without_metadata_is_not_copied() -> None:
+    assert split_jpeg(JPEG, 100).picture is JPEG
+
+
 @pytest.mark.parametrize("progressive", [False, True])
 @given(
     st.lists(st.tuples(st.sampled_from(METADATA), st.binary(max_size=40)), max_size=8),
