@@ -22,6 +22,7 @@ from service.process.library_warnings import OURS, LibraryFilter, log_warnings
 MAX_LINE = 2048  # characters, which are ASCII
 _MAX_TEXT = 1200  # characters of a message or a traceback
 _MAX_WAITING = 1000  # lines
+_ENCODER = json.JSONEncoder(default=str)
 _UNPRINTABLE = re.compile(r"[^ -~]")
 _AT_EXIT = 1.0  # seconds that the last lines have to be written
 
@@ -42,7 +43,7 @@ class JsonFormatter(logging.Formatter):
             # The end of a traceback says most.
             line["exception"] = self.formatException(record.exc_info)[-_MAX_TEXT:]
         # Escaped, a character takes up to twelve.
-        while len(text := json.dumps(line, default=str)) > MAX_LINE:
+        while len(text := _ENCODER.encode(line)) > MAX_LINE:
             _halve_longest(line)
         return text
 

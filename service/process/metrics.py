@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import get_args
 
 from prometheus_client import (
@@ -49,6 +50,12 @@ class Metrics:
         self._add_clients()
         self._add_batches()
         self._add_operations()
+        # What every request or batch is noted under is looked up once; to look it up takes longer than to note it.
+        self._requests_of = cache(self.requests.labels)
+        self._stages_on = cache(self.stage_duration.labels)
+        self.batches_for = cache(self.batch_dispatch.labels)
+        self.batch_sizes_on = cache(self.batch_size.labels)
+        self.padding_ratios_on = cache(self.batch_padding_ratio.labels)
 
     def _add_clients(self) -> None:
         """Of requests and connections."""
@@ -216,14 +223,14 @@ class Metrics:
 
     def request_ended(self, endpoint: str, status: int, seconds: float, trace: Trace) -> None:
         """Note an answered request."""
-        self.requests.labels(endpoint=endpoint, status=str(status)).inc()
+        self._requests_of(endpoint, str(status)).inc()
         if (duration := self._durations.get(endpoint)) is not None:
             duration.observe(seconds)
         for stage, stage_seconds in tuple(trace.stages.items()):
             if stage != "infer":
                 self._stages[stage].observe(stage_seconds)
         for device, infer_seconds in trace.infer_seconds.items():
-            self.stage_duration.labels("infer", device).observe(infer_seconds)
+            self._stages_on("infer", device).observe(infer_seconds)
         if trace.error_code is not None:
             self.rejected.labels(reason=trace.error_code).inc()
         for image_status, reason in trace.image_errors:
@@ -243,12 +250,12 @@ class DeviceMetrics:
 
     def batch_went(self, reason: str) -> None:
         """Note a batch that goes to the engine."""
-        self.metrics.batch_dispatch.labels(reason, self.device).inc()
+        self.metrics.batches_for(reason, self.device).inc()
 
     def batch_succeeded(self, size: int, padding_ratio: float) -> None:
         """Note a batch, or a part of one, that the engine has answered."""
-        self.metrics.batch_size.labels(self.device).observe(size)
-        self.metrics.batch_padding_ratio.labels(self.device).observe(padding_ratio)
+        self.metrics.batch_sizes_on(self.device).observe(size)
+        self.metrics.padding_ratios_on(self.device).observe(padding_ratio)
 
     def batch_split(self, trouble: str) -> None:
         """Note a batch that failed and is run again in parts."""
