@@ -35,7 +35,7 @@ from service.settings import SettingsError, read_settings
 
 # Pictures from which on it pays to measure first what batches do, which takes as long as 60 of them. Frames of a video
 # have one size, so that there is no more to know than whether they share batches.
-_WORTH_TIMING = 1000
+_WORTH_TIMING = 10_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
