@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=2000)
     parser.add_argument("--scale", type=float, default=0.5)
     parser.add_argument("--batches", type=int, nargs="+", default=list(BATCH_SIZES), help="Of the bare engine.")
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--model", default="", help="The default is the demo model.")
     args = parser.parse_args()
@@ -51,7 +52,7 @@ def main() -> None:
         rules = ImageRules.of(settings, model.metadata, model.canvas_multiple)
         images = [prepare(picture, "", rules, Trace()).resized for picture in pictures]
         for turn in range(args.turns):
-            for task in TASKS:
+            for task in args.tasks:
                 bare = bare_cost(model, images, task, args.pictures - broken, args.batches)
                 words = ["predict", "--list", str(listed), "--task", task, "--out", str(out)]
                 words += ["--model", args.model] if args.model else []

@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--rate", type=int, default=25)
     parser.add_argument("--height", type=int, default=240)
     parser.add_argument("--batches", type=int, nargs="+", default=list(BATCH_SIZES), help="Of the bare engine.")
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--model", default="", help="The default is the demo model.")
     args = parser.parse_args()
@@ -52,7 +53,7 @@ def main() -> None:
         clip = _clip(Path(name) / "clip.mp4", count, args.rate, args.height)
         images = _prepared(model, clip)
         for turn in range(args.turns):
-            for task in TASKS:
+            for task in args.tasks:
                 for drawn in (False, True):
                     bare = bare_cost(model, images, task, count, args.batches)
                     words = ["predict", str(clip), "--task", task, "--json", f"{name}/out.jsonl"]
