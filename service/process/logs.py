@@ -138,6 +138,9 @@ def configure_logging(level: str, log_format: str = "auto") -> tuple[LogWriter, 
     for name in OURS:
         logging.getLogger(name).setLevel(level.upper())
     logging.raiseExceptions = False  # a full disk must not fill standard error too
+    # No line says where in the code, in which thread or process it was written, so that need not be found out.
+    logging._srcfile = None  # documented, see "Optimization" in logging's guide
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     log_warnings()
     # What it says of bad requests, and of start and stop, the service says in lines of its own.
     logging.getLogger("uvicorn").setLevel(logging.ERROR)

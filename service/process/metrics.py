@@ -52,6 +52,7 @@ class Metrics:
         self._add_operations()
         # What every request or batch is noted under is looked up once; to look it up takes longer than to note it.
         self._requests_of = cache(self.requests.labels)
+        self._rejected_for = cache(self.rejected.labels)
         self._stages_on = cache(self.stage_duration.labels)
         self.batches_for = cache(self.batch_dispatch.labels)
         self.batch_sizes_on = cache(self.batch_size.labels)
@@ -232,7 +233,7 @@ class Metrics:
         for device, infer_seconds in trace.infer_seconds.items():
             self._stages_on("infer", device).observe(infer_seconds)
         if trace.error_code is not None:
-            self.rejected.labels(reason=trace.error_code).inc()
+            self._rejected_for(trace.error_code).inc()
         for image_status, reason in trace.image_errors:
             self.failed_images.labels(status=str(image_status), reason=reason).inc()
 
