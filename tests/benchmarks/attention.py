@@ -4,9 +4,9 @@
 
 Both artifacts of a model, with attention and without, run beside each other and are measured in turns; of two services
 the one that is not measured sleeps. A ratio is the throughput with attention by that without: of the engine alone that
-of the medians, over HTTP the median of the turns' ratios, beside it the least and the largest, and what processor time
-says, which other work on the machine moves less. Files are made in the work folder at the first run: DETR R50
-has the weights of the parity data, and the demo model has its attention cut off.
+of the medians, over HTTP the median of the turns' ratios, beside it the least and the largest, and the same of
+requests by processor time, which other work on the machine moves less. Files are made in the work folder at the first
+run: DETR R50 has the weights of the parity data, and the demo model has its attention cut off.
 """
 
 from __future__ import annotations
@@ -55,15 +55,21 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=30, help="of one picture, on the engine alone")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    print("model, engine | engine alone | /detect (least, largest) | processor time of /detect")
+    print("model, engine | engine alone | /detect (least, largest) | the same by processor time")
     for model in options.models:
         pair = _demo(options.work) if model == "demo" else _r50(Files(options.work))
-        pictures, count = (DEMO_PICTURES, 64) if model == "demo" else (R50_PICTURES, 8)
+        pictures, count = (DEMO_PICTURES, 64) if model == "demo" else (R50_PICTURES, 4)
         for name in (name for name, device in DEVICES.items() if device in options.devices):
             with_attention, without = seconds_alone(pair, DEVICES[name], options.batches)
-            ratios, cpu = over_http(pair, DEVICES[name], pictures, options.turns, count)
-            spread = f"{median(ratios):.3f} ({min(ratios):.3f}, {max(ratios):.3f})"
-            print(f"{model}, {name} | {without / with_attention:.3f} | {spread} | {cpu:.3f}", flush=True)
+            rates, processor = over_http(pair, DEVICES[name], pictures, options.turns, count)
+            print(
+                f"{model}, {name} | {without / with_attention:.3f} | {spread(rates)} | {spread(processor)}", flush=True
+            )
+
+
+def spread(ratios: Sequence[float]) -> str:
+    """The median, the least and the largest."""
+    return f"{median(ratios):.3f} ({min(ratios):.3f}, {max(ratios):.3f})"
 
 
 def seconds_alone(pair: Pair, device: str, batches: int) -> list[float]:
@@ -81,19 +87,21 @@ def seconds_alone(pair: Pair, device: str, batches: int) -> list[float]:
     return [median(taken) for taken in seconds]
 
 
-def over_http(pair: Pair, device: str, pictures: Sequence[bytes], turns: int, count: int) -> tuple[list[float], float]:
-    """Ratios of throughput by turn, and of processor time over all turns, with so many requests a turn and side."""
+def over_http(
+    pair: Pair, device: str, pictures: Sequence[bytes], turns: int, count: int
+) -> tuple[list[float], list[float]]:
+    """Ratios of throughput, and of requests by processor time, of each turn, with so many requests on each side."""
+    rates, processor = [], []
     with both_services(pair, device, pictures) as services:
-        before = [service.cpu_seconds() for service in services]
-        ratios = []
         for turn in range(turns):
-            order = (0, 1) if turn % 2 else (1, 0)
-            rates = {side: services[side].throughput(CLIENTS, count) for side in order}
-            ratios.append(rates[0] / rates[1])
-        with_attention, without = (
-            service.cpu_seconds() - began for service, began in zip(services, before, strict=True)
-        )
-    return ratios, without / with_attention
+            rate, spent = {}, {}
+            for side in (0, 1) if turn % 2 else (1, 0):
+                before = services[side].cpu_seconds()
+                rate[side] = services[side].throughput(CLIENTS, count)
+                spent[side] = services[side].cpu_seconds() - before
+            rates.append(rate[0] / rate[1])
+            processor.append(spent[1] / spent[0])
+    return rates, processor
 
 
 @contextmanager

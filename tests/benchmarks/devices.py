@@ -1,12 +1,12 @@
 """What several engines in one process gain: images a second with one and with several, in turns in one run.
 
-    python -m tests.benchmarks.devices --engines 2 --rounds 3 --seconds 3
-    python -m tests.benchmarks.devices --in-process --rounds 8 --seconds 1
+    python -m tests.benchmarks.devices
+    python -m tests.benchmarks.devices --in-process
 
 The engine takes 20 ms for an image, each in a batch of its own, and no processor time, as a GPU. So what is measured is
 what is around it: the one queue, and HTTP with its one event loop unless `--in-process` leaves that out. The clients
 keep their connections; they are in this process, and take processor time of the same machine. Where other work has most
-of it, that is the limit, and not the engines.
+of it, that is the limit, and not the engines; so turns are short and many, and their median counts.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def main() -> None:
     parser.add_argument("--engines", type=int, default=2)
     parser.add_argument("--delay-ms", type=float, default=20.0)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 2, 4, 8])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--in-process", action="store_true")
     options = parser.parse_args()
     print(f"clients | images/s with 1 engine, with {options.engines}, ratio (median of the rounds', least, largest)")
