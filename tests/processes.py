@@ -52,7 +52,7 @@ def wait_for_200(url: str, process: subprocess.Popen[bytes], log: Path, timeout_
         with httpx.Client(timeout=2, limits=httpx.Limits(max_keepalive_connections=0)) as client:
             until(answers, timeout_s, pause_s=0.1)
     except AssertionError as error:
-        raise AssertionError(f"{url}: {error}:\n{log.read_text()[-4000:]}") from error
+        raise AssertionError(f"{url}: {error}:\n{log.read_text()[-12000:]}") from error
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from tests.server_process import environment
 
 REPOSITORY = Path(__file__).parents[2]
 PACKAGES = ("nvidia-pytriton==0.7.0", "numpy<2", str(REPOSITORY))
-_START_S = 120.0
+_START_S = 300.0
 Answer = dict[str, NDArray[Any]]  # of one picture, by output
 
 _STAND_IN = """
@@ -106,6 +106,8 @@ class Triton:
         ]
         command += ["--http-address", "127.0.0.1", "--http-port", url.rpartition(":")[2], "--allow-grpc", "false"]
         command += ["--allow-metrics", "false", "--backend-directory", self._server / "backends"]
+        # Of its 30 s for the imports of a model a busy machine needs more.
+        command += ["--backend-config", "python,stub-timeout-seconds=300"]
         with running(command, f"{url}/v2/health/ready", log, env=environment(), timeout_s=_START_S):
             yield url
 
