@@ -18,6 +18,7 @@ from fastapi import FastAPI
 from service.app import create_app, create_metrics_app
 from service.lifecycle.loading import ModelLoader
 from service.lifecycle.service import Service, StartupError
+from service.process.garbage import spare_loaded_objects
 from service.process.logs import configure_logging
 from service.process.memory import configure_malloc, keep_picture_blocks
 from service.process.options import unknown_variables
@@ -67,6 +68,7 @@ def run(settings: Settings, loader: ModelLoader | None = None) -> int:
     spans = open_spans()
     app = create_app(settings, loader, spans)
     service: Service = app.state.service
+    service.on_loaded = spare_loaded_objects
     log.on_drop = service.metrics.log_lines_dropped.inc
     libraries.on_warning = service.metrics.library_warnings.inc
     with listen(settings.host, settings.port) as listener, _metrics_port(app, settings) as metrics_port:

@@ -52,7 +52,8 @@ class Service:
         self.failure: StartupError | None = None
         self.is_lost = False  # an engine or a decoder hangs, and only a new process helps
         self._no_delay = asyncio.Event()  # nobody can be served while the end is delayed
-        # Whoever runs the service hooks in here, to end it.
+        # Whoever runs the service hooks in here: before the first request is taken, and to end it.
+        self.on_loaded: Callable[[], None] = lambda: None
         self.on_failure: Callable[[], None] = lambda: None
         self._model_loader = loader
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
@@ -190,6 +191,7 @@ class Service:
             logger.exception("the model cannot be loaded")
             self._fail(StartupError(f"the model cannot be loaded: {type(error).__name__}"))
         else:
+            self.on_loaded()
             self.take_over(warm)
             if not self.admission.is_closed:  # by who asked to stop while it loaded
                 logger.info("ready: %s on %s", warm.model.metadata.name, ", ".join(warm.model.engines))

@@ -19,7 +19,7 @@ from service.lifecycle.service import Service
 from service.process.watched_threads import threads_left
 from service.settings import Settings
 from tests.service.conftest import Serving, check_error, red_png, until
-from tests.service.fakes import FakeEngine
+from tests.service.fakes import EngineLoader, FakeEngine
 
 pytestmark = pytest.mark.anyio
 
@@ -117,6 +117,18 @@ def app_that_loads(load: Callable[[], LoadedModel]) -> FastAPI:
             raise AssertionError("there is no need")
 
     return create_app(Settings(batch_timing_ms=0), Loader())
+
+
+async def test_who_runs_the_service_hears_of_its_model_before_the_first_request() -> None:
+    settings = Settings(batch_timing_ms=0)
+    app = create_app(settings, EngineLoader(settings, FakeEngine()))
+    service: Service = app.state.service
+    told = []
+    service.on_loaded = lambda: told.append(service.admission.current)
+    async with app.router.lifespan_context(app):
+        await service.loaded()
+        assert told == [None]
+        assert service.admission.current is not None
 
 
 async def test_the_reason_why_a_model_cannot_be_loaded_is_kept() -> None:
