@@ -1,5 +1,5 @@
 """What schemathesis sends where the description says that a picture is due (pictures, broken ones, and no picture), and
-where it says that classes are (those of the tiny model).
+where it says that classes are (those of the demo model).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ for image_format in PICTURES:
     bodies = st.sampled_from([*PICTURES.values(), *broken_pictures().values()]) | st.binary(max_size=200)
     schemathesis.openapi.media_type(f"image/{image_format.lower()}", bodies)
 
-schemathesis.openapi.format("class-list", st.sampled_from(["red", "Ground,sky", "1,95"]))
+schemathesis.openapi.format("class-list", st.sampled_from(["circle", "Heart,sky", "1,2"]))
 schemathesis.openapi.format("point-list", st.sampled_from(["0,0", "1.5,2;0,1"]))
 
 

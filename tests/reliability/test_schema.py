@@ -43,22 +43,21 @@ def ask_everything(server: ServerProcess, folder: Path, examples: int, *options:
 @pytest.mark.row(id="S5")
 @pytest.mark.parametrize("guarded", [False, True], ids=["open", "with keys"])
 @pytest.mark.parametrize("examples", [5, pytest.param(200, marks=[pytest.mark.soak, pytest.mark.timeout(3600)])])
-def test_the_service_keeps_to_its_description(
-    tiny: Path, tmp_path: Path, measured: Measured, examples: int, guarded: bool
-) -> None:
+def test_the_service_keeps_to_its_description(tmp_path: Path, measured: Measured, examples: int, guarded: bool) -> None:
     """No server error, no status, header or shape that is not declared, nothing open that says it needs a key."""
     keys = tmp_path / "keys"
     keys.write_text(KEY)
     # An admin's key, so that the model is reloaded in between.
     arguments = ("--api-keys-file", str(keys), "--admin-keys-file", str(keys)) if guarded else ()
     options = ("--header", f"Authorization: Bearer {KEY}", "--header", f"X-API-Key: {KEY}") if guarded else ()
-    with serving(tiny, tmp_path, *PATIENT, *arguments) as server:
+    # The demo model, because it can be asked where it looked.
+    with serving(None, tmp_path, *PATIENT, *arguments) as server:
         said = ask_everything(server, tmp_path, examples, *options)
         assert server.errors() == []
         asked = [line for line in server.lines() if line["logger"] == "service.request"]
         statuses = Counter(line["status"] for line in asked)
         answered = {line["route"] for line in asked if line.get("method") == "POST" and line["status"] == 200}
-        expected = {"/detect", "/segment"} | ({"/model/reload"} if guarded else set())
+        expected = {"/detect", "/segment", "/explain"} | ({"/model/reload"} if guarded else set())
         assert expected <= answered, "a run in which nothing is accepted would prove little"
     cases = re.search(r"(\d[\d,]*) generated", said)
     assert cases is not None
