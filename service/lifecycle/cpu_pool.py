@@ -19,8 +19,8 @@ class CpuPool(WatchedThreads):
     A decoder cannot be interrupted. An image that has taken a request's whole time is overdue; what waits behind it
     would wait for its own deadline only, so once every thread has such an image, nobody is let in.
 
-    Large images, of which each takes seconds, never have all threads, so that others do not wait behind them: one is
-    left, if there are two or more.
+    Large images, of which each takes seconds, and large uploads never have all threads, so that others do not wait
+    behind them: one is left, if there are two or more.
 
     Processes could be ended from outside. But each takes 45 MB and 0.8 s to start, and to send it an image of 640 x 480
     pixels takes a fifth of the time of decoding it. So an image's work is bounded instead, in the decoder, and this is

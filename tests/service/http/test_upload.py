@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from service.errors import UploadMemoryError
+from service.images.prepare import prepare
+from service.images.task import Prepared
+from service.lifecycle.pipeline import LARGE_UPLOAD
 from service.lifecycle.uploads import UploadMemory
-from tests.service.conftest import JPEG, Serving, check_error, red_png
+from tests.service.conftest import JPEG, Serving, check_error, red_png, until
 from tests.service.fakes import FakeEngine
 
 pytestmark = [pytest.mark.anyio, pytest.mark.api]
@@ -107,3 +112,29 @@ async def test_a_large_image_is_answered_like_any_other(
         assert (answer.status_code, as_large.status_code) == (200, 200)
         assert as_large.content == answer.content
         assert app.service.upload_memory.used_bytes == 0
+
+
+@pytest.mark.usefixtures("inside")
+async def test_large_uploads_leave_a_thread_to_others(
+    serving: Serving, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[int] = []
+    may_end = threading.Event()
+
+    def look_through(body: bytes, *rest: Any) -> Prepared:
+        if len(body) > LARGE_UPLOAD:
+            begun.append(len(body))
+            assert may_end.wait(30)
+        return prepare(body, *rest)
+
+    monkeypatch.setattr("service.lifecycle.pipeline.prepare", look_through)
+    small = red_png(1)
+    large = small + bytes(LARGE_UPLOAD)
+    async with serving(engine, cpu_threads=2) as app:
+        waiting = [asyncio.create_task(app.detect(large)) for _ in range(3)]
+        await until(lambda: len(begun) == 1)
+        for _ in range(3):  # the others have come meanwhile
+            assert (await app.detect(small)).status_code == 200
+        assert len(begun) == 1
+        may_end.set()
+        assert [answer.status_code for answer in await asyncio.gather(*waiting)] == [200] * 3
