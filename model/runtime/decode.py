@@ -20,10 +20,13 @@ from model.runtime.decode_budget import MeteredFile
 from model.runtime.image_formats import ALWAYS, ONE_CALL, WORK_OF_ONE_CALL, format_of, in_words, is_simple_tiff, spoken
 from model.runtime.jpeg_segments import split_jpeg
 from model.runtime.orientation import Turn, plugin_exif, turn_of
+from model.runtime.picture_memory import give_memory, picture_in
 from model.runtime.png_chunks import split_png
 from model.runtime.resampling import CropBox
 from model.runtime.resize_rule import ResizeRule
+from model.runtime.to_rgb import to_rgb
 from model.runtime.webp_chunks import count_webp_chunks
+from model.runtime.webp_pixels import webp_pixels
 
 # Above Pillow's own bound an image is refused like any other that is too large, instead of with a line on
 # stderr.
@@ -76,7 +79,7 @@ class ImageLimits:
     max_pixels: int  # width x height
     max_side: int  # pixels
     max_parts: int = 20_000  # segments of a JPEG before its pixels, or chunks of a PNG or WebP
-    max_scans: int = 150  # of a JPEG, each of which can be work for all of its pixels
+    max_scans: int = 120  # of a JPEG, each of which can be work for all of its pixels
     max_cpu_seconds: float = 7.5  # to decode an image of `max_pixels`
     work_now: float = math.inf  # pixels times scans; for more LargeWorkError is raised before any are decoded
     formats: frozenset[str] = ALWAYS  # that are decoded, see `open_formats`
@@ -144,6 +147,7 @@ def decode_reduced(data: bytes | bytearray, limits: ImageLimits, rule: ResizeRul
 class OpenedImage:
     """An image whose header is read, and whose pixels are not decoded yet."""
 
+    data: bytes | bytearray  # of the file
     stored: Image.Image  # as the file has it
     stored_size: tuple[int, int]  # (height, width) in pixels
     turn: Turn  # makes it upright, by its EXIF
@@ -158,10 +162,19 @@ class OpenedImage:
         # The rule is of the image as it is seen; a turn exchanges the sides or does not, and so undoes itself.
         size = None if rule is None else turn.apply_to_size(rule.size(*turn.apply_to_size(self.stored_size)))
         box = _whole(self.stored) if size is None else _reduce(self.stored, size)
-        self.stored.load()
-        turned = turn.apply(self.stored)
+        turned = turn.apply(self._with_pixels())
         box = turn.apply_to_box(box, *turned.size)
-        return DecodedImage(_to_rgb(turned), turn.apply_to_size(self.stored_size), box, turn.orientation)
+        return DecodedImage(to_rgb(turned), turn.apply_to_size(self.stored_size), box, turn.orientation)
+
+    def _with_pixels(self) -> Image.Image:
+        mode = self.stored.mode
+        if self.stored.format == "WEBP":
+            pixels = webp_pixels(self.data, self.stored_size, mode == "RGBA")
+            if pixels is not None:
+                return picture_in(pixels, mode)
+        give_memory(self.stored)
+        self.stored.load()
+        return self.stored
 
 
 @contextmanager
@@ -189,7 +202,7 @@ def open_image(data: bytes | bytearray, limits: ImageLimits) -> Iterator[OpenedI
                 raise LargeWorkError
             # Of JPEG alone a few bytes can be work for all pixels, and its reader takes what it gets.
             file.limit(limits.cpu_seconds(pixels), in_small_pieces=image_format == "JPEG")
-            yield OpenedImage(image, (image.height, image.width), turn_of(exif or plugin_exif(image)))
+            yield OpenedImage(data, image, (image.height, image.width), turn_of(exif or plugin_exif(image)))
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise _too_large(limits) from None
     except (ImageTooLargeError, ImageTooComplexError, LargeWorkError, MemoryError):
@@ -276,24 +289,3 @@ def _too_large(limits: ImageLimits) -> ImageTooLargeError:
     return ImageTooLargeError(
         f"the image has more than {limits.max_pixels} pixels, or a side of more than {limits.max_side}"
     )
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """RGB of an image in any mode, with as few copies as a large one can afford."""
-    if image.mode.startswith("I"):
-        image = _scale_gray(image)
-    if image.has_transparency_data:
-        rgba = image if image.mode == "RGBA" else image.convert("RGBA")
-        image = Image.new("RGB", rgba.size, "white")
-        image.paste(rgba, mask=rgba)
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _scale_gray(gray: Image.Image) -> Image.Image:
-    """16-bit gray to 8 bits; Pillow's own conversion would clip at 255."""
-    values = np.asarray(gray).clip(0, 65_535).astype(np.uint16, copy=False)
-    return Image.fromarray(_EIGHT_BIT[values])
-
-
-# What each 16-bit value is in 8 bits, rounded.
-_EIGHT_BIT = ((np.arange(65_536, dtype=np.uint32) * 255 + 32_767) // 65_535).astype(np.uint8)

@@ -30,17 +30,6 @@ def resampler() -> str:
     return "Pillow" if _library() is None else "cykooz-resizer"
 
 
-def picture_in(pixels: NDArray[np.uint8]) -> Image.Image:
-    """A picture of mode RGBX in the memory of an image [H, W, 4], which is contiguous.
-
-    Four bytes a pixel are what Pillow keeps of RGB, too, so that nothing is copied.
-    """
-    from PIL import Image
-
-    height, width = pixels.shape[:2]
-    return Image.frombuffer("RGBX", (width, height), pixels, "raw", "RGBX", 0, 1)
-
-
 def resample(picture: Image.Image, canvas: NDArray[np.uint8], size: tuple[int, int], box: CropBox) -> None:
     """Resize a box of an RGB or RGBX picture to (height, width) in the upper left corner of a canvas, uint8 [H, W, 3].
 

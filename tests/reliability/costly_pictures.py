@@ -88,7 +88,8 @@ def costly_pictures() -> Iterator[tuple[str, bytes]]:
     """Each by what there is too much of."""
     jpeg, png, webp = (_flat(_SMALL, image_format) for image_format in ("JPEG", "PNG", "WEBP"))
     yield "JPEG, 49 MP, 25,000 scans", with_scans(25_000)
-    yield "JPEG, 49 MP, 150 scans", with_scans(150)
+    yield "JPEG, 49 MP, 120 scans", with_scans(120)
+    yield "WebP, 49 MP", _flat(_LARGE, "WEBP", method=0)
     yield "JPEG, fill bytes", jpeg[:2] + b"\xff" * UPLOAD + jpeg[2:]
     tables = jpeg.index(b"\xff\xdb")
     yield "JPEG, bytes between segments", jpeg[:tables] + bytes(UPLOAD) + jpeg[tables:]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.runtime.resampling import picture_in
+from model.runtime.picture_memory import picture_in
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from model.runtime.decode import ImageLimits
-from model.runtime.resampling import picture_in
+from model.runtime.picture_memory import picture_in
 from service.images.prepare import ImageRules, prepare_decoded
 from service.images.task import Prepared
 from service.predict.files import STANDARD_STREAM

@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model.runtime import resampling
+from model.runtime.picture_memory import picture_in
 from model.runtime.preprocess import resize_to
-from model.runtime.resampling import CropBox, picture_in, resample, resampler
+from model.runtime.resampling import CropBox, resample, resampler
 
 SIDES = st.one_of(st.integers(1, 4), st.integers(1, 90), st.integers(200, 700))
 SIZES = st.tuples(SIDES, SIDES)  # (height, width)

@@ -1,0 +1,44 @@
+"""Pictures of Pillow whose pixels lie in memory of ours, of which none is written before it is needed.
+
+Pillow fills a new picture with zeros or a colour while no other thread can run: of 49 megapixels for 80 to 170 ms, in
+which a service answers nobody. Numpy lets others run, and of zeros the system makes each page where it is written to.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from model.runtime.image_formats import ALWAYS
+
+_FOUR_BYTES = frozenset({"RGB", "RGBA", "CMYK"})  # modes of pictures of which Pillow keeps four bytes a pixel
+_LARGE = 8 * 2**20  # bytes, from which on malloc takes memory from the system, where the service does not wait for it
+
+
+def picture_in(pixels: NDArray[np.uint8], mode: str = "RGBX") -> Image.Image:
+    """A picture in the memory of an image [H, W, 4], which is contiguous, of a mode with four bytes a pixel: RGBX, RGB,
+    RGBA or CMYK. Four are what Pillow keeps of RGB, too, so that nothing is copied.
+    """
+    return Image.Image()._new(_core_in(pixels, mode))
+
+
+def give_memory(image: Image.Image) -> None:
+    """Have a large picture, which was opened and has no pixels yet, decoded into zeros of ours."""
+    width, height = image.size
+    if image.mode in _FOUR_BYTES and image.format in ALWAYS and 4 * width * height >= _LARGE:
+        image.im = _core_in(np.zeros((height, width, 4), dtype=np.uint8), image.mode)
+
+
+def white(size: tuple[int, int]) -> Image.Image:
+    """A white RGB picture of (width, height)."""
+    width, height = size
+    return picture_in(np.full((height, width, 4), 255, dtype=np.uint8), "RGB")
+
+
+def _core_in(pixels: NDArray[np.uint8], mode: str) -> Any:
+    height, width = pixels.shape[:2]
+    layout = (mode, 4 * width, 1)
+    return Image.core.map_buffer(pixels, (width, height), "raw", 0, layout)  # type: ignore[attr-defined]
