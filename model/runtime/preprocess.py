@@ -91,7 +91,7 @@ class Batch:
     """Images of several sizes on one canvas, each aligned to its top left corner."""
 
     images: NDArray[np.uint8]  # [B, H, W, 3], RGB, zero on padding
-    padding_mask: NDArray[np.bool_]  # [B, H, W], True on padding
+    padding_mask: NDArray[np.bool_]  # [B, H, W], True on padding; it may be another batch's as well
     sizes: tuple[tuple[int, int], ...]  # (h, w) in pixels of each image on the canvas
 
     @property
@@ -113,15 +113,41 @@ def make_batch(images: Sequence[NDArray[np.uint8]], multiple: int = CANVAS_MULTI
     sizes = tuple((image.shape[0], image.shape[1]) for image in images)
     height = round_up(max(height for height, _ in sizes), multiple)
     width = round_up(max(width for _, width in sizes), multiple)
-    padding_mask = np.empty((len(images), height, width), dtype=np.bool_)
-    for mask, size in zip(padding_mask, sizes, strict=True):
-        _lay(mask, np.False_, size, padding=np.True_)
+    padding_mask = _kept_mask.of(sizes, height, width) if len(set(sizes)) == 1 else _padding_mask(sizes, height, width)
     canvas = _own_canvas(images[0], height, width) if len(images) == 1 else None
     if canvas is None:
         canvas = np.empty((len(images), height, width, 3), dtype=np.uint8)
         for place, image, size in zip(canvas, images, sizes, strict=True):
             _lay(place, image, size, padding=np.uint8(0))
     return Batch(canvas, padding_mask, sizes)
+
+
+def _padding_mask(sizes: Sequence[tuple[int, int]], height: int, width: int) -> NDArray[np.bool_]:
+    """True on padding [B, height, width], of images of these sizes."""
+    padding_mask = np.empty((len(sizes), height, width), dtype=np.bool_)
+    for mask, size in zip(padding_mask, sizes, strict=True):
+        _lay(mask, np.False_, size, padding=np.True_)
+    return padding_mask
+
+
+class _KeptMask:
+    """The last padding mask of a batch whose images were all of one size, as most batches' are, to be used again: to
+    write 0.9 MB for each picture is a third of what it takes to put it on a canvas. Any thread may ask.
+    """
+
+    def __init__(self) -> None:
+        self._kept = ((0, 0), np.empty((0, 0, 0), dtype=np.bool_))
+
+    def of(self, sizes: Sequence[tuple[int, int]], height: int, width: int) -> NDArray[np.bool_]:
+        """See `_padding_mask`; nobody may write to it."""
+        size, mask = self._kept
+        if size != sizes[0] or mask.shape[1:] != (height, width) or len(mask) < len(sizes):
+            mask = _padding_mask(sizes, height, width)  # not read-only, or OpenVINO would copy it, and torch warn
+            self._kept = sizes[0], mask
+        return mask[: len(sizes)]
+
+
+_kept_mask = _KeptMask()
 
 
 def _lay(

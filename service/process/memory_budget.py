@@ -21,6 +21,7 @@ BYTES_PER_PIXEL = 18
 _COPIES_OF_BODY = 3
 _NEXT_CANVAS = 1  # beside those of the batches in the engines
 _CANVAS_BYTES_PER_PIXEL = 4  # RGB and the padding mask
+_KEPT_MASK = 1  # a padding mask that is kept for the next batch
 _BYTES_PER_CONNECTION = 256 * 2**10
 # What the allocator keeps between what is in use, and whatever is too small for a part of its own.
 _REST = 64 * 2**20
@@ -105,7 +106,7 @@ def memory_budget(settings: Settings, metadata: Metadata, engine: EngineMemory) 
     resized = largest_canvas(metadata, largest_image(settings, metadata))
     masks = 0 if metadata.mask_stride is None else 4 * metadata.num_queries * resized // metadata.mask_stride**2
     slot = BYTES_PER_PIXEL * settings.max_pixels + _COPIES_OF_BODY * settings.max_body_bytes
-    canvases = (engine.engines + _NEXT_CANVAS) * _CANVAS_BYTES_PER_PIXEL * engine.largest_batch
+    canvases = ((engine.engines + _NEXT_CANVAS) * _CANVAS_BYTES_PER_PIXEL + _KEPT_MASK) * engine.largest_batch
     parts = [
         BudgetPart("process", engine.loaded + _REST),
         BudgetPart("engine", engine.engine, "max_batch_pixels"),

@@ -99,3 +99,21 @@ def test_a_batch_of_whole_canvases_has_no_padding() -> None:
 def test_a_batch_needs_an_image() -> None:
     with pytest.raises(ValueError, match="at least one image"):
         make_batch([])
+
+
+SIZES = st.sampled_from([(30, 40), (40, 30), (32, 64), (20, 50)])
+
+
+@given(batches=st.lists(st.tuples(SIZES, st.integers(1, 4), st.booleans(), st.sampled_from([32, 64])), max_size=12))
+def test_the_mask_of_images_of_one_size_is_right_whatever_went_before(
+    batches: list[tuple[tuple[int, int], int, bool, int]],
+) -> None:
+    for size, count, has_another, multiple in batches:
+        sizes = [size] * count + ([(25, 35)] if has_another else [])
+        batch = make_batch([np.ones((*each, 3), dtype=np.uint8) for each in sizes], multiple)
+        for mask, (height, width) in zip(batch.padding_mask, sizes, strict=True):
+            inside = np.zeros(mask.shape, dtype=np.bool_)
+            inside[:height, :width] = True
+            np.testing.assert_array_equal(mask, ~inside)
+        assert batch.padding_mask.flags.c_contiguous
+        assert len(batch.padding_mask) == len(sizes)
