@@ -7,7 +7,9 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -211,25 +213,32 @@ def test_the_demo_model_s_answers_are_right_at_five_times_too_much(tmp_path: Pat
     requests = [Request("/detect", scene_jpeg(index, 480)) for index in range(16)]
     with serving(None, tmp_path) as server:
         quiet = quiet_answers(server, requests)
-        saturated = saturate(server, requests)
-        most = knee(saturated)
-        seen = overload(server, requests, rate=5 * most, seconds=scaled(60))
-        served = [sample for sample in (*quiet, *saturated, *seen.load) if sample.status == 200]
-        assert_metrics_tell_the_truth(server, counted(quiet, saturated, seen.load), images=len(served))
-    check_only_200_or_503(seen.load)
-    check_health(seen.health)
+        # What it can do is asked before each overload and after the last, because the machine is a quarter faster in
+        # one minute than in another.
+        saturated, overloads = [saturate(server, requests)], []
+        for _ in range(4):
+            overloads.append(overload(server, requests, rate=5 * knee(saturated[-1]), seconds=scaled(15)))
+            saturated.append(saturate(server, requests))
+        every = [quiet, *saturated, *(seen.load for seen in overloads)]
+        served = [sample for samples in every for sample in samples if sample.status == 200]
+        assert_metrics_tell_the_truth(server, counted(*every), images=len(served))
     expected = [detections_of(sample) for sample in quiet]
-    for sample in seen.load:
+    load = [sample for seen in overloads for sample in seen.load]
+    check_only_200_or_503(load)
+    check_health([sample for seen in overloads for sample in seen.health])
+    for sample in load:
         if sample.status == 200:
             assert_same_detections(detections_of(sample), expected[sample.request])
-    right = tally(seen.load)[200]
-    kept, refused_ms = seen.goodput / most, latency_ms(seen.load, 503, 0.99)
+    knees = [knee(samples) for samples in saturated]
+    kept = [2 * seen.goodput / sum(both) for seen, both in zip(overloads, pairwise(knees), strict=True)]
+    refused_ms = latency_ms(load, 503, 0.99)
     measured(
         "L3",
-        f"demo model, 5 x {most:.1f}/s: {right} answers, all right; goodput {100 * kept:.0f} %; "
+        f"demo model, 5 x {median(knees):.1f}/s: {tally(load)[200]} answers, all right; "
+        f"goodput {100 * median(kept):.0f} % ({100 * min(kept):.0f} to {100 * max(kept):.0f}); "
         f"p99 of 503s {refused_ms:.0f} ms",
-        knee=most,
-        goodput_share=kept,
+        knee=median(knees),
+        goodput_share=median(kept),
         p99_503_ms=refused_ms,
     )
 
