@@ -96,7 +96,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
         "model.runtime.webp_pixels",
     ),
     "model.runtime.to_rgb": ("model.runtime.picture_memory",),
-    "model.runtime.picture_memory": ("model.runtime.image_formats",),
+    "model.runtime.picture_memory": (),
     "model.runtime.webp_pixels": (),
     "model.runtime.coded_frames": ("model.runtime.sequence_headers",),
     "model.runtime.sequence_headers": (),

@@ -12,8 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.runtime.image_formats import ALWAYS
-
 _FOUR_BYTES = frozenset({"RGB", "RGBA", "CMYK"})  # modes of pictures of which Pillow keeps four bytes a pixel
 _LARGE = 8 * 2**20  # bytes, from which on malloc takes memory from the system, where the service does not wait for it
 
@@ -28,7 +26,7 @@ def picture_in(pixels: NDArray[np.uint8], mode: str = "RGBX") -> Image.Image:
 def give_memory(image: Image.Image) -> None:
     """Have a large picture, which was opened and has no pixels yet, decoded into zeros of ours."""
     width, height = image.size
-    if image.mode in _FOUR_BYTES and image.format in ALWAYS and 4 * width * height >= _LARGE:
+    if image.mode in _FOUR_BYTES and 4 * width * height >= _LARGE:
         image.im = _core_in(np.zeros((height, width, 4), dtype=np.uint8), image.mode)
 
 

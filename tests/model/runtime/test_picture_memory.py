@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from model.runtime.decode import LARGEST, decode
+from model.runtime.image_formats import OPTIONAL, open_formats
 from model.runtime.picture_memory import give_memory, picture_in, white
 from tests.service.conftest import encode
+
+ALL_FORMATS = replace(LARGEST, formats=open_formats(OPTIONAL))
 
 
 def large(mode: str) -> Image.Image:
@@ -22,7 +26,20 @@ def large(mode: str) -> Image.Image:
     return picture
 
 
-@pytest.mark.parametrize(("mode", "image_format"), [("RGB", "JPEG"), ("CMYK", "JPEG"), ("RGB", "PNG"), ("RGBA", "PNG")])
+@pytest.mark.parametrize(
+    ("mode", "image_format"),
+    [
+        ("RGB", "JPEG"),
+        ("CMYK", "JPEG"),
+        ("RGB", "PNG"),
+        ("RGBA", "PNG"),
+        ("RGBA", "WEBP"),
+        ("RGBA", "AVIF"),
+        ("RGB", "BMP"),
+        ("RGB", "TIFF"),
+        ("RGBA", "HEIF"),
+    ],
+)
 def test_a_large_picture_is_decoded_into_it(mode: str, image_format: str) -> None:
     file = encode(large(mode), image_format)
     with Image.open(io.BytesIO(file)) as ours, Image.open(io.BytesIO(file)) as theirs:
@@ -35,7 +52,7 @@ def test_a_large_picture_is_decoded_into_it(mode: str, image_format: str) -> Non
         if mode == "RGBA":
             rgb = Image.new("RGB", theirs.size, "white")
             rgb.paste(theirs, mask=theirs)
-    np.testing.assert_array_equal(decode(file, LARGEST), np.asarray(rgb))
+    np.testing.assert_array_equal(decode(file, ALL_FORMATS), np.asarray(rgb))
 
 
 def test_a_picture_is_written_where_its_pixels_are() -> None:
