@@ -150,7 +150,7 @@ async def test_of_what_libraries_say_during_a_request_the_log_has_one_line_witho
             logging.getLogger("PIL.Image").warning("as odd: %d", number)
         return image.convert("RGB")
 
-    monkeypatch.setattr(decode, "_to_rgb", odd)
+    monkeypatch.setattr(decode, "to_rgb", odd)
     warnings.resetwarnings()  # in tests they are errors
     writer, libraries = configure_logging("info")
     async with serving() as app:

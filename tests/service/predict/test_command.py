@@ -379,7 +379,7 @@ def test_what_libraries_warn_of_is_one_line_for_each_image_that_is_answered(
             warnings.warn(f"odd value {number}", stacklevel=1)
         return image.convert("RGB")
 
-    monkeypatch.setattr(decode, "_to_rgb", odd)
+    monkeypatch.setattr(decode, "to_rgb", odd)
     warnings.resetwarnings()  # in tests they are errors
     assert detr("predict", *red_files(tmp_path, (64, 64), (64, 64))) == 0
     assert capfd.readouterr().err.splitlines() == [
