@@ -20,7 +20,7 @@ from service.lifecycle.loading import ModelLoader
 from service.lifecycle.service import Service, StartupError
 from service.process.garbage import spare_loaded_objects
 from service.process.logs import configure_logging
-from service.process.memory import configure_malloc, keep_picture_blocks
+from service.process.memory import configure_malloc, keep_picture_memory
 from service.process.options import unknown_variables
 from service.process.spans import open_spans
 from service.process.watched_threads import ENGINE_LOST, threads_left
@@ -64,7 +64,7 @@ def run(settings: Settings, loader: ModelLoader | None = None) -> int:
         # To reload is for a server that runs; one that has ended is not to die of it in its last moment.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     settings = fit_connections(settings)
-    keep_picture_blocks(settings.cpu_threads)
+    keep_picture_memory(settings.cpu_threads)
     spans = open_spans()
     app = create_app(settings, loader, spans)
     service: Service = app.state.service

@@ -110,7 +110,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "model.runtime.installing": (),
     "model.runtime.nearest": (),
     "model.runtime.preprocess": ("model.runtime.resampling", "model.runtime.resize_rule"),
-    "model.runtime.resampling": (),
+    "model.runtime.resampling": ("model.runtime.picture_memory",),
     "model.runtime.resize_rule": (),
     "model.runtime.categories": (),
 }

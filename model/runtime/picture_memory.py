@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 _FOUR_BYTES = frozenset({"RGB", "RGBA", "CMYK"})  # modes of pictures of which Pillow keeps four bytes a pixel
+_WRITES_ALL = frozenset({"JPEG", "MPO"})  # whose decoder writes each pixel, or there is no picture
 _LARGE = 8 * 2**20  # bytes, from which on malloc takes memory from the system, where the service does not wait for it
 
 
@@ -24,9 +25,13 @@ def picture_in(pixels: NDArray[np.uint8], mode: str = "RGBX") -> Image.Image:
 
 
 def give_memory(image: Image.Image) -> None:
-    """Have a large picture, which was opened and has no pixels yet, decoded into zeros of ours."""
+    """Have a picture, which was opened and has no pixels yet, decoded into memory of ours, where that is worth it."""
     width, height = image.size
-    if image.mode in _FOUR_BYTES and 4 * width * height >= _LARGE:
+    if image.mode not in _FOUR_BYTES or not getattr(image, "tile", ()):  # it has no pixels, which `load` is to find
+        return
+    if image.format in _WRITES_ALL:
+        image.im = _core_in(np.empty((height, width, 4), dtype=np.uint8), image.mode)
+    elif 4 * width * height >= _LARGE:
         image.im = _core_in(np.zeros((height, width, 4), dtype=np.uint8), image.mode)
 
 

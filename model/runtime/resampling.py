@@ -56,10 +56,10 @@ def _by_rows_of_three(
     """
     from PIL import Image
 
+    from model.runtime.picture_memory import picture_in
+
     (height, width), (left, top, right, bottom) = size, box
-    # Not filled, as Pillow's own pictures are. It is not to be a source: its fourth byte would count as transparency.
-    memory = np.empty((picture.height, width, 4), dtype=np.uint8)
-    target = Image.frombuffer("RGBA", (width, picture.height), memory, "raw", "RGBA", 0, 1)
+    target = picture_in(np.empty((picture.height, width, 4), dtype=np.uint8), "RGB")  # not filled, as Pillow's would be
     _pass(library, picture, target, (left, 0, right, picture.height))
     packed = _packed(target)
     wide = Image.frombuffer("L", (3 * width, picture.height), packed, "raw", "L", 0, 1)
@@ -71,10 +71,11 @@ def _by_rows_of_four(
     library: Any, picture: Image.Image, canvas: NDArray[np.uint8], size: tuple[int, int], box: CropBox
 ) -> None:
     """Of a picture that shrinks much, the fourth byte goes last, where fewest pixels have it."""
-    from PIL import Image
+    from model.runtime.picture_memory import picture_in
 
     (height, width), (left, top, right, bottom) = size, box
-    wide, result = Image.new("RGB", (width, picture.height)), Image.new("RGB", (width, height))
+    # Not filled, as Pillow's own pictures are, which would take a quarter of the time of 12 megapixels.
+    wide, result = (picture_in(np.empty((rows, width, 4), dtype=np.uint8), "RGB") for rows in (picture.height, height))
     _pass(library, picture, wide, (left, 0, right, picture.height))
     _pass(library, wide, result, (0, top, width, bottom))
     canvas[:height, :width] = np.frombuffer(_packed(result), dtype=np.uint8).reshape(height, width, 3)

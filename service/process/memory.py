@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from PIL import Image
@@ -15,8 +16,10 @@ _BLOCKS_OF_PHOTO = 4
 # Of glibc's malloc.h.
 _M_MMAP_THRESHOLD, _LARGE_BLOCK = -3, 8 * 2**20
 _M_ARENA_MAX, _ARENAS = -8, 1
-# A photo of 1920 x 1080 pixels, its resized copy and their canvas take 13 MiB together; 16 are too few for it.
-_M_TRIM_THRESHOLD, _KEPT_AT_END = -1, 20 * 2**20
+# The most that lies in malloc's blocks for a photo in a thread is that of 1920 x 1080 pixels: itself, what is between
+# the passes of its resize, and its canvas.
+_M_TRIM_THRESHOLD, _KEPT_AT_END = -1, 24 * 2**20
+_MOST_KEPT = 2**30  # it takes an int
 
 # Short against what an operator looks at, and long against the pauses between the requests of one client.
 GIVE_BACK_AFTER_SECONDS = 5.0
@@ -34,24 +37,29 @@ def configure_malloc() -> bool:
     OpenVINO do, so it is imported with the model only.
 
     A fixed bound also fixes what a pool keeps at its end, at 128 KiB: every image then gives its memory back and takes
-    it again page by page, 2066 of them and 4 ms of processor time for 640 x 480 pixels seen at 800 x 1066. With 20 MiB
-    there are none, and large images leave up to 20 MB behind until nobody has asked for a while.
+    it again page by page, 2066 of them and 4 ms of processor time for 640 x 480 pixels seen at 800 x 1066. With 24 MiB
+    there are none, and large images leave up to that behind until nobody has asked for a while.
     """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return False
-    wanted = {_M_ARENA_MAX: _ARENAS, _M_MMAP_THRESHOLD: _LARGE_BLOCK, _M_TRIM_THRESHOLD: _KEPT_AT_END}
-    return all(mallopt(option, value) for option, value in wanted.items())
+    return _tell_malloc({_M_ARENA_MAX: _ARENAS, _M_MMAP_THRESHOLD: _LARGE_BLOCK, _M_TRIM_THRESHOLD: _KEPT_AT_END})
 
 
-def keep_picture_blocks(threads: int) -> None:
-    """Let Pillow keep the memory of a photo for the next one in each of so many threads, until `give_back_freed`.
+def keep_picture_memory(threads: int) -> None:
+    """Let malloc and Pillow keep the memory of a photo for the next one in each of so many threads, until
+    `give_back_freed`.
 
     Otherwise the system has to make each page of it anew: for 12 megapixels 11,720 of them and 16 of 84 ms. Together
     with what is in use it is no more than pictures took at once.
     """
+    _tell_malloc({_M_TRIM_THRESHOLD: min(_KEPT_AT_END * threads, _MOST_KEPT)})
     Image.core.set_blocks_max(_BLOCKS_OF_PHOTO * threads)  # type: ignore[attr-defined]  # documented, not typed
+
+
+def _tell_malloc(options: Mapping[int, int]) -> bool:
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    return all(mallopt(option, value) for option, value in options.items())
 
 
 def give_back_freed() -> bool:

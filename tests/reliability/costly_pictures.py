@@ -123,7 +123,7 @@ def measure(server: ServerProcess, name: str, file: bytes, seconds: float) -> Ro
     """What a file costs, with good pictures beside for so many seconds and until all is answered."""
     _wait_until_idle(server)
     image_format = sniff(file)
-    good = with_scans(GOOD_SCANS) if "49 MP" in name else _flat(_SMALL, image_format)
+    good = with_scans(GOOD_SCANS) if "scans" in name else _flat(_LARGE if "49 MP" in name else _SMALL, image_format)
     cpu_seconds = _cpu_seconds(server, file, image_format) - _cpu_seconds(server, good, image_format)
     request = Request("/detect", file, f"image/{image_format.lower()}")
     quiet = cost_of(server, [], 0, 2 * seconds)

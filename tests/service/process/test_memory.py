@@ -93,9 +93,9 @@ def test_what_one_image_frees_the_next_one_takes_without_asking_for_it_page_by_p
 _MAKES_PICTURES = """
 import resource
 from PIL import Image
-from service.process.memory import give_back_freed, keep_picture_blocks
+from service.process.memory import give_back_freed, keep_picture_memory
 
-keep_picture_blocks(1)
+keep_picture_memory(1)
 def pages():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     Image.new("RGB", (4000, 3000), "red")
