@@ -27,7 +27,8 @@ def picture_in(pixels: NDArray[np.uint8], mode: str = "RGBX") -> Image.Image:
 def give_memory(image: Image.Image) -> None:
     """Have a picture, which was opened and has no pixels yet, decoded into memory of ours, where that is worth it."""
     width, height = image.size
-    if image.mode not in _FOUR_BYTES or not getattr(image, "tile", ()):  # it has no pixels, which `load` is to find
+    # A file that ends before its pixels has no tiles, and `load` says so only of a picture without memory.
+    if image.mode not in _FOUR_BYTES or not getattr(image, "tile", ()):
         return
     if image.format in _WRITES_ALL:
         image.im = _core_in(np.empty((height, width, 4), dtype=np.uint8), image.mode)

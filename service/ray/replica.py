@@ -14,7 +14,7 @@ from service.app import create_app
 from service.errors import ServiceError
 from service.lifecycle.service import Service
 from service.process.logs import configure_logging
-from service.process.memory import configure_malloc
+from service.process.memory import configure_malloc, keep_picture_memory
 from service.process.spans import open_spans
 from service.ray.all_replicas import AllReplicas, with_label
 from service.ray.worker import settings_here
@@ -35,6 +35,7 @@ class Replica:
         self._name = serve.get_replica_context().replica_tag
         # Metrics of all replicas are answered where requests are.
         settings = settings_here(settings).model_copy(update={"metrics_port": 0})
+        keep_picture_memory(settings.cpu_threads)
         self.app = create_app(settings, spans=self._spans, replicas=AllReplicas())
         self.app.add_middleware(WithoutRequestId)
         self._service: Service = self.app.state.service

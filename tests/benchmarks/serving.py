@@ -26,7 +26,7 @@ from service.bench.pictures import synthetic_jpeg, synthetic_pictures
 from service.images.answers import TaskName
 from service.settings import DEMO_MODEL
 from tests.benchmarks.serving_files import DETECTOR, Files, detector_flops, threshold_that_keeps
-from tests.benchmarks.serving_sides import MatrixProduct, Served, baseline, our_service
+from tests.benchmarks.serving_sides import MatrixProduct, Served, baseline, our_service, two_engines
 
 KEPT_QUERIES = 15
 CLIENTS = 4  # that saturate the service: one image in the engine, others being decoded, encoded and sent
@@ -237,11 +237,6 @@ class Benchmark:
                     yield Row(f"R50 /{task}, {self.best} ÷ {name}", bound, "images/s", ours, theirs, ratio)
                     if task == "segment" and name == "plain FastAPI":
                         yield _memory_row(service, other, self.best)
-
-
-def two_engines(given: Mapping[str, str]) -> dict[str, str]:
-    """The same settings, with two engines that share the cores."""
-    return {name: value for name, value in given.items() if name != "device"} | {"devices": f"{given['device']}*2"}
 
 
 def _memory_row(service: Served, other: Served, engine: str) -> Row:

@@ -112,6 +112,11 @@ def our_service(
         yield served
 
 
+def two_engines(given: Mapping[str, str]) -> dict[str, str]:
+    """The same settings, with two engines that share the cores."""
+    return {name: value for name, value in given.items() if name != "device"} | {"devices": f"{given['device']}*2"}
+
+
 @contextmanager
 def baseline(
     module: str, model: Path, pictures: Sequence[bytes], task: TaskName, threshold: float | None, *options: str
