@@ -5,13 +5,11 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import signal
-import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import Any, get_args
 
 from model.hub.names import HubError
 from model.runtime.artifact.file import ArtifactError
@@ -21,7 +19,8 @@ from service.images.answers import TASKS, DetectTask, SegmentForm, SegmentMode, 
 from service.lifecycle.loading import ArtifactLoader, LoadedModel
 from service.lifecycle.warm_up import assumed_lines, measured_lines
 from service.predict.files import FilesError, Pictures
-from service.predict.job import Job, Terminated
+from service.predict.interruption import Terminated, interrupted_by_sigterm
+from service.predict.job import Job
 from service.predict.names import NamesFullError
 from service.predict.results import Form, Places
 from service.predict.running import PictureRunner
@@ -143,7 +142,7 @@ def run(args: argparse.Namespace) -> int:
     Each failure is one line on standard error, and so is, for each picture, what libraries warn of.
     """
     try:
-        with _interrupted_by_sigterm():
+        with interrupted_by_sigterm():
             return _run(args)
     except Terminated:
         return TERMINATED
@@ -182,23 +181,6 @@ def _run(args: argparse.Namespace) -> int:
         return ENGINE_LOST
     except OSError as error:
         return complain(f"cannot use {error.filename or args.out or 'standard output'}: {error.strerror}")
-
-
-@contextmanager
-def _interrupted_by_sigterm() -> Iterator[None]:
-    """SIGTERM, by which containers and batch systems end a process, is what Ctrl-C is to people."""
-
-    def interrupt(*_: object) -> NoReturn:
-        raise Terminated
-
-    if threading.current_thread() is not threading.main_thread():  # to which alone signals come
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -9,20 +9,11 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from service.images.answers import DetectTask, SegmentTask
 from service.predict.files import PictureFile, shown
+from service.predict.interruption import exit_code_of, uninterrupted
 from service.predict.pictures import Failed, Outcome, RunPicture
 from service.predict.results import Places, Results, write_drawing
 from service.predict.running import PictureRunner
 from service.predict.telling import complain, reason, warning_of
-from service.process.streams import INTERRUPTED, TERMINATED
-
-
-class Terminated(KeyboardInterrupt):
-    """The process was asked to end, by SIGTERM."""
-
-
-def exit_code_of(interrupt: KeyboardInterrupt) -> int:
-    """The exit code of a process that was interrupted so."""
-    return TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED
 
 
 class Job:
@@ -47,7 +38,8 @@ class Job:
                     draws=places.draws,
                     in_order=places.form != "jsonl",
                 ):
-                    self._take(outcome)
+                    with uninterrupted():
+                        self._take(outcome)
                     bar.update()
                 if bar.total is not None:
                     bar.total = bar.n  # some lines of a list may be empty, or named twice

@@ -18,7 +18,7 @@ from service.images.answers import DetectTask, SegmentTask
 from service.images.pictures import draw_found
 from service.images.prepare import ImageRules
 from service.predict.files import shown
-from service.predict.job import exit_code_of
+from service.predict.interruption import exit_code_of, uninterrupted
 from service.predict.pictures import Failed, Outcome, RunPicture
 from service.predict.results import Results
 from service.predict.running import PictureRunner
@@ -102,10 +102,11 @@ class VideoAnswers:
                     failed.append(outcome.error)
                 else:
                     frame, made = outcome.picture, outcome.answer
-                    self._to.add(made.where, made.body)
-                    self._answered += 1
-                    if writer is not None and made.drawing is not None:
-                        writer.add(made.drawing, frame.pts, frame.duration * every, frame.time_base)
+                    with uninterrupted():
+                        self._to.add(made.where, made.body)
+                        self._answered += 1
+                        if writer is not None and made.drawing is not None:
+                            writer.add(made.drawing, frame.pts, frame.duration * every, frame.time_base)
                 self._begun += 1
                 bar.update()
         troubles = [] if video.is_live else reader.troubles()
