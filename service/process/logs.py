@@ -13,7 +13,8 @@ import queue
 import re
 import sys
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,6 +25,8 @@ _MAX_TEXT = 1200  # characters of a message or a traceback
 _MAX_WAITING = 1000  # lines
 _ENCODER = json.JSONEncoder(default=str)
 _UNPRINTABLE = re.compile(r"[^ -~]")
+_GATHERING = 0.01  # seconds in which lines that are written at once come together
+_AT_ONCE = 4096  # bytes, which a pipe of Linux takes without what others write in between
 _AT_EXIT = 1.0  # seconds that the last lines have to be written
 
 
@@ -104,18 +107,40 @@ class LogWriter(logging.Handler):
         super().close()
 
     def _write_all(self) -> None:
-        while (line := self._lines.get()) is not None:
-            try:
-                self._write(line)
-            except OSError:
-                self.on_drop()
+        line = self._wait()
+        while line is not None:
+            together = [line]
+            while (line := self._next()) and sum(map(len, together)) + len(line) <= _AT_ONCE:
+                together.append(line)
+            self._write(together)
+            line = self._wait() if line == b"" else line
 
-    def _write(self, line: bytes) -> None:
-        """Write a whole line. Waits as long as a pipe is full. Raises OSError."""
-        if self._descriptor is None:
-            raise OSError("there is nothing to write to")
-        while line:
-            line = line[os.write(self._descriptor, line) :]
+    def _wait(self) -> bytes | None:
+        """The first line after a pause, in which others come to it, or None at the end."""
+        line = self._lines.get()
+        if line is not None:
+            # To wake this thread for each takes longer than to write it: it has to have Python's lock.
+            time.sleep(_GATHERING)
+        return line
+
+    def _next(self) -> bytes | None:
+        """The next line that waits, empty where none does, None at the end."""
+        try:
+            return self._lines.get_nowait()
+        except queue.Empty:
+            return b""
+
+    def _write(self, lines: Sequence[bytes]) -> None:
+        """Write whole lines, or tell that they are lost. Waits as long as a pipe is full."""
+        text = b"".join(lines)
+        try:
+            if self._descriptor is None:
+                raise OSError("there is nothing to write to")
+            while text:
+                text = text[os.write(self._descriptor, text) :]
+        except OSError:
+            for _ in lines:
+                self.on_drop()
 
 
 def configure_logging(level: str, log_format: str = "auto") -> tuple[LogWriter, LibraryFilter]:

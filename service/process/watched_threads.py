@@ -6,10 +6,13 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from concurrent.futures import Future
+from contextlib import suppress
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 from service.errors import DrainingError
+from service.process.workers import Work, Workers
 
 T = TypeVar("T")
 
@@ -42,7 +45,7 @@ class WatchedThreads:
         self._watch: asyncio.TimerHandle | None = None
         self._awaited: set[asyncio.Future[Any]] = set()
         self._is_closed = False
-        self._threads = ThreadPoolExecutor(count, thread_name_prefix=name)
+        self._workers = Workers(name, count)
 
     def busy_seconds(self) -> float:
         """How long the one that has been busy longest has been at its present work; 0 when all are free."""
@@ -52,7 +55,7 @@ class WatchedThreads:
         """How many have been at their present work for longer than this."""
         return sum(busy > seconds for busy in self._all_busy_seconds())
 
-    async def run(self, work: Callable[[], T], on_end: Callable[[], object] = lambda: None) -> T:
+    async def run(self, work: Callable[[], T], on_end: Callable[[], object] | None = None) -> T:
         """Do some work in one of them. To cancel this is to leave the work undone, unless it has begun.
 
         Args:
@@ -64,30 +67,59 @@ class WatchedThreads:
             MemoryError: another thread is needed, and cannot be started.
             Exception: whatever the work raises; what would end the event loop comes as a RuntimeError.
         """
-        return await self.result(self.begin(work, on_end))
+        awaited = _Awaited(partial(self._do, work), on_end)
+        del work  # which is to be let go of when it has ended, or will not begin
+        self._hand_in(awaited)
+        try:
+            return await self._until_closed(awaited.waiter)
+        except asyncio.CancelledError:
+            awaited.drop()
+            raise
+        finally:
+            del awaited  # or what the work raises would hold itself, and all that the work had
 
-    def begin(self, work: Callable[[], T], on_end: Callable[[], object] = lambda: None) -> Future[T]:
+    def begin(self, work: Callable[[], T]) -> Future[T]:
         """Do some work as soon as a thread is free, whose result is to be had by `result`. Until the work begins, the
         future can be cancelled. Arguments and exceptions are those of `run`, but for what the work raises.
         """
-        try:
-            if self._is_closed:
-                raise DrainingError("the service is shutting down")
-            self._watch_them()
-            submitted = self._threads.submit(self._do, work)
-        except RuntimeError as error:
-            on_end()
-            raise MemoryError("no thread can be started") from error
-        except DrainingError:
-            on_end()
-            raise
-        submitted.add_done_callback(lambda _: on_end())
-        return submitted
+        begun = _Begun(partial(self._do, work))
+        self._hand_in(begun)
+        return begun.future
 
     async def result(self, begun: Future[T]) -> T:
         """The result of what `begin` returned; see `run` for what this raises, and what it is to cancel it."""
         working = asyncio.wrap_future(begun)
-        del begun  # or what it raises would hold itself, and all that its work had
+        del begun  # for the same reason
+        try:
+            return await self._until_closed(working)
+        finally:
+            del working
+
+    def close(self) -> None:
+        """Do no more work, and fail whoever waits. A thread that hangs cannot be ended from here."""
+        self._is_closed = True
+        if self._watch is not None:
+            self._watch.cancel()
+        self._workers.close()
+        for working in self._awaited:
+            working.cancel()
+
+    def _hand_in(self, work: Work) -> None:
+        """Have work done, or drop it and raise DrainingError or MemoryError, see `run`."""
+        try:
+            if self._is_closed:
+                raise DrainingError("the service is shutting down")
+            self._watch_them()
+            self._workers.put(work)
+        except RuntimeError as error:
+            work.drop()
+            raise MemoryError("no thread can be started") from error
+        except DrainingError:
+            work.drop()
+            raise
+
+    async def _until_closed(self, working: asyncio.Future[T]) -> T:
+        """Its result. Raises DrainingError if there is none because they were closed."""
         self._awaited.add(working)
         try:
             return await working
@@ -97,25 +129,16 @@ class WatchedThreads:
             raise
         finally:
             self._awaited.discard(working)
-            del working  # for the same reason
-
-    def close(self) -> None:
-        """Do no more work, and fail whoever waits. A thread that hangs cannot be ended from here."""
-        self._is_closed = True
-        if self._watch is not None:
-            self._watch.cancel()
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        for working in self._awaited:
-            working.cancel()
+            del working
 
     def _do(self, work: Callable[[], T]) -> T:
         thread = threading.get_ident()
         self._began[thread] = self._clock()
         try:
             return work()
-        except Exception:
-            raise
         except BaseException as error:
+            if isinstance(error, Exception) and not isinstance(error, StopIteration):  # which no future takes
+                raise
             raise RuntimeError(f"{type(error).__name__} in a thread") from error
         finally:
             del self._began[thread]
@@ -142,6 +165,79 @@ class WatchedThreads:
             self._look_again(left)
         else:
             self._on_hang()
+
+
+class _Awaited(Generic[T]):
+    """Work for which a coroutine waits. To drop it is to call `on_end` where it has not begun and was not dropped."""
+
+    def __init__(self, work: Callable[[], T], on_end: Callable[[], object] | None) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.waiter: asyncio.Future[T] = self._loop.create_future()
+        self._work, self._on_end = work, on_end
+        self._is_open = [True]  # whoever takes this out does the work or drops it
+
+    def do(self) -> None:
+        """See Work."""
+        if self._take():
+            result, error = _outcome(self._work)
+            with suppress(RuntimeError):  # the loop has ended, and with it whoever waited
+                self._loop.call_soon_threadsafe(_settle, self.waiter, result, error)
+            self._end()
+            del self, result, error  # an error holds the frames that it came through, and those hold who called them
+
+    def drop(self) -> None:
+        """See Work."""
+        if self._take():
+            self._end()
+
+    def _take(self) -> bool:
+        with suppress(IndexError):
+            return self._is_open.pop()
+        return False
+
+    def _end(self) -> None:
+        del self._work  # the queue may hold this for as long as all threads are busy
+        if self._on_end is not None:
+            self._on_end()
+
+
+class _Begun(Generic[T]):
+    """Work whose end any thread may wait for."""
+
+    def __init__(self, work: Callable[[], T]) -> None:
+        self.future: Future[T] = Future()
+        self._work = work
+
+    def do(self) -> None:
+        """See Work."""
+        if self.future.set_running_or_notify_cancel():
+            result, error = _outcome(self._work)
+            if error is None:
+                self.future.set_result(result)  # type: ignore[arg-type]  # without an error it is one
+            else:
+                self.future.set_exception(error)
+            del self, result, error  # for the same reason
+
+    def drop(self) -> None:
+        """See Work."""
+        self.future.cancel()
+
+
+def _outcome(work: Callable[[], T]) -> tuple[T | None, Exception | None]:
+    """What work returns or raises."""
+    try:
+        return work(), None
+    except Exception as error:
+        return None, error
+
+
+def _settle(waiter: asyncio.Future[Any], result: object, error: Exception | None) -> None:
+    if waiter.done():  # who waited has gone
+        return
+    if error is None:
+        waiter.set_result(result)
+    else:
+        waiter.set_exception(error)
 
 
 def threads_left(patience_seconds: float = LAST_PATIENCE_S) -> list[str]:

@@ -121,6 +121,27 @@ def test_lines_of_many_threads_are_written_whole_and_all(writer: Any, tmp_path: 
     assert dropped == []
 
 
+def test_lines_that_come_together_are_written_together_and_unmixed(
+    writer: Any, dropped: list[None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[bytes] = []
+
+    def write(_: int, text: bytes) -> int:
+        written.append(text)
+        return len(text)
+
+    monkeypatch.setattr(os, "write", write)
+    handler = writer(1)
+    for number in range(400):
+        handler.handle(record("line %d", number, more="x" * (1_000 if number % 100 == 7 else 10)))
+    handler.close()
+    lines = b"".join(written).splitlines()
+    assert [json.loads(line)["message"] for line in lines] == [f"line {number}" for number in range(400)]
+    assert len(written) < 100
+    assert all(text.endswith(b"\n") and len(text) <= 4096 for text in written), "what a pipe takes in one piece"
+    assert dropped == []
+
+
 def test_a_pipe_that_nobody_reads_holds_nobody_up(writer: Any, dropped: list[None]) -> None:
     reading, writing = os.pipe()
     handler = writer(writing)

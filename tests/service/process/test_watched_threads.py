@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -129,3 +131,54 @@ async def test_a_thread_that_cannot_be_started_is_memory_that_is_short(monkeypat
         patched.setattr(threading.Thread, "start", refuse)
         with pytest.raises(MemoryError):
             await pool.run(lambda: None)
+
+
+async def test_what_no_future_takes_is_an_error_like_any_other() -> None:
+    with threads() as pool:
+        with pytest.raises(RuntimeError, match="StopIteration"):
+            await pool.run(lambda: next(iter(())))
+        assert await pool.run(lambda: 3) == 3
+
+
+async def test_work_that_is_left_undone_is_let_go_of_and_told_of_at_once() -> None:
+    end, told = threading.Event(), []
+
+    class Held:
+        def __call__(self) -> None: ...
+
+    with threads() as pool:
+        begun = asyncio.create_task(pool.run(end.wait))
+        await until(lambda: pool.busy_seconds() > 0)
+        held = Held()
+        kept = weakref.ref(held)
+        waiting = asyncio.create_task(pool.run(held, lambda: told.append("ended")))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        del held, waiting
+        seen = list(told), kept()
+        end.set()
+        await begun
+    assert seen == (["ended"], None)
+    assert told == ["ended"]
+
+
+async def test_an_error_holds_nothing_once_it_is_gone() -> None:
+    class Held:
+        def fail(self) -> None:
+            raise ValueError("as it should")
+
+    gc.collect()
+    gc.disable()
+    try:
+        with threads() as pool:
+            for ask in (pool.run, lambda work: pool.result(pool.begin(work))):
+                held = Held()
+                kept = weakref.ref(held)
+                with suppress(ValueError):
+                    await ask(held.fail)
+                del held
+                await pool.run(lambda: None)  # until then the thread may hold its last work
+                assert kept() is None
+    finally:
+        gc.enable()
