@@ -13,7 +13,6 @@ import queue
 import re
 import sys
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -85,6 +84,7 @@ class LogWriter(logging.Handler):
         self._descriptor = descriptor
         # Of the queues only this one may be used by a signal handler that interrupted its use.
         self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._is_ending = threading.Event()
         self._thread = threading.Thread(target=self._write_all, name="log", daemon=True)
         self._thread.start()
 
@@ -102,6 +102,7 @@ class LogWriter(logging.Handler):
 
     def close(self) -> None:
         """Write what waits, for as long as that takes but a second, and no more."""
+        self._is_ending.set()
         self._lines.put(None)
         self._thread.join(_AT_EXIT)
         super().close()
@@ -120,7 +121,7 @@ class LogWriter(logging.Handler):
         line = self._lines.get()
         if line is not None:
             # To wake this thread for each takes longer than to write it: it has to have Python's lock.
-            time.sleep(_GATHERING)
+            self._is_ending.wait(_GATHERING)
         return line
 
     def _next(self) -> bytes | None:

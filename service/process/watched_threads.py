@@ -111,11 +111,10 @@ class WatchedThreads:
                 raise DrainingError("the service is shutting down")
             self._watch_them()
             self._workers.put(work)
-        except RuntimeError as error:
+        except BaseException as error:
             work.drop()
-            raise MemoryError("no thread can be started") from error
-        except DrainingError:
-            work.drop()
+            if isinstance(error, RuntimeError):
+                raise MemoryError("no thread can be started") from error
             raise
 
     async def _until_closed(self, working: asyncio.Future[T]) -> T:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
+logger = logging.getLogger(__name__)
+
 # For which a thread waits for more work before it goes; Python's end waits for it so long at most.
 _STAYING_S = 0.05
 
 
 class Work(Protocol):
-    """What a thread does. Neither raises anything."""
+    """What a thread does, by functions that handle what is raised in them."""
 
     def do(self) -> None:
         """Do it, in a thread."""
@@ -41,7 +44,7 @@ class Workers:
     def put(self, work: Work) -> None:
         """Have some work done as soon as a thread is free. One thread alone calls this, and none after `close`.
 
-        Raises RuntimeError if another thread is needed and cannot be started; the work is then left undone.
+        Raises RuntimeError if another thread is needed and cannot be started, and the work is left undone.
         """
         with self._lock:
             self._spare -= 1
@@ -64,7 +67,7 @@ class Workers:
     def _have_another_stay(self) -> None:
         try:
             self._threads.submit(self._stay)
-        except RuntimeError:
+        except BaseException:  # MemoryError comes, too
             with self._lock:
                 self._spare += 1
                 self._staying -= 1
@@ -79,7 +82,10 @@ class Workers:
                 self._spare += 1
             if (work := self._next()) is None:
                 return
-            work.do()
+            try:
+                work.do()
+            except BaseException:  # for want of memory; a thread less would be for good
+                logger.exception("a thread could not tell what became of its work")
             del work  # and all that it holds, before the next comes
 
     def _next(self) -> Work | None:

@@ -119,6 +119,24 @@ def test_after_a_thread_could_not_be_started_work_goes_on(monkeypatch: pytest.Mo
             assert (lost.done, lost.dropped) == (0, 0)
 
 
+def test_after_a_piece_that_could_not_handle_what_it_met_as_many_run_as_before() -> None:
+    class Broken(Piece):
+        def do(self) -> None:
+            self.ended.set()
+            raise MemoryError
+
+    with working(2) as workers:
+        for _ in range(5):
+            broken = Broken()
+            workers.put(broken)
+            assert broken.ended.wait(10)
+        together = threading.Barrier(2)
+        pieces = [Piece(together) for _ in range(2)]
+        for piece in pieces:
+            workers.put(piece)
+        assert all(piece.ended.wait(10) for piece in pieces)
+
+
 def test_a_process_that_forgets_to_close_them_ends() -> None:
     program = """
 from service.process.workers import Workers
