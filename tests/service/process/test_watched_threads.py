@@ -6,9 +6,12 @@ import asyncio
 import gc
 import sys
 import threading
+import time
 import weakref
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from random import Random
 
 import pytest
 
@@ -182,3 +185,39 @@ async def test_an_error_holds_nothing_once_it_is_gone() -> None:
                 assert kept() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+async def test_of_each_work_the_end_is_told_once_whoever_leaves_and_however_it_ends(count: int) -> None:
+    draw = Random(count)
+    told = Counter[int]()
+    done = Counter[int]()
+
+    async def ask(pool: WatchedThreads, number: int) -> int:
+        def work() -> int:
+            time.sleep(draw.choice([0, 0, 0.0005]))
+            done[number] += 1
+            if number % 7 == 0:
+                raise ValueError(number)
+            return number
+
+        return await pool.run(work, lambda: told.update([number]))
+
+    with threads(count) as pool:
+        asked = []
+        for number in range(400):
+            asked.append(asyncio.create_task(ask(pool, number)))
+            await asyncio.sleep(draw.choice([0, 0, 0.0002, 0.001]))
+            if draw.random() < 0.3:
+                asked[draw.randrange(len(asked))].cancel()
+        pool.close()
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        await until(lambda: pool.busy_seconds() == 0 and len(told) == len(asked))
+    assert set(told.values()) == set(done.values()) == {1}
+    for number, answer in enumerate(answers):
+        if isinstance(answer, int):
+            assert answer == number
+        elif isinstance(answer, ValueError):
+            assert number % 7 == 0
+        else:
+            assert isinstance(answer, asyncio.CancelledError | DrainingError)
