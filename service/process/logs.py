@@ -14,6 +14,7 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -82,9 +83,9 @@ class LogWriter(logging.Handler):
         super().__init__()
         self.on_drop: Callable[[], None] = lambda: None  # called for every line that is lost, in any thread
         self._descriptor = descriptor
-        # Of the queues only this one may be used by a signal handler that interrupted its use.
+        # Of all kinds of queues only this one may be used by a signal handler that interrupted its use.
         self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._is_ending = threading.Event()
+        self._urgent: queue.SimpleQueue[None] = queue.SimpleQueue()  # how often a line is not to wait
         self._thread = threading.Thread(target=self._write_all, name="log", daemon=True)
         self._thread.start()
 
@@ -95,15 +96,17 @@ class LogWriter(logging.Handler):
         except Exception:  # a message that does not fit its arguments must not fail a request
             self.on_drop()
             return
-        if self._lines.qsize() < _MAX_WAITING:
-            self._lines.put(line.encode("ascii", "replace"))
-        else:
+        if self._lines.qsize() >= _MAX_WAITING:
             self.on_drop()
+            return
+        self._lines.put(line.encode("ascii", "replace"))
+        if record.levelno >= logging.WARNING:  # it may be the last that this process says
+            self._urgent.put(None)
 
     def close(self) -> None:
         """Write what waits, for as long as that takes but a second, and no more."""
-        self._is_ending.set()
         self._lines.put(None)
+        self._urgent.put(None)
         self._thread.join(_AT_EXIT)
         super().close()
 
@@ -121,7 +124,8 @@ class LogWriter(logging.Handler):
         line = self._lines.get()
         if line is not None:
             # To wake this thread for each takes longer than to write it: it has to have Python's lock.
-            self._is_ending.wait(_GATHERING)
+            with suppress(queue.Empty):
+                self._urgent.get(timeout=_GATHERING)
         return line
 
     def _next(self) -> bytes | None:

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.process import logs
 from service.process.logs import MAX_LINE, JsonFormatter, LogWriter, TextFormatter, configure_logging
 
 
@@ -140,6 +141,23 @@ def test_lines_that_come_together_are_written_together_and_unmixed(
     assert len(written) < 100
     assert all(text.endswith(b"\n") and len(text) <= 4096 for text in written), "what a pipe takes in one piece"
     assert dropped == []
+
+
+def test_a_warning_and_what_came_before_it_wait_for_no_more_lines(writer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "_GATHERING", 3600)
+    reading, writing = os.pipe()
+    handler = writer(writing)
+    with os.fdopen(reading) as pipe:
+        for _ in range(3):
+            handler.handle(record("first"))
+            warning = record("second")
+            warning.levelno = logging.WARNING
+            handler.handle(warning)
+            assert [json.loads(pipe.readline())["message"] for _ in range(2)] == ["first", "second"]
+        handler.handle(record("last"))
+        handler.close()
+        assert json.loads(pipe.readline())["message"] == "last"
+    os.close(writing)
 
 
 def test_a_pipe_that_nobody_reads_holds_nobody_up(writer: Any, dropped: list[None]) -> None:
