@@ -72,10 +72,13 @@ def test_the_whole_corpus_is_refused_counted_and_logged_line_by_line(start: Scri
 
 def check_log(server: ServerProcess, at_least: int) -> None:
     """One structured line a request, each short, none about a failure of ours, nothing of what clients sent."""
-    text = server.log.read_text()
+
+    def of_requests() -> list[str]:
+        return [line for line in server.log.read_text().splitlines() if '"logger": "service.request"' in line]
+
+    until(lambda: len(of_requests()) >= at_least)  # a thread writes them
+    text, lines = server.log.read_text(), of_requests()
     assert text.isascii()
-    lines = [line for line in text.splitlines() if '"logger": "service.request"' in line]
-    assert len(lines) >= at_least
     ids = [json.loads(line)["request_id"] for line in lines]
     assert len(set(ids)) == len(ids)
     assert max(len(line) for line in text.splitlines()) <= 2048
