@@ -65,18 +65,23 @@ class Workers:
             self._work.put(None)
 
     def _have_another_stay(self) -> None:
+        is_wanted = [True]
         try:
-            self._threads.submit(self._stay)
+            self._threads.submit(self._stay, is_wanted)
         except BaseException:  # MemoryError comes, too
+            is_wanted.clear()
             with self._lock:
                 self._spare += 1
                 self._staying -= 1
-            # The executor would keep what it could not begin. Threads that it has end when they are to go.
-            self._threads.shutdown(wait=False, cancel_futures=True)
+            # The executor keeps what it could not begin, and would then count a thread as idle that is not. What it has
+            # begun, or is about to, goes on.
+            self._threads.shutdown(wait=False)
             self._threads = ThreadPoolExecutor(self._count, thread_name_prefix=self._name)
             raise
 
-    def _stay(self) -> None:
+    def _stay(self, is_wanted: list[bool]) -> None:
+        if not is_wanted:
+            return
         while True:
             with self._lock:
                 self._spare += 1

@@ -119,6 +119,32 @@ def test_after_a_thread_could_not_be_started_work_goes_on(monkeypatch: pytest.Mo
             assert (lost.done, lost.dropped) == (0, 0)
 
 
+def test_a_thread_that_is_just_starting_is_not_lost_where_the_next_cannot_be_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start, held = threading.Thread.start, list[threading.Thread]()
+
+    def start_one_later(thread: threading.Thread) -> None:
+        if held:
+            raise RuntimeError("can't start new thread")
+        held.append(thread)
+
+    with working(2) as workers:
+        first = Piece()
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", start_one_later)
+            workers.put(first)
+            with pytest.raises(RuntimeError):
+                workers.put(Piece())
+        start(held[0])
+        assert first.ended.wait(10)
+        together = threading.Barrier(2)
+        pieces = [Piece(together) for _ in range(2)]
+        for piece in pieces:
+            workers.put(piece)
+        assert all(piece.ended.wait(10) for piece in pieces)
+
+
 def test_after_a_piece_that_could_not_handle_what_it_met_as_many_run_as_before() -> None:
     class Broken(Piece):
         def do(self) -> None:
