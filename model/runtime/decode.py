@@ -19,6 +19,7 @@ from model.runtime.coded_frames import StrangeLayoutError, coded_frames
 from model.runtime.decode_budget import MeteredFile
 from model.runtime.image_formats import ALWAYS, ONE_CALL, WORK_OF_ONE_CALL, format_of, in_words, is_simple_tiff, spoken
 from model.runtime.jpeg_segments import split_jpeg
+from model.runtime.kept_blocks import PICTURE_BLOCKS
 from model.runtime.orientation import Turn, plugin_exif, turn_of
 from model.runtime.picture_memory import give_memory, picture_in
 from model.runtime.png_chunks import split_png
@@ -172,6 +173,7 @@ class OpenedImage:
             pixels = webp_pixels(self.data, self.stored_size, mode == "RGBA")
             if pixels is not None:
                 return picture_in(pixels, mode)
+            PICTURE_BLOCKS.give_back()  # an animation takes all the memory that a picture may, and none of theirs
         give_memory(self.stored)
         self.stored.load()
         return self.stored

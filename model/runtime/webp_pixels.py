@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from model.runtime.picture_memory import new_pixels
+
 _FLAGS, _IS_ANIMATION, _HAS_ALPHA = 20, 0x02, 0x10  # of an extended file (RFC 9649, section 2.7)
 
 
@@ -30,7 +32,7 @@ def webp_pixels(data: bytes | bytearray, size: tuple[int, int], has_alpha: bool)
     if not is_plain or (decode := _decoder()) is None:
         return None
     height, width = size
-    pixels = np.zeros((height, width, 4), dtype=np.uint8)
+    pixels = new_pixels(height, width)  # all written, or it is broken
     file = np.frombuffer(data, dtype=np.uint8)
     if not decode(file.ctypes.data, file.nbytes, pixels.ctypes.data, pixels.nbytes, 4 * width):
         raise OSError("libwebp cannot decode it")

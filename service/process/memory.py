@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from model.runtime.engines.cgroups import MEMBERSHIP, ROOT, group_folders
+from model.runtime.kept_blocks import PICTURE_BLOCKS
 
 # Of 16 MiB, in which Pillow keeps an image: a photo of 12 megapixels has three, and its rows are resized into a fourth.
 _BLOCKS_OF_PHOTO = 4
@@ -44,12 +45,13 @@ def configure_malloc() -> bool:
 
 
 def keep_picture_memory(threads: int) -> None:
-    """Let malloc and Pillow keep the memory of a photo for the next one in each of so many threads, until
-    `give_back_freed`.
+    """Let malloc, Pillow and we ourselves keep the memory of a picture for the next one in each of so many threads,
+    until `give_back_freed`.
 
     Otherwise the system has to make each page of it anew: for 12 megapixels 11,720 of them and 16 of 84 ms. Together
     with what is in use it is no more than pictures took at once.
     """
+    PICTURE_BLOCKS.keep(threads)
     _tell_malloc({_M_TRIM_THRESHOLD: min(_KEPT_AT_END * threads, _MOST_KEPT)})
     Image.core.set_blocks_max(_BLOCKS_OF_PHOTO * threads)  # type: ignore[attr-defined]  # documented, not typed
 
@@ -63,12 +65,13 @@ def _tell_malloc(options: Mapping[int, int]) -> bool:
 
 
 def give_back_freed() -> bool:
-    """Give the system back what Pillow keeps and malloc has free; False where malloc is not glibc's. Takes some
+    """Give the system back what we and Pillow keep and malloc has free; False where malloc is not glibc's. Takes some
     milliseconds.
 
     By itself malloc gives back only its pool's end, and of that only what exceeds a bound. What a model leaves lies in
     the middle.
     """
+    PICTURE_BLOCKS.give_back()
     Image.core.clear_cache()  # type: ignore[attr-defined]  # likewise
     try:
         trim = ctypes.CDLL(None).malloc_trim

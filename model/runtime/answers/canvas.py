@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.runtime.picture_memory import picture_in
+from model.runtime.picture_memory import new_pixels, picture_in
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +29,7 @@ class Canvas:
     def of(cls, image: NDArray[np.uint8]) -> Canvas:
         """One that draws on a copy of an image [H, W, 3]."""
         height, width = image.shape[:2]
-        canvas = cls.on(np.empty((height, width, 4), dtype=np.uint8))
+        canvas = cls.on(new_pixels(height, width))
         packed = np.ascontiguousarray(image)
         canvas.picture.paste(Image.frombuffer("RGBX", (width, height), packed, "raw", "RGB", 0, 1))
         return canvas

@@ -14,6 +14,7 @@ from PIL import Image
 
 from model.runtime.decode import LARGEST, BrokenImageError, decode
 from model.runtime.image_formats import OPTIONAL, open_formats
+from model.runtime.kept_blocks import PICTURE_BLOCKS
 from model.runtime.picture_memory import give_memory, picture_in, white
 from tests.service.conftest import encode
 
@@ -56,6 +57,33 @@ def test_a_large_picture_is_decoded_into_it(mode: str, image_format: str) -> Non
     np.testing.assert_array_equal(decode(file, ALL_FORMATS), np.asarray(rgb))
 
 
+@pytest.mark.parametrize(
+    ("mode", "image_format"),
+    [
+        ("RGB", "JPEG"),
+        ("RGB", "WEBP"),
+        ("RGBA", "WEBP"),
+        ("RGB", "PNG"),
+        ("RGBA", "PNG"),
+        ("RGB", "BMP"),
+        ("RGBA", "TIFF"),
+    ],
+)
+def test_in_memory_that_was_kept_a_picture_is_the_same(
+    mode: str, image_format: str, request: pytest.FixtureRequest
+) -> None:
+    file = encode(large(mode), image_format)
+    expected = decode(file, ALL_FORMATS)
+    request.addfinalizer(PICTURE_BLOCKS.give_back)
+    request.addfinalizer(lambda: PICTURE_BLOCKS.keep(0))
+    PICTURE_BLOCKS.keep(2)
+    dirty = [PICTURE_BLOCKS.array(10**7) for _ in range(2)]
+    for array in dirty:
+        array.fill(0x55)
+    del dirty, array
+    np.testing.assert_array_equal(decode(file, ALL_FORMATS), expected)
+
+
 def test_a_picture_is_written_where_its_pixels_are() -> None:
     pixels = np.zeros((3, 5, 4), dtype=np.uint8)
     picture = picture_in(pixels, "RGB")
@@ -68,10 +96,21 @@ def test_white_is_white() -> None:
     assert white((5, 3)).tobytes() == Image.new("RGB", (5, 3), "white").tobytes()
 
 
-@given(data=st.data())
-def test_of_a_damaged_jpeg_nothing_is_seen_that_was_in_memory_before(data: st.DataObject) -> None:
-    options = {"progressive": data.draw(st.booleans()), "subsampling": data.draw(st.sampled_from([0, 1, 2]))}
-    file = bytearray(encode(large("RGB").resize((70, 50)), "JPEG", **options))
+jpegs = st.fixed_dictionaries({"progressive": st.booleans(), "subsampling": st.sampled_from([0, 1, 2])})
+webps = st.fixed_dictionaries({"lossless": st.booleans(), "method": st.just(0)})
+
+
+@given(
+    kind=st.one_of(st.tuples(st.just("JPEG"), jpegs), st.tuples(st.just("WEBP"), webps)),
+    mode=st.sampled_from(["RGB", "RGBA"]),
+    data=st.data(),
+)
+def test_of_a_damaged_picture_nothing_is_seen_that_was_in_memory_before(
+    kind: tuple[str, dict[str, int]], mode: str, data: st.DataObject
+) -> None:
+    image_format, options = kind
+    small = large(mode if image_format == "WEBP" else "RGB").resize((70, 50))
+    file = bytearray(encode(small, image_format, **options))
     for _ in range(data.draw(st.integers(0, 4))):
         file[data.draw(st.integers(100, len(file) - 1))] = data.draw(st.integers(0, 255))
     if data.draw(st.booleans()):
