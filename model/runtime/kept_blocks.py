@@ -62,7 +62,9 @@ class KeptBlocks:
         with self._lock:
             kept = sorted(self._take_all(), key=len)
             found = next((block for block in kept if len(block) >= size), None)
-            self._free.extend(kept[1:] if found is None else [block for block in kept if block is not found])
+            rest = kept[1:] if found is None else [block for block in kept if block is not found]
+            too_many = len(rest) + len(self._free) - self._most  # where one was freed meanwhile
+            self._free.extend(rest[max(0, too_many) :])
         return found
 
     def _take_all(self) -> list[NDArray[np.uint8]]:
