@@ -7,6 +7,7 @@ whose length follows. Pillow reads each of them in Python up to the first scan, 
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 # from each of 16 million fill bytes would keep Python's lock for a third of a second.
 _MARKER = re.compile(rb"[^\xff]*+\xff++(?:\x00[^\xff]*+\xff++)*+([^\x00\xff])")
 _EXIF = b"Exif\0"
+_HEADER = struct.Struct(">BBH")  # of a segment: 0xFF, marker, and length from itself on
 # Bytes that are looked through at a time, so that it takes little memory, and Python's lock for a millisecond.
 _PIECE = 2**18
 
@@ -49,9 +51,13 @@ def split_jpeg(data: bytes | bytearray, max_segments: int) -> SplitJpeg:
     """
     view = memoryview(data)
     kept = [memoryview(_START_OF_IMAGE)]
-    exif, seen, count = b"", set[int](), 0
+    exif, known, count = b"", set[int](), 0
     start, scans_from = len(_START_OF_IMAGE), len(data)
-    while count <= max_segments and (found := _next_marker(data, start)):
+    while True:
+        start, more = _skip_known(data, start, known, max_segments + 1 - count)
+        count += more
+        if count > max_segments or (found := _next_marker(data, start)) is None:
+            break
         marker, after = found[1][0], found.end()
         count += 1
         if marker in _ALONE:
@@ -66,9 +72,10 @@ def split_jpeg(data: bytes | bytearray, max_segments: int) -> SplitJpeg:
         segment, start = view[after - 2 : after + length], after + length
         if marker == _APP1 and not exif and bytes(segment[4:9]) == _EXIF:
             exif = bytes(segment[10:])
-        if _makes_picture(marker, segment, seen):
+        if _makes_picture(marker, segment, known):
             kept.append(segment)
-        seen.add(marker)
+        if _is_metadata(marker):
+            known.add(marker)
     # In the pixels' data both markers are what they seem. Behind the image anything may follow, such as a film.
     rest = view[scans_from:]
     begins, ends = _scans_and_ends(rest)
@@ -76,6 +83,23 @@ def split_jpeg(data: bytes | bytearray, max_segments: int) -> SplitJpeg:
     head = sum(map(len, kept))
     picture = data if head == scans_from else joined([*kept, rest])  # where all is kept there is nothing to copy
     return SplitJpeg(picture, exif, count, scans, (begins + head).tolist())
+
+
+def _skip_known(data: bytes | bytearray, start: int, known: set[int], most: int) -> tuple[int, int]:
+    """Where segments with known markers end that follow one another from a place on, no more than `most`, and how many.
+
+    Files that are hardly more than that are to keep Python's lock for a short time.
+    """
+    count, last = 0, len(data) - _HEADER.size
+    while start <= last and count < most:
+        begin, marker, length = _HEADER.unpack_from(data, start)
+        end = start + 2 + length
+        if begin != 0xFF or marker not in known or length < 2 or end > len(data):
+            break
+        if marker == _APP1 and data.startswith(_EXIF, start + _HEADER.size):
+            break
+        start, count = end, count + 1
+    return start, count
 
 
 def _next_marker(data: bytes | bytearray, start: int) -> re.Match[bytes] | None:
@@ -103,8 +127,12 @@ def _scans_and_ends(data: memoryview) -> tuple[NDArray[np.intp], NDArray[np.intp
     return places[markers == _START_OF_SCAN], places[markers == _END_OF_IMAGE]
 
 
-def _makes_picture(marker: int, segment: memoryview, seen: set[int]) -> bool:
+def _is_metadata(marker: int) -> bool:
+    return _APP0 <= marker <= _APP15 or marker == _COMMENT
+
+
+def _makes_picture(marker: int, segment: memoryview, known: set[int]) -> bool:
     """Whether a segment is not metadata, or says how colours are stored."""
-    if not (_APP0 <= marker <= _APP15 or marker == _COMMENT):
+    if not _is_metadata(marker):
         return True
-    return marker not in seen and (marker, bytes(segment[4:9])) in ((_APP0, b"JFIF\0"), (_APP14, b"Adobe"))
+    return marker not in known and (marker, bytes(segment[4:9])) in ((_APP0, b"JFIF\0"), (_APP14, b"Adobe"))

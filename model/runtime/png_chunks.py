@@ -37,7 +37,7 @@ def split_png(data: bytes | bytearray, max_chunks: int) -> SplitPng:
     kept: list[memoryview] = []  # all before `kept_from`, if anything was left out
     exif: bytes | None = None
     kept_from = start = _SIGNATURE_BYTES
-    previous, has_pixels, count = b"", False, 0
+    previous, has_pixels, count, leaves_out = b"", False, 0, False
     while start + _AROUND_DATA <= len(view) and count <= max_chunks:
         length, kind = _HEADER.unpack_from(view, start)
         end = start + _AROUND_DATA + length
@@ -53,12 +53,13 @@ def split_png(data: bytes | bytearray, max_chunks: int) -> SplitPng:
         else:
             if kind == b"eXIf" and exif is None and not has_pixels and _is_sound(view[start:end]):
                 exif = bytes(view[start + _HEADER.size : end - 4])
-            kept.append(view[kept_from:start])
-            kept_from = end
+            if start > kept_from:  # else it follows another that is left out
+                kept.append(view[kept_from:start])
+            kept_from, leaves_out = end, True
         if kind == b"IEND":
             break
         start, previous = end, kind
-    if not kept or count > max_chunks:
+    if not leaves_out or count > max_chunks:
         return SplitPng(data, exif or b"", count)
     return SplitPng(joined([view[:_SIGNATURE_BYTES], *kept, view[kept_from:]]), exif or b"", count)
 

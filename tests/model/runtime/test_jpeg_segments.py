@@ -114,6 +114,28 @@ def test_nothing_is_read_behind_what_cannot_be_a_segment(wrong: bytes) -> None:
     assert split_jpeg(before_scan + wrong + bytes(2**15), 100).picture == before_scan
 
 
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([0xE0, 0xE1, 0xEE, 0xFE, 0xDB, 0xD0]),
+            st.sampled_from([b"", b"JFIF\0\0", b"Adobe\0", b"Exi", b"Exif\0\0", b"Exif\0\0" + SIX])
+            | st.binary(max_size=9),
+            st.sampled_from([b"", b"", b"", b"\xff", b"\0", b"\xff\xe1\0\1", b"\xff\xfe\xff\xff"]),
+        ),
+        max_size=12,
+    ),
+    st.integers(0, 20),
+    st.sampled_from([JPEG[2:], b"", b"\xff"]),
+)
+def test_segments_that_are_passed_in_one_go_count_and_mean_the_same(
+    parts: list[tuple[int, bytes, bytes]], bound: int, rest: bytes
+) -> None:
+    file = b"\xff\xd8" + b"".join(segment(data, marker) + junk for marker, data, junk in parts) + rest
+    expected = split_jpeg(file, bound)
+    with patch.object(jpeg_segments, "_skip_known", lambda data, start, known, most: (start, 0)):
+        assert split_jpeg(file, bound) == expected
+
+
 @given(st.binary(max_size=200))
 def test_anything_can_be_taken_apart(data: bytes) -> None:
     split_jpeg(b"\xff\xd8\xff" + data, 10)
