@@ -33,9 +33,10 @@ class KeptBlocks:
     def array(self, *shape: int, zeroed: bool = False) -> NDArray[np.uint8]:
         """Of uint8 and this shape, all zeros or holding anything. Raises MemoryError."""
         size = math.prod(shape)
-        kept = self._kept_of(size)
-        block = self._new(size) if kept is None else kept
-        if zeroed and kept is not None:
+        block = self._kept_of(size)
+        if block is None:
+            block = self._new(size)
+        elif zeroed:
             block[:size].fill(0)
         # A view remembers only the array that owns its memory, unless something else lies between, as `data` does here.
         array = np.frombuffer(block.data, dtype=np.uint8, count=size)
@@ -47,6 +48,7 @@ class KeptBlocks:
         self._free.clear()
 
     def _new(self, size: int) -> NDArray[np.uint8]:
+        """All zeros, which costs nothing where the system makes the pages."""
         try:
             return np.zeros(size, dtype=np.uint8)
         except MemoryError:

@@ -34,10 +34,10 @@ def split_png(data: bytes | bytearray, max_chunks: int) -> SplitPng:
     pixels.
     """
     view = memoryview(data)
-    kept: list[memoryview] = []  # all before `kept_from`, if anything was left out
+    kept: list[memoryview] = []  # of what lies before `kept_from`
     exif: bytes | None = None
     kept_from = start = _SIGNATURE_BYTES
-    previous, has_pixels, count, leaves_out = b"", False, 0, False
+    previous, has_pixels, count = b"", False, 0
     while start + _AROUND_DATA <= len(view) and count <= max_chunks:
         length, kind = _HEADER.unpack_from(view, start)
         end = start + _AROUND_DATA + length
@@ -55,11 +55,11 @@ def split_png(data: bytes | bytearray, max_chunks: int) -> SplitPng:
                 exif = bytes(view[start + _HEADER.size : end - 4])
             if start > kept_from:  # else it follows another that is left out
                 kept.append(view[kept_from:start])
-            kept_from, leaves_out = end, True
+            kept_from = end
         if kind == b"IEND":
             break
         start, previous = end, kind
-    if not leaves_out or count > max_chunks:
+    if kept_from == _SIGNATURE_BYTES or count > max_chunks:  # nothing was left out
         return SplitPng(data, exif or b"", count)
     return SplitPng(joined([view[:_SIGNATURE_BYTES], *kept, view[kept_from:]]), exif or b"", count)
 

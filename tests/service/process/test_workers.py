@@ -85,6 +85,14 @@ def test_so_many_run_at_once_whenever_they_come(pause: float, monkeypatch: pytes
             time.sleep(pause)
 
 
+def assert_two_run_together(workers: Workers) -> None:
+    together = threading.Barrier(2)
+    pieces = [Piece(together) for _ in range(2)]
+    for piece in pieces:
+        workers.put(piece)
+    assert all(piece.ended.wait(10) for piece in pieces)
+
+
 def test_what_has_not_begun_is_dropped_by_closing_and_the_rest_ends() -> None:
     end = threading.Event()
     with working(2) as workers:
@@ -138,11 +146,7 @@ def test_a_thread_that_is_just_starting_is_not_lost_where_the_next_cannot_be_sta
                 workers.put(Piece())
         start(held[0])
         assert first.ended.wait(10)
-        together = threading.Barrier(2)
-        pieces = [Piece(together) for _ in range(2)]
-        for piece in pieces:
-            workers.put(piece)
-        assert all(piece.ended.wait(10) for piece in pieces)
+        assert_two_run_together(workers)
 
 
 def test_after_a_piece_that_could_not_handle_what_it_met_as_many_run_as_before() -> None:
@@ -156,11 +160,7 @@ def test_after_a_piece_that_could_not_handle_what_it_met_as_many_run_as_before()
             broken = Broken()
             workers.put(broken)
             assert broken.ended.wait(10)
-        together = threading.Barrier(2)
-        pieces = [Piece(together) for _ in range(2)]
-        for piece in pieces:
-            workers.put(piece)
-        assert all(piece.ended.wait(10) for piece in pieces)
+        assert_two_run_together(workers)
 
 
 def test_a_process_that_forgets_to_close_them_ends() -> None:
