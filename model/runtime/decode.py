@@ -16,7 +16,7 @@ from PIL import Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin  # noqa:
 
 from model.runtime.allocations import AllocationWatch
 from model.runtime.coded_frames import StrangeLayoutError, coded_frames
-from model.runtime.decode_budget import MeteredFile
+from model.runtime.decode_budget import LargeWorkError, MeteredFile
 from model.runtime.image_formats import ALWAYS, ONE_CALL, WORK_OF_ONE_CALL, format_of, in_words, is_simple_tiff, spoken
 from model.runtime.jpeg_segments import split_jpeg
 from model.runtime.kept_blocks import PICTURE_BLOCKS
@@ -38,6 +38,7 @@ warnings.simplefilter("error", Image.DecompressionBombWarning)
 # with this one by up to 0.15 (0.0002). With 2 it would be 0.04, but a 12-megapixel photo, whose half is 1.9 times as
 # large as 800 x 1066, would no longer be reduced.
 LEAST_MARGIN = 1.5
+_READS_OF_A_PART = 4  # of a few bytes each, by which Pillow reads a segment or chunk, at most
 _BLOCK = 63  # pixels by which a coded frame may be larger than its image, on each side
 
 
@@ -69,10 +70,6 @@ class ImageTooComplexError(ImageError):
     """The image takes more work to decode than an image of its size may."""
 
 
-class LargeWorkError(Exception):
-    """The image may well be decoded, but takes more work than was asked for now."""
-
-
 @dataclass(frozen=True)
 class ImageLimits:
     """How large an image may be, as stored, and how much work."""
@@ -82,7 +79,10 @@ class ImageLimits:
     max_parts: int = 20_000  # segments of a JPEG before its pixels, or chunks of a PNG or WebP
     max_scans: int = 120  # of a JPEG, each of which can be work for all of its pixels
     max_cpu_seconds: float = 7.5  # to decode an image of `max_pixels`
-    work_now: float = math.inf  # pixels times scans; for more LargeWorkError is raised before any are decoded
+    max_tables: int = 250  # parts that are neither pixels nor metadata, which are slow to read; pictures have ten
+    # For more of either LargeWorkError is raised.
+    work_now: float = math.inf  # pixels times scans
+    parts_now: float = math.inf  # of `max_parts`, or such as a reader of another format takes as long for
     formats: frozenset[str] = ALWAYS  # that are decoded, see `open_formats`
 
     def cpu_seconds(self, pixels: int) -> float:
@@ -193,7 +193,7 @@ def open_image(data: bytes | bytearray, limits: ImageLimits) -> Iterator[OpenedI
     try:
         picture, exif, scans, scan_starts = _without_metadata(data, image_format, limits)
         coded = _coded_pixels(data, limits) if image_format in ONE_CALL else 0
-        file = MeteredFile(picture, scan_starts)
+        file = MeteredFile(picture, scan_starts, _READS_OF_A_PART * limits.parts_now)
         file.limit(limits.cpu_seconds(0), in_small_pieces=False)  # to read what comes before its pixels
         with Image.open(file, formats=[image_format]) as image:
             _check_size(image.size, limits)
@@ -222,16 +222,22 @@ def _without_metadata(
     data: bytes | bytearray, image_format: str, limits: ImageLimits
 ) -> tuple[bytes | bytearray, bytes, int, Sequence[int]]:
     """What makes the picture, EXIF data found here, its scans, where they begin. Raises ImageTooComplexError."""
-    picture, exif, parts, scans = data, b"", 0, 0
+    picture, exif, parts, tables, scans = data, b"", 0, 0, 0
     scan_starts: Sequence[int] = ()
+    most = int(min(limits.max_parts, limits.parts_now))
     if image_format == "PNG":
-        picture, exif, parts = split_png(data, limits.max_parts)
+        picture, exif, parts, tables = split_png(data, most, limits.max_tables)
     elif image_format == "JPEG":
-        picture, exif, parts, scans, scan_starts = split_jpeg(data, limits.max_parts)
+        split = split_jpeg(data, most, limits.max_tables, limits.max_scans)
+        picture, exif, parts, tables, scans, scan_starts = split
     elif image_format == "WEBP":
-        parts = count_webp_chunks(data, limits.max_parts)
+        parts = count_webp_chunks(data, most)
+    if tables > limits.max_tables:
+        raise ImageTooComplexError(f"the image has more than {limits.max_tables} tables")
     if parts > limits.max_parts:
         raise ImageTooComplexError(f"the image has more than {limits.max_parts} segments or chunks")
+    if parts > limits.parts_now:
+        raise LargeWorkError
     if scans > limits.max_scans:
         raise ImageTooComplexError(f"the image has more than {limits.max_scans} scans")
     return picture, exif, WORK_OF_ONE_CALL if image_format in ONE_CALL else max(1, scans), scan_starts

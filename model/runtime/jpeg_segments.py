@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import re
 import struct
-import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.runtime.joining import joined
+from model.runtime.python_lock import LockTurns, joined
 
 _START_OF_IMAGE = b"\xff\xd8"
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
@@ -29,8 +28,8 @@ _EXIF = b"Exif\0"
 _HEADER = struct.Struct(">BBH")  # of a segment: 0xFF, marker, and length from itself on
 # Bytes that are looked through at a time, so that it takes little memory, and Python's lock for a millisecond.
 _PIECE = 2**18
-# Seconds after each, because a thread that waits for the lock otherwise gets it five milliseconds later.
-_GIVES_WAY = 0.00002
+# Places behind an image's end that look like the begin of a scan. Other data have one in 64 KiB.
+_MOST_LOOKALIKES = 10_000
 
 
 class SplitJpeg(NamedTuple):
@@ -39,12 +38,15 @@ class SplitJpeg(NamedTuple):
     picture: bytes | bytearray  # a JPEG of those segments that the picture is made of
     exif: bytes  # EXIF data from the TIFF header on; empty where there is none
     segments: int  # before the first scan; no more than one beyond the given bound
-    scans: int  # up to what looks like the image's end, which data between scans may do, too
+    tables: int  # of these, the ones that stay; no more than one beyond their bound
+    # Up to what looks like the image's end, which data between scans may do, too; of a file that has many more places
+    # which look like the begin of one than other data have, all that were found, more than the given bound.
+    scans: int
     scan_starts: Sequence[int]  # all places of the picture where a scan begins, or what looks so, ascending
 
 
-def split_jpeg(data: bytes | bytearray, max_segments: int) -> SplitJpeg:
-    """Take a JPEG apart, up to its first scan, with which all that follows stays in.
+def split_jpeg(data: bytes | bytearray, max_segments: int, max_tables: int, max_scans: int) -> SplitJpeg:
+    """Take a JPEG apart, up to its first scan, with which all that follows stays in. All of it stays beyond a bound.
 
     What lies between two segments is no part of either, and decoders skip it, Pillow at half a microsecond a byte. What
     cannot be a segment ends the JPEG, which is broken then.
@@ -56,10 +58,15 @@ def split_jpeg(data: bytes | bytearray, max_segments: int) -> SplitJpeg:
     kept = [memoryview(_START_OF_IMAGE)]
     exif, known, count = b"", set[int](), 0
     start, scans_from = len(_START_OF_IMAGE), len(data)
+    turns = LockTurns()
     while True:
+        turns.give_way()
         start, more = _skip_known(data, start, known, max_segments + 1 - count)
         count += more
-        if count > max_segments or (found := _next_marker(data, start)) is None:
+        tables = len(kept) - 1
+        if count > max_segments or tables > max_tables:
+            return SplitJpeg(data, exif, count, tables, 0, [])
+        if (found := _next_marker(data, start, turns)) is None:
             break
         marker, after = found[1][0], found.end()
         count += 1
@@ -81,11 +88,12 @@ def split_jpeg(data: bytes | bytearray, max_segments: int) -> SplitJpeg:
             known.add(marker)
     # In the pixels' data both markers are what they seem. Behind the image anything may follow, such as a film.
     rest = view[scans_from:]
-    begins, ends = _scans_and_ends(rest)
-    scans = int(np.searchsorted(begins, ends[0])) if len(ends) else len(begins)
+    begins, end = _scans_and_end(rest, max_scans + _MOST_LOOKALIKES, turns)
+    many = len(begins) > max_scans + _MOST_LOOKALIKES
+    scans = len(begins) if many else int(np.searchsorted(begins, end))
     head = sum(map(len, kept))
     picture = data if head == scans_from else joined([*kept, rest])  # where all is kept there is nothing to copy
-    return SplitJpeg(picture, exif, count, scans, (begins + head).tolist())
+    return SplitJpeg(picture, exif, count, tables, scans, (begins + head).tolist())
 
 
 def _skip_known(data: bytes | bytearray, start: int, known: set[int], most: int) -> tuple[int, int]:
@@ -105,30 +113,35 @@ def _skip_known(data: bytes | bytearray, start: int, known: set[int], most: int)
     return start, count
 
 
-def _next_marker(data: bytes | bytearray, start: int) -> re.Match[bytes] | None:
+def _next_marker(data: bytes | bytearray, start: int, turns: LockTurns) -> re.Match[bytes] | None:
     """The first marker from a place on, behind whatever lies before it."""
     while start < len(data):
         if found := _MARKER.match(data, start, start + _PIECE + 1):
             return found
-        time.sleep(_GIVES_WAY)
+        turns.give_way()
         start += _PIECE  # to the last byte, which may begin one
     return None
 
 
-def _scans_and_ends(data: memoryview) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Where scans begin in an image's data and where it ends, or what looks so, each in ascending order.
+def _scans_and_end(data: memoryview, most: int, turns: LockTurns) -> tuple[NDArray[np.intp], int]:
+    """Where scans begin in an image's data, ascending, and where it ends, or what looks so; but not all beyond `most`.
 
     Python's own search takes a third of the time of decoding the picture: pixels' data are full of 0xFF.
     """
     octets = np.asarray(data)
-    found = [np.zeros(0, dtype=np.intp)]
+    begins, count, end = [np.zeros(0, dtype=np.intp)], 0, len(data)
     for start in range(0, len(octets), _PIECE):
+        turns.give_way()
         piece = octets[start : start + _PIECE + 1]
         places = np.flatnonzero(piece[:-1] == 0xFF)  # of which few are neither data nor a restart
-        found.append(start + places[(piece[places + 1] & 0xFC) == 0xD8])  # or one of two others
-    places = np.concatenate(found)
-    markers = octets[places + 1]
-    return places[markers == _START_OF_SCAN], places[markers == _END_OF_IMAGE]
+        markers = piece[places + 1]
+        begins.append(start + places[markers == _START_OF_SCAN])
+        count += len(begins[-1])
+        if count > most:
+            break
+        if end == len(data) and (ends := places[markers == _END_OF_IMAGE]).size:
+            end = start + int(ends[0])
+    return np.concatenate(begins), end
 
 
 def _is_metadata(marker: int) -> bool:

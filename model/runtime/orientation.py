@@ -15,6 +15,9 @@ from model.runtime.resampling import CropBox
 
 _ORIENTATION, _EXIF_DIRECTORY = 0x0112, 0x8769  # tags
 _SHORT, _LONG = 3, 4  # types: two and four bytes, unsigned
+# Entries of a directory that are looked at: a JPEG has room for no more. Others may have twelve times as many, which
+# takes longer than to decode a photo.
+_MOST_ENTRIES = 2**16 // 12
 _BYTE_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}  # by how the file begins, as struct has them
 
 
@@ -90,7 +93,7 @@ def _orientation(exif: bytes, byte_order: str, start: int, *, is_root: bool) -> 
     if start + 2 > len(exif):
         return None
     (count,) = struct.unpack_from(f"{byte_order}H", exif, start)
-    entries = exif[start + 2 : start + 2 + 12 * count]
+    entries = exif[start + 2 : start + 2 + 12 * min(count, _MOST_ENTRIES)]
     whole = len(entries) - len(entries) % 12
     for tag, kind, number, value in struct.iter_unpack(f"{byte_order}HHI4s", entries[:whole]):
         if (tag, kind, number) == (_ORIENTATION, _SHORT, 1):

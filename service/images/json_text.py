@@ -9,10 +9,11 @@ from __future__ import annotations
 import binascii
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from model.runtime.python_lock import LockTurns
 from service.errors import BrokenJsonError
 
 MAX_REST = 64 * 2**10  # bytes, the long texts aside
@@ -22,7 +23,7 @@ _PLACE = "\x00"
 _QUOTE, _BACKSLASH = b'"', 0x5C
 # What stands before base64 in a data: URL (RFC 2397), of which nothing counts but that it is base64.
 _DATA_URL = re.compile(rb"data:[^,;]{0,100}(?:;[^,;]{1,100}){0,4};base64,", re.IGNORECASE)
-_PIECE = 2**20  # characters that are decoded before other threads may run; four of them are three bytes
+_PIECE = 2**18  # characters, which take a millisecond to decode
 
 
 @dataclass(frozen=True)
@@ -40,17 +41,11 @@ class JsonText:
             BrokenJsonError: it is no base64; the message says where.
         """
         long = self._long_text(text)
-        is_long = long is not None
         raw = memoryview(text.encode()) if long is None else long
         begins = _DATA_URL.match(raw)
         raw = raw if begins is None else raw[begins.end() :]
-        if is_long and _has_backslash(raw):
-            # Some encoders write a slash with a backslash before it, and base64's line breaks are written so.
-            raw = memoryview(bytes(raw).replace(b"\\/", b"/").replace(b"\\n", b"").replace(b"\\r", b""))
-        elif not is_long:
-            raw = memoryview(bytes(raw).replace(b"\n", b"").replace(b"\r", b""))
         try:
-            return b"".join(_pieces(raw))
+            return b"".join(_decoded([_without_lines(raw)] if long is None else _unescaped(raw)))
         except ValueError:
             raise BrokenJsonError(f"{where} has to be a picture's file in base64") from None
 
@@ -97,7 +92,9 @@ def _without_long_texts(body: bytes | bytearray, most_long: int, max_rest: int) 
     rest, view = bytearray(), memoryview(body)
     long: list[memoryview] = []
     position = 0
+    turns = LockTurns()
     while (begin := body.find(_QUOTE, position) + 1) > 0:
+        turns.give_way()
         end = _end_of_text(body, begin)
         rest += view[position:begin]
         if end - begin <= LONG:
@@ -126,26 +123,61 @@ def _end_of_text(body: bytes | bytearray, begin: int) -> int:
         if end < 0:
             raise _no_json()
         # Between two quotes, so that all of this looks at each byte once.
-        if body[end - 1] != _BACKSLASH or (end - start - len(body[start:end].rstrip(b"\\"))) % 2 == 0:
+        if body[end - 1] != _BACKSLASH or _backslashes(body, start, end) % 2 == 0:
             return end
         start = end + 1
     raise _no_json()
 
 
-def _has_backslash(text: memoryview) -> bool:
-    return any(b"\\" in bytes(text[begin : begin + _PIECE]) for begin in range(0, len(text), _PIECE))
+def _backslashes(body: bytes | bytearray, start: int, end: int) -> int:
+    """How many stand before a place, from another one on."""
+    turns = LockTurns()
+    place = end
+    while place > start:
+        turns.give_way()
+        piece = body[max(start, place - _PIECE) : place]
+        others = len(piece.rstrip(b"\\"))
+        place -= len(piece) - others
+        if others:
+            break
+    return end - place
 
 
-def _pieces(text: memoryview) -> list[bytes]:
-    """The bytes of a text in base64. Raises ValueError if it is none, of which padding amid it is a case."""
-    last = max(0, len(text) - 1) // _PIECE * _PIECE
-    pieces = []
-    for begin in range(0, last + 1, _PIECE):
-        piece = text[begin : begin + _PIECE]
-        if begin < last and piece[-1] == ord("="):
+def _without_lines(text: memoryview) -> bytes:
+    return bytes(text).replace(b"\n", b"").replace(b"\r", b"")
+
+
+def _unescaped(text: memoryview) -> Iterator[bytes]:
+    """Pieces of a text in base64, where some encoders write slashes with a backslash, and JSON line breaks.
+
+    Raises ValueError where a backslash means something else.
+    """
+    turns = LockTurns()
+    begin = 0
+    while begin < len(text):
+        turns.give_way()
+        end = min(begin + _PIECE, len(text))
+        end += end < len(text) and text[end - 1] == _BACKSLASH
+        piece, begin = bytes(text[begin:end]), end
+        if b"\\" in piece:
+            if b"\\\\" in piece:
+                raise ValueError("a backslash is not base64")
+            piece = piece.replace(b"\\/", b"/").replace(b"\\n", b"").replace(b"\\r", b"")
+        yield piece
+
+
+def _decoded(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The bytes that pieces of base64 say together. Raises ValueError if they say none: padding is at the end only."""
+    rest, has_ended = b"", False
+    for piece in pieces:
+        piece = rest + piece
+        whole, rest = piece[: len(piece) // 4 * 4], piece[len(piece) // 4 * 4 :]
+        if (has_ended and piece) or whole.endswith(b"==="):  # the decoder takes more padding than there may be
             raise ValueError("padding is not at the end")
-        pieces.append(binascii.a2b_base64(piece, strict_mode=True))
-    return pieces
+        has_ended = has_ended or whole.endswith(b"=")
+        yield binascii.a2b_base64(whole, strict_mode=True)
+    if rest:
+        raise ValueError("the end is missing")
 
 
 def _check(rest: bytearray | memoryview, max_rest: int) -> None:

@@ -12,7 +12,7 @@ from functools import partial
 
 from python_multipart.multipart import parse_options_header
 
-from model.runtime.joining import joined
+from model.runtime.python_lock import find_part, joined
 from service.errors import BrokenMultipartError, EmptyUploadError, FieldError
 from service.images.several_images import ImagePart, check_image_count, only_image
 
@@ -93,14 +93,14 @@ def _delimiter(body: bytes | bytearray, boundary: bytes, start: int) -> _Delimit
     """
     if body.startswith(boundary, start):
         begin = start
-    elif (newline := body.find(b"\r\n" + boundary, start)) >= 0:
+    elif (newline := find_part(body, b"\r\n" + boundary, start)) >= 0:
         begin = newline + 2
     else:
         raise BrokenMultipartError("the multipart form ends too early")
     after = begin + len(boundary)
     if body.startswith(b"--", after):
         return _Delimiter(begin, after + 2, is_last=True)
-    if (padding := _PADDING.match(body, after)) is None:
+    if (padding := _PADDING.match(body, after, after + _MAX_HEAD)) is None:
         raise BrokenMultipartError("a boundary of the multipart form cannot be read")
     return _Delimiter(begin, padding.end(), is_last=False)
 

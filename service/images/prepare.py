@@ -11,7 +11,7 @@ from PIL import Image
 
 from model.runtime.artifact.metadata import Metadata
 from model.runtime.decode import ImageLimits, decode, decode_reduced
-from model.runtime.decode_budget import LARGE_WORK
+from model.runtime.decode_budget import LARGE_WORK, MANY_PARTS
 from model.runtime.image_formats import open_formats
 from model.runtime.preprocess import CANVAS_MULTIPLE, resize_to
 from model.runtime.resize_rule import ResizeRule
@@ -35,8 +35,8 @@ class ImageRules:
     canvas_multiple: int = CANVAS_MULTIPLE  # pixels; what the sides of an image's canvas divide by
 
     def for_now(self) -> ImageRules:
-        """The same, but large images are put off by LargeWorkError."""
-        return replace(self, limits=replace(self.limits, work_now=LARGE_WORK))
+        """The same, but large images, and those of many parts, are put off by LargeWorkError."""
+        return replace(self, limits=replace(self.limits, work_now=LARGE_WORK, parts_now=MANY_PARTS))
 
     @classmethod
     def of(cls, settings: Settings, metadata: Metadata, canvas_multiple: int = CANVAS_MULTIPLE) -> ImageRules:
@@ -72,7 +72,7 @@ def prepare(
 
     Raises:
         ServiceError, ImageError: the form, or the image, cannot be used.
-        LargeWorkError: the image is more work than the rules' `work_now`.
+        LargeWorkError: the image is more work than the rules want now.
     """
     with trace.stage("decode"):
         decoded = decode_reduced(

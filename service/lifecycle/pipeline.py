@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar
 
-from model.runtime.decode import LargeWorkError
+from model.runtime.decode_budget import LargeWorkError
 from model.runtime.engines.engine import Engine
 from model.runtime.engines.raw_outputs import ImageOutputs
 from model.runtime.image_formats import words_of_open

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from model.runtime.decode import LargeWorkError
+from model.runtime.decode_budget import LargeWorkError
 from model.runtime.engines.raw_outputs import ImageOutputs
 from service.images.prepare import ImageRules, prepare
 from service.images.task import Prepared

@@ -3,9 +3,9 @@
     python -m tests.reliability.costly_pictures
     python -m tests.reliability.costly_pictures --folder FILES
 
-Prints a row for each: of those made here, which are of the largest upload's size, or of the files of a folder. Good
-pictures are asked for at a constant rate meanwhile, and whether the server is ready; and just before, with nothing
-beside, because a machine can be slower in one minute than in another.
+Prints a row for each: of those made here, which are as large as an upload or have as many parts as an image may, or of
+the files of a folder. Good pictures are asked for at a constant rate meanwhile, and whether the server is ready; and
+just before, with nothing beside, because a machine can be slower in one minute than in another.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from tests.reliability.under_load import HEALTH, latency_ms, memory_budget, phot
 from tests.server_process import ServerProcess, serving
 
 UPLOAD = 16 * 2**20 - 4096  # bytes, just below the most that is taken
+PARTS = 19_900  # just below the most that an image may have
 MOST_CPU_SECONDS = 7.5  # above what a good picture of the size takes: all of `decode_cpu_ms`
 GOOD_SCANS = 100  # that a good picture may have
 WANTED_CPU_SECONDS = 2.0  # no more than these
@@ -93,8 +94,16 @@ def costly_pictures() -> Iterator[tuple[str, bytes]]:
     yield "JPEG, fill bytes", jpeg[:2] + b"\xff" * UPLOAD + jpeg[2:]
     tables = jpeg.index(b"\xff\xdb")
     yield "JPEG, bytes between segments", jpeg[:tables] + bytes(UPLOAD) + jpeg[tables:]
-    for name, part in (("APP1", segment(b"", 0xE1)), ("APP13", segment(b"", 0xED)), ("comment", segment(b"", 0xFE))):
+    yield "JPEG, scan markers behind its end", jpeg + b"\xff\xda" * ((UPLOAD - len(jpeg)) // 2)
+    for name, part in (
+        ("APP1", segment(b"", 0xE1)),
+        ("APP13", segment(b"", 0xED)),
+        ("comment", segment(b"", 0xFE)),
+        ("quantisation", segment(b"", 0xDB)),
+    ):
         yield f"JPEG, {name} segments", jpeg[:2] + part * (UPLOAD // len(part)) + jpeg[2:]
+    for name, part in (("quantisation", segment(b"", 0xDB)), ("EXIF", segment(b"Exif\0\0", 0xE1))):
+        yield f"JPEG, 19,900 {name} segments", jpeg[:2] + part * PARTS + jpeg[2:]
     for name, part in (
         ("iCCP", chunk(b"iCCP", b"a\0\0" + b"x" * 1000)),
         ("tEXt", chunk(b"tEXt", b"")),
@@ -102,6 +111,8 @@ def costly_pictures() -> Iterator[tuple[str, bytes]]:
         ("PLTE", chunk(b"PLTE", bytes(3))),
     ):
         yield f"PNG, {name} chunks", png[:33] + part * (UPLOAD // len(part)) + png[33:]
+    for name, part in (("IDAT", chunk(b"IDAT", b"")), ("tRNS", chunk(b"tRNS", bytes(6)))):
+        yield f"PNG, 19,900 {name} chunks", png[:33] + part * PARTS + png[33:]
     body = webp[8:] + b"EXIF\0\0\0\0" * (UPLOAD // 8)
     yield "WebP, EXIF chunks", b"RIFF" + len(body).to_bytes(4, "little") + body
 

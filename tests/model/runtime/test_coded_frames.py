@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from model.runtime.coded_frames import StrangeLayoutError, coded_frames
-from model.runtime.decode import LARGEST, ImageTooComplexError, ImageTooLargeError, LargeWorkError, decode
+from model.runtime.decode import LARGEST, ImageTooComplexError, ImageTooLargeError, decode
+from model.runtime.decode_budget import LargeWorkError
 from model.runtime.image_formats import OPTIONAL, open_formats
 from tests.model.runtime.media_boxes import Item, av1_frame, av1_sequence, hevc_sps, hvcc, still
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model.runtime.decode import ImageLimits, ImageTooComplexError, LargeWorkError, decode
-from model.runtime.decode_budget import MeteredFile
+from model.runtime.decode import ImageLimits, ImageTooComplexError, decode
+from model.runtime.decode_budget import LargeWorkError, MeteredFile
 from model.runtime.jpeg_segments import split_jpeg
 from tests.model.exif_blocks import chunk, jpeg_with, segment
 
@@ -55,6 +55,51 @@ def test_an_image_in_many_pieces_is_refused_by_their_number(file: bytes) -> None
     with pytest.raises(ImageTooComplexError, match="more than 20000 segments or chunks"):
         decode(file, LIMITS)
     assert decode(file, replace(LIMITS, max_parts=31_000)).shape == (40, 60, 3)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [segment(bytes([0, *(64 * [1])]), 0xDB), segment(bytes(17), 0xC4), segment(bytes(2), 0xDD), segment(b"", 0xF7)],
+    ids=["quantisation", "Huffman", "restarts", "reserved"],
+)
+def test_a_jpeg_of_many_tables_is_refused_by_their_number(table: bytes) -> None:
+    """A hundred kilobytes of them were a tenth of a second with Python's lock: eight such held others up for one."""
+    own = split_jpeg(JPEG, 100, 100, 100).tables
+    assert decode(jpeg_with(JPEG, *((250 - own) * [segment(bytes(2), 0xDD)])), LIMITS).shape == (40, 60, 3)
+    with pytest.raises(ImageTooComplexError, match="more than 250 tables"):
+        decode(jpeg_with(JPEG, *((251 - own) * [table])), LIMITS)
+
+
+@pytest.mark.parametrize("kind", [b"PLTE", b"tRNS", b"teSt".upper()])
+def test_a_png_of_many_tables_is_refused_by_their_number(kind: bytes) -> None:
+    pixels = (PNG[:33], PNG[33:])
+    assert decode((248 * chunk(b"tRNS", bytes(6))).join(pixels), LIMITS).shape == (40, 60, 3)
+    with pytest.raises(ImageTooComplexError, match="more than 250 tables"):
+        decode((249 * chunk(kind, bytes(6))).join(pixels), LIMITS)
+
+
+def test_data_behind_a_jpeg_that_look_like_scans_are_refused_by_their_number() -> None:
+    """Four million of them took half a second and as many integers, before anything was known of the picture."""
+    with pytest.raises(ImageTooComplexError, match="more than 120 scans"):
+        decode(JPEG + b"\xff\xda" * 4_000_000, LIMITS)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        jpeg_with(JPEG, *(100 * [segment(b"", 0xE1)])),
+        PNG[:33] + 100 * chunk(b"tEXt", b"a\0b") + PNG[33:],
+        PNG[:33] + 100 * chunk(b"IDAT", b"") + PNG[33:],
+        webp_with(100 * b"EXIF\0\0\0\0"),
+    ],
+    ids=["jpeg", "png_text", "png_pixels", "webp"],
+)
+def test_an_image_of_more_parts_than_are_wanted_now_can_be_decoded_later(file: bytes) -> None:
+    assert decode(file, replace(LIMITS, parts_now=120)).shape == (40, 60, 3)
+    with pytest.raises(LargeWorkError):
+        decode(file, replace(LIMITS, parts_now=99))
+    with pytest.raises(ImageTooComplexError, match="more than 98 segments or chunks"):
+        decode(file, replace(LIMITS, max_parts=98, parts_now=98))
 
 
 def test_a_jpeg_of_many_scans_is_refused_by_their_number() -> None:
@@ -121,8 +166,35 @@ def test_a_file_that_is_read_in_few_bytes_ends_as_well(monkeypatch: pytest.Monke
     assert file.is_spent
 
 
+def test_a_reader_of_few_bytes_gives_way_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = 0
+
+    def give_way() -> None:
+        nonlocal turns
+        turns += 1
+
+    monkeypatch.setattr("model.runtime.decode_budget.give_way", give_way)
+    file = MeteredFile(bytes(2**20))
+    for _ in range(3000):
+        file.read(4)
+    assert 5 <= turns <= 30
+    turns = 0
+    while file.read(2**10):
+        pass
+    assert turns == 0
+
+
+def test_a_reader_that_takes_few_bytes_too_often_can_come_later() -> None:
+    file = MeteredFile(bytes(2**20), most_small_reads=10)
+    for _ in range(10):
+        assert file.read(4) == bytes(4)
+        assert file.read(1000) == bytes(1000)
+    with pytest.raises(LargeWorkError):
+        file.read(4)
+
+
 def test_a_reader_gets_one_scan_at_a_time_and_all_of_the_file() -> None:
-    data = split_jpeg(with_scans(100), 1000)
+    data = split_jpeg(with_scans(100), 1000, 1000, 100)
     file = MeteredFile(data.picture, data.scan_starts)
     file.limit(600, in_small_pieces=True)
     pieces = list(iter(lambda: file.read(65_536), b""))

@@ -22,9 +22,9 @@ from model.runtime.decode import (
     ImageFormatError,
     ImageTooComplexError,
     ImageTooLargeError,
-    LargeWorkError,
     decode,
 )
+from model.runtime.decode_budget import LargeWorkError
 from model.runtime.image_formats import OPTIONAL, MissingDecoderError, format_of, in_words, open_formats
 
 pillow_heif = pytest.importorskip("pillow_heif")
@@ -97,6 +97,17 @@ def test_pixels_are_bounded_before_they_are_decoded(word: str) -> None:
         decode(data[:-1], replace(LIMITS, max_side=63))
     with pytest.raises(LargeWorkError):
         decode(data, replace(LIMITS, work_now=64 * 48 - 1))
+
+
+def test_a_gif_of_many_parts_is_put_off_before_they_are_read() -> None:
+    """Each is work in Python; only a large image was put off, and small ones had all decoding threads for seconds."""
+    data = encode(picture(), "gif")
+    tables = 13 + 3 * 2 ** ((data[10] & 7) + 1)  # where the first part begins
+    with_comments = data[:tables] + 5_000 * b"\x21\xfe\0" + data[tables:]
+    assert (decode(with_comments, LIMITS) == decode(data, LIMITS)).all()
+    assert (decode(data, replace(LIMITS, parts_now=100)) == decode(data, LIMITS)).all()
+    with pytest.raises(LargeWorkError):
+        decode(with_comments, replace(LIMITS, parts_now=100))
 
 
 @pytest.mark.parametrize("word", WORDS)

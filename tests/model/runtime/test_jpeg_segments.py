@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from model.runtime import jpeg_segments
-from model.runtime.jpeg_segments import split_jpeg
+from model.runtime.jpeg_segments import SplitJpeg, split_jpeg
 from model.runtime.orientation import turn_of
 from tests.model.exif_blocks import Entry, exif, jpeg_with, segment
 
@@ -23,6 +23,10 @@ def saved(image: Image.Image, **options: object) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", **options)
     return buffer.getvalue()
+
+
+def split(data: bytes | bytearray, max_segments: int = 100, max_tables: int = 100, max_scans: int = 100) -> SplitJpeg:
+    return split_jpeg(data, max_segments, max_tables, max_scans)
 
 
 def pixels(jpeg: bytes | bytearray) -> np.ndarray:
@@ -45,14 +49,14 @@ METADATA = (*range(0xE0, 0xF0), 0xFE)
 def test_without_its_metadata_a_picture_has_the_same_pixels(name: str, progressive: bool) -> None:
     options = {"exif": b"Exif\0\0" + SIX, "icc_profile": bytes(2_000), "comment": b"hello"}
     file = saved(PICTURES[name], progressive=progressive, **options)
-    left = split_jpeg(file, 100)
+    left = split(file)
     assert (pixels(left.picture) == pixels(file)).all()
     assert len(left.picture) < len(file) - 2_000
     assert left.exif == SIX
 
 
 def test_a_picture_without_metadata_is_not_copied() -> None:
-    assert split_jpeg(JPEG, 100).picture is JPEG
+    assert split(JPEG).picture is JPEG
 
 
 @pytest.mark.parametrize("progressive", [False, True])
@@ -68,28 +72,45 @@ def test_without_its_metadata_a_file_is_what_it_was_before_it_had_any(
     segments = (bytes(filling * [0xFF]) + segment(data, marker) for marker, data in before)
     # JFIF's own segment comes first, or another decides of what kind the colours are.
     jfif, others = file[:20], file[20:]
-    assert split_jpeg(bytearray(jfif + b"".join(segments) + others + rest), 100).picture == file + rest
+    assert split(bytearray(jfif + b"".join(segments) + others + rest)).picture == file + rest
 
 
 def test_the_segment_that_says_how_inks_are_stored_stays() -> None:
-    assert b"Adobe" in split_jpeg(saved(PICTURES["inks"]), 100).picture
+    assert b"Adobe" in split(saved(PICTURES["inks"])).picture
 
 
 def test_segments_are_counted_to_one_beyond_the_bound() -> None:
-    own = split_jpeg(JPEG, 100).segments
+    own = split(JPEG).segments
     file = jpeg_with(JPEG, *(50 * [segment(b"", 0xFE)]))
-    assert split_jpeg(file, 1000).segments == own + 50
-    assert split_jpeg(file, 20).segments == 21
+    assert split(file, 1000).segments == own + 50
+    assert split(file, 20).segments == 21
+
+
+def test_tables_are_counted_to_one_beyond_their_bound() -> None:
+    own = split(JPEG).tables
+    assert own == sum(JPEG.count(bytes([0xFF, marker])) for marker in (0xE0, 0xDB, 0xC0, 0xC4))
+    tables = [segment(b"", marker) for marker in (0xDB, 0xC4, 0xDD, 0xF0, 0x02)]
+    assert split(jpeg_with(JPEG, *(10 * tables))).tables == own + 50
+    assert split(jpeg_with(JPEG, *(10 * tables)), max_tables=20).tables == 21
+    assert split(jpeg_with(JPEG, *(10 * [segment(b"", 0xE1)]))).tables == own
+
+
+@pytest.mark.parametrize("bounds", [{"max_segments": 20}, {"max_tables": 20}])
+def test_what_has_too_many_segments_is_not_copied(bounds: dict[str, int]) -> None:
+    file = jpeg_with(JPEG, segment(b"hello", 0xFE), *(50 * [segment(b"", 0xDB)]))
+    left = split(file, **bounds)
+    assert left.picture is file
+    assert (left.scans, left.scan_starts) == (0, [])
 
 
 def test_scans_are_counted() -> None:
-    assert split_jpeg(JPEG, 100).scans == 1
-    assert split_jpeg(saved(PICTURES["gray"], progressive=True), 100).scans == 6
+    assert split(JPEG).scans == 1
+    assert split(saved(PICTURES["gray"], progressive=True)).scans == 6
 
 
 @pytest.mark.parametrize("cut", range(2, len(JPEG), 7))
 def test_what_is_cut_off_stays_for_the_decoder_to_judge_from_the_first_scan_on(cut: int) -> None:
-    left = split_jpeg(JPEG[:cut], 100).picture
+    left = split(JPEG[:cut]).picture
     assert left == JPEG[:cut] if cut > JPEG.index(b"\xff\xda") + 1 else JPEG.startswith(bytes(left))
 
 
@@ -100,7 +121,7 @@ def test_what_is_cut_off_stays_for_the_decoder_to_judge_from_the_first_scan_on(c
 )
 @pytest.mark.parametrize("place", [2, 20, JPEG.index(b"\xff\xc0"), JPEG.index(b"\xff\xda")])
 def test_what_lies_between_segments_is_left_out_as_decoders_do(junk: bytes, place: int) -> None:
-    left = split_jpeg(JPEG[:place] + junk + JPEG[place:], 1000).picture
+    left = split(JPEG[:place] + junk + JPEG[place:], 1000).picture
     assert left == JPEG
     if place > 2 and len(junk) < 10**6:
         assert (pixels(left) == pixels(JPEG[:place] + junk + JPEG[place:])).all()
@@ -111,7 +132,7 @@ def test_what_lies_between_segments_is_left_out_as_decoders_do(junk: bytes, plac
 )
 def test_nothing_is_read_behind_what_cannot_be_a_segment(wrong: bytes) -> None:
     before_scan = JPEG[: JPEG.index(b"\xff\xda")]
-    assert split_jpeg(before_scan + wrong + bytes(2**15), 100).picture == before_scan
+    assert split(before_scan + wrong + bytes(2**15)).picture == before_scan
 
 
 @given(
@@ -131,14 +152,14 @@ def test_segments_that_are_passed_in_one_go_count_and_mean_the_same(
     parts: list[tuple[int, bytes, bytes]], bound: int, rest: bytes
 ) -> None:
     file = b"\xff\xd8" + b"".join(segment(data, marker) + junk for marker, data, junk in parts) + rest
-    expected = split_jpeg(file, bound)
+    expected = split(file, bound)
     with patch.object(jpeg_segments, "_skip_known", lambda data, start, known, most: (start, 0)):
-        assert split_jpeg(file, bound) == expected
+        assert split(file, bound) == expected
 
 
 @given(st.binary(max_size=200))
 def test_anything_can_be_taken_apart(data: bytes) -> None:
-    split_jpeg(b"\xff\xd8\xff" + data, 10)
+    split(b"\xff\xd8\xff" + data, 10)
 
 
 JPEGS = {
@@ -159,7 +180,7 @@ JPEGS = {
 def test_of_the_segments_of_a_jpeg_the_first_exif_counts(name: str) -> None:
     segments, orientation = JPEGS[name]
     file = jpeg_with(JPEG, *(segment(data) for data in segments))
-    assert turn_of(split_jpeg(file, 100).exif).orientation == orientation
+    assert turn_of(split(file).exif).orientation == orientation
 
 
 @given(
@@ -169,15 +190,27 @@ def test_of_the_segments_of_a_jpeg_the_first_exif_counts(name: str) -> None:
 def test_markers_are_found_wherever_they_begin(before: list[bytes], piece: int) -> None:
     file = JPEG[:20] + b"".join(before) + JPEG[20:]
     with patch.object(jpeg_segments, "_PIECE", piece):
-        found = split_jpeg(file, 100)
-    assert found == split_jpeg(file, 100)
+        found = split(file)
+    assert found == split(file)
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_more_places_that_look_like_scans_than_other_data_have_are_counted_as_such(behind: bool) -> None:
+    """Else somebody could hide scans among them: each place that is told costs memory and time."""
+    place = len(JPEG) if behind else len(JPEG) - 2
+    files = [JPEG[:place] + number * b"\xff\xda" + JPEG[place:] for number in (200, 10_200, 5_000_000)]
+    few, many, most = (split(file, max_scans=150) for file in files)
+    assert few.scans == (1 if behind else 201)
+    assert len(few.scan_starts) == 201
+    assert many.scans == len(many.scan_starts) == 10_201
+    assert 10_150 < most.scans == len(most.scan_starts) < 200_000
 
 
 @given(st.lists(st.sampled_from([0xFF, 0xDA, 0xD9, 0xDB, 0x00, 0x11]), max_size=40), st.sampled_from([1, 2, 3, 2**20]))
 def test_scans_are_found_wherever_they_begin(values: list[int], piece: int) -> None:
     data = b"\xff\xd8\xff\xda" + bytes(values)
     with patch.object(jpeg_segments, "_PIECE", piece):
-        found = split_jpeg(data, 100)
+        found = split(data)
     assert found.picture == data
     assert list(found.scan_starts) == [place for place in range(len(data)) if data[place : place + 2] == b"\xff\xda"]
     end = data.find(b"\xff\xd9", 2)

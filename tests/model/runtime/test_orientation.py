@@ -107,6 +107,16 @@ def test_odd_exif_is_read_as_chromium_reads_it(name: str) -> None:
     assert turn_of(data).orientation == orientation
 
 
+@pytest.mark.parametrize("byte_order", ["<", ">"])
+def test_no_more_entries_count_than_fit_into_a_jpeg(byte_order: str) -> None:
+    def behind(others: int) -> bytes:
+        return exif(*(others * [WIDTH]), Entry(6), byte_order=byte_order)
+
+    most = 2**16 // 12
+    assert turn_of(behind(most - 1)).orientation == 6
+    assert turn_of(behind(most)) is AS_STORED
+
+
 @given(st.binary(max_size=80), st.sampled_from([b"II*\0", b"MM\0*", b""]))
 def test_any_bytes_have_an_orientation(data: bytes, magic: bytes) -> None:
     assert 1 <= turn_of(magic + data).orientation <= 8

@@ -29,8 +29,8 @@ HEADER, PIXELS, END = PNG[8:33], PNG[33:-12], PNG[-12:]
 METADATA = (b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"gAMA", b"pHYs", b"tIME", b"eXIf", b"acTL", b"fcTL", b"fdAT", b"prVt")
 
 
-def split(data: bytes | bytearray, max_chunks: int = 1000) -> SplitPng:
-    return split_png(data, max_chunks)
+def split(data: bytes | bytearray, max_chunks: int = 1000, max_tables: int = 1000) -> SplitPng:
+    return split_png(data, max_chunks, max_tables)
 
 
 def test_a_file_without_metadata_is_not_even_copied() -> None:
@@ -143,6 +143,17 @@ def test_chunks_are_counted_to_one_beyond_the_bound(kind: bytes) -> None:
     assert split(file, 20).chunks == 21
 
 
-def test_what_has_too_many_chunks_is_not_copied() -> None:
-    file = PNG[:33] + 50 * chunk(b"tEXt", b"") + PNG[33:]
-    assert split(file, 20).picture is file
+def test_tables_are_counted_to_one_beyond_their_bound() -> None:
+    def with_chunks(kind: bytes) -> bytes:
+        return PNG[:33] + 50 * chunk(kind, b"") + PNG[33:]
+
+    assert split(PNG).tables == split(with_chunks(b"tEXt")).tables == split(with_chunks(b"IDAT")).tables == 2
+    for kind in (b"PLTE", b"tRNS", b"ABCD"):
+        assert split(with_chunks(kind)).tables == 52
+        assert split(with_chunks(kind), max_tables=20).tables == 21
+
+
+@pytest.mark.parametrize("bounds", [{"max_chunks": 20}, {"max_tables": 20}])
+def test_what_has_too_many_chunks_is_not_copied(bounds: dict[str, int]) -> None:
+    file = PNG[:33] + chunk(b"tEXt", b"") + 50 * chunk(b"PLTE", b"") + PNG[33:]
+    assert split(file, **bounds).picture is file

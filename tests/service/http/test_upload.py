@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ import pytest
 from service.errors import UploadMemoryError
 from service.images.prepare import prepare
 from service.images.task import Prepared
+from service.lifecycle.cpu_pool import CpuPool
 from service.lifecycle.pipeline import LARGE_UPLOAD
 from service.lifecycle.uploads import UploadMemory
 from tests.service.conftest import JPEG, Serving, check_error, red_png, until
@@ -102,16 +103,28 @@ async def test_memory_is_given_back_however_the_upload_ends() -> None:
 
 @pytest.mark.usefixtures("inside")
 @pytest.mark.parametrize("path", ["/detect", "/segment", "/segment?overlay=true"])
-async def test_a_large_image_is_answered_like_any_other(
-    serving: Serving, jpeg: bytes, path: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("bound", ["LARGE_WORK", "MANY_PARTS"])
+async def test_a_large_image_and_one_of_many_parts_are_answered_like_any_other(
+    serving: Serving, jpeg: bytes, path: str, bound: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    put_off = 0
+
+    async def run_large(pool: CpuPool, work: Callable[[], Any]) -> Any:
+        nonlocal put_off
+        put_off += 1
+        return await CpuPool.run(pool, work)
+
+    monkeypatch.setattr(CpuPool, "run_large", run_large)
     async with serving() as app:
         answer = await app.client.post(path, content=jpeg, headers=JPEG)
-        monkeypatch.setattr("service.images.prepare.LARGE_WORK", 100)
+    assert put_off == 0
+    monkeypatch.setattr(f"service.images.prepare.{bound}", 1)
+    async with serving() as app:
         as_large = await app.client.post(path, content=jpeg, headers=JPEG)
         assert (answer.status_code, as_large.status_code) == (200, 200)
         assert as_large.content == answer.content
         assert app.service.upload_memory.used_bytes == 0
+    assert put_off > 0
 
 
 @pytest.mark.usefixtures("inside")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from contextlib import suppress
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import BrokenJsonError, EmptyUploadError, ServiceError, TooManyImagesError
+from service.images import json_text
 from service.images.json_body import json_image
 from service.images.json_text import LONG
 from service.images.several_images import SeveralImagesError
@@ -32,6 +35,37 @@ def test_an_image_is_what_was_encoded(data: bytes, prefix: str, lines: bool) -> 
     body = json.dumps({"image": text(data, prefix, lines=lines)}).encode()
     assert json_image(body) == json_image(bytearray(body)) == json_image(body.replace(b"/", b"\\/")) == data
     assert json_image(json.dumps({"images": [text(data, prefix)]}).encode()) == data
+
+
+ESCAPED = {"slash": b"\\/", "line break": b"\\n", "both": b"\\r\\n", "backslash": b"\\\\", "quote": b'\\"', "none": b""}
+
+
+@given(
+    st.lists(st.sampled_from([*ESCAPED.values(), b"/", b"A", b"AAAA", b"=", b"==", b"?", b"nr"]), max_size=30),
+    st.sampled_from([1, 2, 3, 5, 8, 4099]),
+)
+def test_a_long_text_means_the_same_in_any_pieces(parts: list[bytes], piece: int) -> None:
+    written = b"".join([(LONG // 4 + 1) * b"AAAA", *parts])
+    try:
+        said = json.loads(b'"' + written + b'"').replace("\n", "").replace("\r", "")
+    except ValueError:
+        said = "?"
+    is_base64 = re.fullmatch("(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?", said)
+    expected = base64.b64decode(said) if is_base64 else None
+    with patch.object(json_text, "_PIECE", piece):
+        try:
+            found = json_image(b'{"image": "' + written + b'"}')
+        except BrokenJsonError:
+            found = None
+    assert found == expected
+
+
+@pytest.mark.parametrize("count", [LONG, LONG + 1, 10 * LONG, 2**20 + 1])
+def test_a_text_may_end_with_any_number_of_backslashes(count: int) -> None:
+    """An even number of them means half as many; of an odd number, the last one means that the text goes on."""
+    body = b'{"images": ["' + count * b"\\" + b'"]}'
+    with pytest.raises(BrokenJsonError, match="base64" if count % 2 == 0 else "not valid JSON"):
+        json_image(body)
 
 
 @given(st.lists(PICTURES, min_size=2, max_size=5))
@@ -56,6 +90,8 @@ WRONG = {
     "a parameter": b'{"image": "AAAA", "threshold": 0.5}',
     "no base64": b'{"image": "AAA?"}',
     "half": b'{"image": "AAA"}',
+    "too much padding": b'{"image": "AAAA="}',
+    "far too much padding": b'{"image": "AAAA===="}',
     "padding amid": b'{"image": "' + b"AA==" * LONG + b'"}',
     "a data URL without base64": b'{"image": "data:image/png,AAAA"}',
     "an address": b'{"image": "https://example.org/a.jpg"}',
