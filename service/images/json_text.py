@@ -23,7 +23,7 @@ _PLACE = "\x00"
 _QUOTE, _BACKSLASH = b'"', 0x5C
 # What stands before base64 in a data: URL (RFC 2397), of which nothing counts but that it is base64.
 _DATA_URL = re.compile(rb"data:[^,;]{0,100}(?:;[^,;]{1,100}){0,4};base64,", re.IGNORECASE)
-_PIECE = 2**18  # characters, which take a millisecond to decode
+_PIECE = 2**16  # characters, which take up to a millisecond to decode
 
 
 @dataclass(frozen=True)

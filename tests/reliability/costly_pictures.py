@@ -85,8 +85,22 @@ class Row:
         return "; ".join(parts)
 
 
-def costly_pictures() -> Iterator[tuple[str, bytes]]:
-    """Each by what there is too much of."""
+def costly_uploads() -> Iterator[tuple[str, Request]]:
+    """Each by what there is too much of: pictures, and what they may come in."""
+    for name, file in _costly_pictures():
+        yield name, upload_of(file)
+    yield "form, line ends", Request("/detect", b"\r\n" * (UPLOAD // 2), "multipart/form-data; boundary=b")
+    for name, text in (("line breaks", b"AAAA\\n"), ("slashes", b"\\/"), ("backslashes", b"\\\\")):
+        body = b'{"image": "' + text * ((UPLOAD - 20) // len(text) // 4 * 4) + b'"}'
+        yield f"JSON, {name}", Request("/detect", body, "application/json")
+
+
+def upload_of(file: bytes) -> Request:
+    """Of a picture's file, as it is."""
+    return Request("/detect", file, f"image/{sniff(file).lower()}")
+
+
+def _costly_pictures() -> Iterator[tuple[str, bytes]]:
     jpeg, png, webp = (_flat(_SMALL, image_format) for image_format in ("JPEG", "PNG", "WEBP"))
     yield "JPEG, 49 MP, 25,000 scans", with_scans(25_000)
     yield "JPEG, 49 MP, 120 scans", with_scans(120)
@@ -130,13 +144,13 @@ def with_scans(count: int, size: tuple[int, int] = _LARGE) -> bytes:
     return file[:last] + (count - file.count(b"\xff\xda") + 1) * file[last:-2] + b"\xff\xd9"
 
 
-def measure(server: ServerProcess, name: str, file: bytes, seconds: float) -> Row:
-    """What a file costs, with good pictures beside for so many seconds and until all is answered."""
+def measure(server: ServerProcess, name: str, request: Request, seconds: float) -> Row:
+    """What an upload costs, with good pictures beside for so many seconds and until all is answered."""
     _wait_until_idle(server)
-    image_format = sniff(file)
-    good = with_scans(GOOD_SCANS) if "scans" in name else _flat(_LARGE if "49 MP" in name else _SMALL, image_format)
-    cpu_seconds = _cpu_seconds(server, file, image_format) - _cpu_seconds(server, good, image_format)
-    request = Request("/detect", file, f"image/{image_format.lower()}")
+    kind, _, image_format = request.content_type.partition("/")
+    size = _LARGE if "49 MP" in name else _SMALL
+    good = with_scans(GOOD_SCANS) if "scans" in name else _flat(size, image_format if kind == "image" else "JPEG")
+    cpu_seconds = _cpu_seconds(server, request) - _cpu_seconds(server, upload_of(good))
     quiet = cost_of(server, [], 0, 2 * seconds)
     costs = [cost_of(server, [request], at_once, seconds) for at_once in _AT_ONCE]
     return Row(name, cpu_seconds, quiet.good_p99_ms, costs)
@@ -149,8 +163,7 @@ def _wait_until_idle(server: ServerProcess) -> None:
         pass
 
 
-def _cpu_seconds(server: ServerProcess, file: bytes, image_format: str, count: int = 3) -> float:
-    request = Request("/detect", file, f"image/{image_format.lower()}")
+def _cpu_seconds(server: ServerProcess, request: Request, count: int = 3) -> float:
     with watching(server) as use:
         asyncio.run(closed_loop(target_of(server), [request], clients=1, count=count))
     return use.cpu_seconds / count
@@ -239,15 +252,15 @@ class Verdict:
 
 
 def measure_all(
-    server: ServerProcess, files: Iterator[tuple[str, bytes]], seconds: float, tell: Callable[[str], object]
+    server: ServerProcess, uploads: Iterator[tuple[str, Request]], seconds: float, tell: Callable[[str], object]
 ) -> Verdict:
     """Measure each, and tell of each."""
     asyncio.run(closed_loop(target_of(server), photos(), clients=4, count=64))  # which warms it up
     budget = memory_budget(server)
     tell(f"budget {budget / 1e6:.0f} MB")
     rows = []
-    for name, file in files:
-        rows.append(measure(server, name, file, seconds))
+    for name, request in uploads:
+        rows.append(measure(server, name, request, seconds))
         tell(rows[-1].told())
     return Verdict(
         [fault for row in rows for fault in faults(row, budget)],
@@ -261,11 +274,11 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="of files to upload, instead of those made here")
     parser.add_argument("--seconds", type=float, default=10, help="of each load")
     arguments = parser.parse_args()
-    files = costly_pictures()
+    uploads = costly_uploads()
     if arguments.folder is not None:
-        files = ((path.name, path.read_bytes()) for path in sorted(arguments.folder.iterdir()))
+        uploads = ((path.name, upload_of(path.read_bytes())) for path in sorted(arguments.folder.iterdir()))
     with tempfile.TemporaryDirectory() as folder, serving(None, Path(folder)) as server:
-        verdict = measure_all(server, files, arguments.seconds, lambda line: print(line, flush=True))
+        verdict = measure_all(server, uploads, arguments.seconds, lambda line: print(line, flush=True))
     found = [*verdict.faults, *verdict.slowdowns]
     print(*(found or ["all holds"]), sep="\n")
     return 1 if found else 0
