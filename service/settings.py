@@ -183,7 +183,7 @@ class Settings(BaseSettings):
     max_side: PixelCount = 16_384
     """Refuse an image whose longer side has more pixels than this, with a 413."""
     max_image_parts: Count = 20_000
-    """Refuse an image of more segments (JPEG) or chunks (PNG, WebP) than this, or of more than 250 tables, with a 413."""
+    """Refuse an image of more segments (JPEG) or chunks (PNG, WebP) than this, or more than 250 tables, with a 413."""
     max_image_scans: Count = 120
     """Refuse a JPEG of more scans than this, each of which is work for all of its pixels, with a 413."""
     decode_cpu_ms: Milliseconds = 7_500

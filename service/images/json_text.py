@@ -18,6 +18,7 @@ from service.errors import BrokenJsonError
 
 MAX_REST = 64 * 2**10  # bytes, the long texts aside
 LONG = 8 * 2**10  # bytes of a text that is taken out
+MAX_TEXT = 256 * 2**10  # bytes of a text that is no picture: a labelling configuration has 60 for each label
 # What the parser reads instead, with a number behind it. Whoever writes this himself gets one of his own texts.
 _PLACE = "\x00"
 _QUOTE, _BACKSLASH = b'"', 0x5C
@@ -50,10 +51,12 @@ class JsonText:
             raise BrokenJsonError(f"{where} has to be a picture's file in base64") from None
 
     def text(self, text: str) -> str:
-        """One of its texts as a whole. Raises BrokenJsonError if it is a long one that is no text of JSON."""
+        """One of its texts as a whole. Raises BrokenJsonError if it is too long, or a long one that is none of JSON."""
         long = self._long_text(text)
         if long is None:
             return text
+        if len(long) > MAX_TEXT:
+            raise BrokenJsonError(f"the request has a text of more than {MAX_TEXT} bytes that is no picture")
         try:
             whole: str = json.loads(b'"' + bytes(long) + b'"')
         except ValueError:
