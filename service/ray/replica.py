@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.app import create_app
 from service.errors import ServiceError
 from service.lifecycle.service import Service
+from service.process.garbage import spare_loaded_objects
 from service.process.logs import configure_logging
 from service.process.memory import configure_malloc, keep_picture_memory
 from service.process.spans import open_spans
@@ -39,6 +40,7 @@ class Replica:
         self.app = create_app(settings, spans=self._spans, replicas=AllReplicas())
         self.app.add_middleware(WithoutRequestId)
         self._service: Service = self.app.state.service
+        self._service.on_loaded = spare_loaded_objects
         self._log.on_drop = self._service.metrics.log_lines_dropped.inc
         libraries.on_warning = self._service.metrics.library_warnings.inc
         if (nice := os.nice(0)) > 0:
