@@ -88,9 +88,9 @@ def split_jpeg(data: bytes | bytearray, max_segments: int, max_tables: int, max_
             known.add(marker)
     # In the pixels' data both markers are what they seem. Behind the image anything may follow, such as a film.
     rest = view[scans_from:]
-    begins, end = _scans_and_end(rest, max_scans + _MOST_LOOKALIKES, turns)
-    many = len(begins) > max_scans + _MOST_LOOKALIKES
-    scans = len(begins) if many else int(np.searchsorted(begins, end))
+    most = max_scans + _MOST_LOOKALIKES
+    begins, end = _scans_and_end(rest, most, turns)
+    scans = int(np.searchsorted(begins, end)) if len(begins) <= most else len(begins)
     head = sum(map(len, kept))
     picture = data if head == scans_from else joined([*kept, rest])  # where all is kept there is nothing to copy
     return SplitJpeg(picture, exif, count, tables, scans, (begins + head).tolist())

@@ -46,7 +46,7 @@ class JsonText:
         begins = _DATA_URL.match(raw)
         raw = raw if begins is None else raw[begins.end() :]
         try:
-            return b"".join(_decoded([_without_lines(raw)] if long is None else _unescaped(raw)))
+            return b"".join(_decoded([_without_line_breaks(raw)] if long is None else _unescaped(raw)))
         except ValueError:
             raise BrokenJsonError(f"{where} has to be a picture's file in base64") from None
 
@@ -146,7 +146,7 @@ def _backslashes(body: bytes | bytearray, start: int, end: int) -> int:
     return end - place
 
 
-def _without_lines(text: memoryview) -> bytes:
+def _without_line_breaks(text: memoryview) -> bytes:
     return bytes(text).replace(b"\n", b"").replace(b"\r", b"")
 
 
